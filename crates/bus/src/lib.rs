@@ -1,0 +1,1 @@
+//! Publish and consume events behind one trait: in-process.

@@ -1,0 +1,39 @@
+//! What an agent, an execution and a step *are*, and what happens next.
+//!
+//! This crate is where a reader learns the system. It does no I/O, knows no clock but the one that is
+//! handed to it and draws no random numbers, so every rule in it can be tested in microseconds:
+//!
+//! - [`Definition`] is an agent as its YAML file says it; [`Definition::problems`] is the whole validation.
+//! - [`Execution`] is one piece of work; its [`Step`]s are its journal, the only truth about it.
+//! - [`State`] is a journal folded; [`State::apply`] refuses a step that cannot follow.
+//! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
+
+pub mod budget;
+pub mod decide;
+pub mod definition;
+pub mod event;
+pub mod execution;
+pub mod id;
+pub mod message;
+pub mod nearest;
+pub mod quantity;
+pub mod retry;
+pub mod state;
+pub mod step;
+pub mod topic;
+
+pub use decide::{Action, Facts, ToolRun, decide};
+pub use definition::{Definition, Effect, ExecutionMode, Problem};
+pub use event::Event;
+pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
+pub use id::{
+    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, Seq, TraceId, WorkerId,
+};
+pub use message::{Message, Reply, StopReason, ToolCall};
+pub use quantity::{Money, Tokens, Usage};
+pub use state::{IllegalStep, State};
+pub use step::{CallRef, Step, StepBody, ToolOutcome};
+pub use topic::{Topic, TopicPattern};
+
+/// An instant, in UTC. The only clock that this crate knows is the one it is handed.
+pub type Time = chrono::DateTime<chrono::Utc>;

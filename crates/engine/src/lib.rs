@@ -1,0 +1,1 @@
+//! Claims, leases, performs one action, commits its step; outbox relay, recovery.

@@ -1,0 +1,1 @@
+//! One streaming model call behind one trait: OpenAI, Anthropic, Ollama, scripted.

@@ -1,0 +1,1 @@
+//! The HTTP services, their faces, and the agent configuration with hot reload.

@@ -1,0 +1,1 @@
+//! Stand-ins on the true wire, builders and fault tools for tests.
