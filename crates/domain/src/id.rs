@@ -69,7 +69,7 @@ macro_rules! text_id {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(transparent)]
+        #[schemars(with = "String")]
         pub struct $name(String);
 
         impl $name {
@@ -148,9 +148,11 @@ text_id! {
 }
 
 /// A trace id as W3C Trace Context spells it: 32 lowercase hex digits. A UUID is accepted and its dashes dropped.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(try_from = "String", into = "String")]
-#[schemars(transparent)]
+#[schemars(with = "String")]
 pub struct TraceId(String);
 
 impl TraceId {
@@ -269,7 +271,17 @@ mod tests {
         for good in ["a", "a-b_c9", "9lives", &"x".repeat(63)] {
             assert!(good.parse::<AgentName>().is_ok(), "{good}");
         }
-        for bad in ["", "A", "-a", "_a", "a b", "../x", "a.b", &"x".repeat(64), "é"] {
+        for bad in [
+            "",
+            "A",
+            "-a",
+            "_a",
+            "a b",
+            "../x",
+            "a.b",
+            &"x".repeat(64),
+            "é",
+        ] {
             assert!(bad.parse::<AgentName>().is_err(), "{bad}");
         }
     }
@@ -278,7 +290,11 @@ mod tests {
     fn a_uuid_serves_as_trace_id_and_zero_does_not() {
         let id: TraceId = "0af76519-16cd-43dd-8448-eb211c80319c".parse().unwrap();
         assert_eq!(id.as_str(), "0af7651916cd43dd8448eb211c80319c");
-        assert!("00000000000000000000000000000000".parse::<TraceId>().is_err());
+        assert!(
+            "00000000000000000000000000000000"
+                .parse::<TraceId>()
+                .is_err()
+        );
     }
 
     #[test]

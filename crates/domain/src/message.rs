@@ -35,7 +35,11 @@ impl Message {
             Self::User { text } => text.len(),
             Self::Assistant(reply) => {
                 reply.text.len()
-                    + reply.tool_calls.iter().map(|c| c.name.len() + c.arguments.len()).sum::<usize>()
+                    + reply
+                        .tool_calls
+                        .iter()
+                        .map(|c| c.name.len() + c.arguments.len())
+                        .sum::<usize>()
             }
             Self::Tool { content, name, .. } => content.len() + name.len(),
         }

@@ -76,7 +76,9 @@ impl Money {
 
     /// From dollars; negative and not-a-number become zero.
     pub fn from_usd(usd: f64) -> Self {
-        Self { nanos: (usd * 1e9).round() as u64 }
+        Self {
+            nanos: (usd * 1e9).round() as u64,
+        }
     }
 
     /// In billionths of a dollar.
@@ -92,14 +94,18 @@ impl Money {
     /// The price of `tokens` at `self` for a million of them.
     pub fn per_million(self, tokens: Tokens) -> Self {
         let nanos = u128::from(self.nanos) * u128::from(tokens.0) / 1_000_000;
-        Self { nanos: u64::try_from(nanos).unwrap_or(u64::MAX) }
+        Self {
+            nanos: u64::try_from(nanos).unwrap_or(u64::MAX),
+        }
     }
 }
 
 impl Add for Money {
     type Output = Self;
     fn add(self, other: Self) -> Self {
-        Self { nanos: self.nanos.saturating_add(other.nanos) }
+        Self {
+            nanos: self.nanos.saturating_add(other.nanos),
+        }
     }
 }
 
@@ -137,7 +143,9 @@ impl<'de> Deserialize<'de> for Money {
         if usd.is_finite() && usd >= 0.0 {
             Ok(Self::from_usd(usd))
         } else {
-            Err(serde::de::Error::custom("an amount of dollars is a number of 0 or more"))
+            Err(serde::de::Error::custom(
+                "an amount of dollars is a number of 0 or more",
+            ))
         }
     }
 }
@@ -182,7 +190,10 @@ mod tests {
 
     #[test]
     fn money_is_dollars_in_json_and_never_negative() {
-        assert_eq!(serde_json::to_string(&Money::from_usd(1.25)).unwrap(), "1.25");
+        assert_eq!(
+            serde_json::to_string(&Money::from_usd(1.25)).unwrap(),
+            "1.25"
+        );
         assert!(serde_json::from_str::<Money>("-1").is_err());
         assert_eq!(Money::from_usd(f64::NAN), Money::ZERO);
     }

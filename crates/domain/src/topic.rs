@@ -36,7 +36,10 @@ fn check(text: &str, wildcards: bool) -> Result<(), InvalidTopic> {
             "" => return Err(InvalidTopic::EmptyWord(text.to_owned())),
             "*" | "#" if wildcards => {}
             _ if word.contains(['*', '#']) => return Err(InvalidTopic::Wildcard(text.to_owned())),
-            _ if !word.chars().all(|c| c.is_alphanumeric() || "-_:@".contains(c)) => {
+            _ if !word
+                .chars()
+                .all(|c| c.is_alphanumeric() || "-_:@".contains(c)) =>
+            {
                 return Err(InvalidTopic::BadCharacter(text.to_owned()));
             }
             _ => {}
@@ -50,7 +53,7 @@ macro_rules! topic_type {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
         #[serde(try_from = "String", into = "String")]
-        #[schemars(transparent)]
+        #[schemars(with = "String")]
         pub struct $name(String);
 
         impl $name {
@@ -139,7 +142,10 @@ mod tests {
     use super::*;
 
     fn matches(pattern: &str, topic: &str) -> bool {
-        pattern.parse::<TopicPattern>().unwrap().matches(&topic.parse().unwrap())
+        pattern
+            .parse::<TopicPattern>()
+            .unwrap()
+            .matches(&topic.parse().unwrap())
     }
 
     /// The rule of the AMQP specification, written down as naively as possible.

@@ -1,1 +1,145 @@
-//! The journal and its neighbours behind one trait: SQLite.
+//! The journal and its neighbours behind one trait.
+//!
+//! A method of [`Store`] is a verb of the step protocol and one whole transaction. Whatever answers `Ok` is durable.
+//! A write by an execution's owner carries its lease epoch and changes nothing when the epoch is not the current
+//! one: that is what keeps a paused and resumed worker from writing.
+//!
+//! # How work becomes due
+//! Every unfinished execution has a `due_at`: the moment from which it may be claimed. Accepted: now. Leased: the
+//! lease's end. Parked: its time-out, or the time of a retry. A wake-up (an answer, a child's end, a cancellation)
+//! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
+
+mod error;
+mod request;
+
+use async_trait::async_trait;
+use domain::{
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+};
+use serde_json::Value;
+
+pub use error::{Certainty, Class, Error};
+pub use request::{
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
+    DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxEntry,
+    Page, PendingInput, Renewal, Signal, Submission, Submitted, Then, UsageFilter, UsageRow,
+    Waiting,
+};
+
+/// What a store answers.
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// The journal and its neighbours.
+#[async_trait]
+pub trait Store: Send + Sync + 'static {
+    /// Accepts an execution: row, outgoing events and deduplication in one transaction. May be repeated: the same
+    /// id, idempotency key or (agent, event id) is accepted once.
+    async fn submit(&self, submission: Submission) -> Result<Submitted>;
+
+    /// Takes leases on due executions: high priority first, then in turn between agents, then the longest due.
+    /// Each one taken gets the next epoch. An execution whose earlier lease ran out counts one more crash.
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>>;
+
+    /// Extends leases and tells what the owner should know; leases without news are not in the answer.
+    async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
+
+    /// Commits steps of an execution and what follows from them, fenced by the epoch: all or nothing.
+    async fn append(&self, append: Append) -> Result<Appended>;
+
+    /// What has come for a leased execution since it was claimed: answers, ended children, a cancellation.
+    async fn waiting(&self, id: ExecutionId) -> Result<Waiting>;
+
+    /// Asks for the end of an execution and wakes it; one that nobody has begun ends at once.
+    async fn cancel(
+        &self,
+        id: ExecutionId,
+        by: &str,
+        reason: &str,
+        now: Time,
+    ) -> Result<CancelAnswer>;
+
+    /// Gives a person's answer to an open request, once, and wakes the execution.
+    async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer>;
+
+    /// Takes events to be sent out; one whose id is still waiting to go out is taken once.
+    async fn publish(&self, events: &[Event]) -> Result<()>;
+
+    /// The oldest undelivered events, at most `limit`. Several relays may take the same: consumers deduplicate.
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>>;
+
+    /// Forgets delivered events.
+    async fn outbox_done(&self, ids: &[i64]) -> Result<()>;
+
+    /// Keeps an event that could not be delivered or processed.
+    async fn add_dead_letter(&self, letter: DeadLetter) -> Result<()>;
+
+    /// Events that could not be delivered, newest first.
+    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>>;
+
+    /// Forgets one; tells whether it was there.
+    async fn remove_dead_letter(&self, id: &str) -> Result<bool>;
+
+    /// One execution.
+    async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>>;
+
+    /// Executions, newest first, and how many there are in all.
+    async fn executions(
+        &self,
+        filter: ExecutionFilter,
+        page: Page,
+    ) -> Result<(Vec<ExecutionRow>, u64)>;
+
+    /// The steps of an execution after `after`, oldest first, at most `limit`.
+    async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>>;
+
+    /// Counts of an agent's executions; of all agents when `None`.
+    async fn agent_stats(&self, agent: Option<&AgentName>) -> Result<Vec<AgentStats>>;
+
+    /// Keeps a version of a definition; the same version again changes nothing but which one is current.
+    async fn put_config(&self, record: ConfigRecord) -> Result<()>;
+
+    /// A version of a definition.
+    async fn config(
+        &self,
+        agent: &AgentName,
+        version: &ConfigVersion,
+    ) -> Result<Option<ConfigRecord>>;
+
+    /// The versions of an agent, newest first.
+    async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>>;
+
+    /// The last messages of a conversation, oldest first, at most `limit`.
+    async fn conversation(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>>;
+
+    /// Keeps a fact of an agent under a key; the same `idempotency_key` changes nothing more.
+    async fn remember(
+        &self,
+        agent: &AgentName,
+        key: &str,
+        value: &Value,
+        idempotency_key: &str,
+        now: Time,
+    ) -> Result<()>;
+
+    /// Facts of an agent whose key contains `like`, newest first, at most `limit`.
+    async fn recall(
+        &self,
+        agent: &AgentName,
+        like: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>>;
+
+    /// Tokens and cost by agent, model and UTC day.
+    async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>>;
+
+    /// Reads and writes something trivial: fails when the store cannot take work.
+    async fn check(&self) -> Result<()>;
+
+    /// Waits until everything that was accepted is on disk, and closes. Later calls fail.
+    async fn close(&self) -> Result<()>;
+}

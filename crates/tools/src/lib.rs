@@ -1,1 +1,119 @@
-//! One tool call behind one trait: MCP, HTTP APIs, built-ins; the egress guard.
+//! One tool call behind one trait: MCP servers, HTTP APIs, built-in functions; and the egress guard that stands before
+//! every outgoing request whose address a model, a user or a tool may influence.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::definition::{Effect, Tool};
+use domain::{AgentName, Event, ExecutionId, ToolOutcome, TraceId};
+use serde_json::Value;
+
+/// A tool that a model may call now: what the model is told, and what the engine must know.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Offer {
+    /// The name that the model calls it by.
+    pub name: String,
+    /// What the model is told.
+    pub description: String,
+    /// The JSON Schema of the arguments.
+    pub parameters: Value,
+    /// The entry of the definition's `tools` that it belongs to.
+    pub entry: String,
+    /// What is known of its effect.
+    pub effect: Effect,
+    /// Whether a person must allow each call.
+    pub approval: bool,
+}
+
+/// A call to make.
+#[derive(Debug, Clone)]
+pub struct Call<'a> {
+    /// The entry of the definition's `tools`.
+    pub entry: &'a Tool,
+    /// The tool's name.
+    pub tool: &'a str,
+    /// The arguments: an object that meets the schema.
+    pub arguments: &'a Value,
+    /// Sent along, so that a repeated call can be told from a new one.
+    pub idempotency_key: &'a str,
+    /// Who calls.
+    pub agent: &'a AgentName,
+    /// In which execution.
+    pub execution: ExecutionId,
+    /// The trace to send on.
+    pub trace_id: &'a TraceId,
+    /// How many events led here; for `publish_event`.
+    pub hops: u8,
+    /// How long it may take.
+    pub timeout: Duration,
+}
+
+/// What an earlier call came to, as the entry's `check` tool tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Checked {
+    /// It happened, with this result.
+    Happened(String),
+    /// It did not happen.
+    DidNotHappen,
+    /// The check tool could not tell.
+    Unknown(String),
+}
+
+/// Offers and calls the tools of definitions.
+#[async_trait]
+pub trait Toolbox: Send + Sync + 'static {
+    /// The tools that the entries offer now; `agent` entries and `ask_human` included. An entry whose server can't be
+    /// reached fails the whole: an agent must not work with half its tools without knowing.
+    async fn offers(&self, agent: &AgentName, entries: &[Tool]) -> Result<Vec<Offer>, Error>;
+
+    /// Calls a tool; never fails otherwise than by its outcome, never takes longer than the time-out, never answers
+    /// more than the entry's `max_result_bytes`. `Unknown` when the call went out and no answer came back.
+    async fn call(&self, call: Call<'_>) -> ToolOutcome;
+}
+
+/// What the built-in functions need of the system around them; the engine gives it. A trait because the ports know
+/// nothing of one another.
+#[async_trait]
+pub trait Host: Send + Sync + 'static {
+    /// Keeps a fact of an agent; the same idempotency key changes nothing more.
+    async fn remember(
+        &self,
+        agent: &AgentName,
+        key: &str,
+        value: &Value,
+        idempotency_key: &str,
+    ) -> Result<(), String>;
+
+    /// Facts of an agent whose key contains `like`, newest first.
+    async fn recall(
+        &self,
+        agent: &AgentName,
+        like: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>, String>;
+
+    /// Sends an event out, durably. The same event id is one event.
+    async fn publish(&self, event: Event) -> Result<(), String>;
+}
+
+/// Why tools can't be offered.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A server can't be reached or does not speak MCP; worth trying again.
+    #[error("tool server {entry:?} is unavailable: {message}")]
+    Unavailable {
+        /// Which.
+        entry: String,
+        /// What happened and what to do.
+        message: String,
+    },
+    /// The definition asks for something that can't be had.
+    #[error("tool {entry:?} can't be used: {message}")]
+    Invalid {
+        /// Which.
+        entry: String,
+        /// Why, and what to do.
+        message: String,
+    },
+}

@@ -1,0 +1,669 @@
+//! What happens next: a pure function of definition, execution and state. The engine performs the one action that
+//! it names, journals the outcome, and asks again.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use crate::Time;
+use crate::budget::{BudgetLimits, Exceeded};
+use crate::definition::{Definition, Effect, LlmConfig, OnUnknown};
+use crate::execution::{Execution, Failure, FailureCode, MAX_DEPTH, Outcome, Totals};
+use crate::id::{Epoch, ExecutionId, Seq};
+use crate::message::StopReason;
+use crate::quantity::Tokens;
+use crate::retry::ModelErrorClass;
+use crate::state::{Call, ModelTurn, Progress, State, Turn};
+use crate::step::{
+    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelFailure, Question, StepBody,
+    ToolIntent, ToolOutcome, ToolResult,
+};
+
+/// How many tool calls of one answer are made; the model is told of the others that they were not.
+pub const MAX_CALLS_PER_TURN: usize = 64;
+/// How often an answer that misses `output_schema` is sent back.
+pub const MAX_REPAIRS: u32 = 2;
+/// How often an idempotent call of unknown outcome is repeated before a person is asked.
+const MAX_REPEATS: u32 = 3;
+
+/// The world as far as the decision depends on it.
+#[derive(Debug, Clone)]
+pub struct Facts {
+    /// The time.
+    pub now: Time,
+    /// The epoch of the lease under which the action would be performed.
+    pub epoch: Epoch,
+    /// Whether somebody wants it to end.
+    pub cancel: Option<Cancel>,
+    /// The tool calls that are under way in this very process.
+    pub in_flight: BTreeSet<CallRef>,
+    /// What the agent consumed today, this execution aside.
+    pub spent_today: Totals,
+}
+
+/// Somebody's word that an execution is to end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cancel {
+    /// Whose.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// The next thing to do.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Action {
+    /// Journal these and ask again. They need not be durable before the next action is known, only before it is
+    /// performed.
+    Record(Vec<StepBody>),
+    /// Call the model with the state's transcript.
+    CallModel {
+        /// Which and how.
+        config: Box<LlmConfig>,
+        /// The longest answer that the budget leaves room for.
+        max_tokens: Option<Tokens>,
+        /// How long it may take.
+        timeout: Duration,
+    },
+    /// Begin these tool calls; others may be under way.
+    RunTools(Vec<ToolRun>),
+    /// Wait for the tool calls that are under way.
+    AwaitTools,
+    /// Let go of it until something comes (an answer, a child's end) or a time is reached.
+    Park {
+        /// The time.
+        until: Time,
+    },
+    /// It is over.
+    Done(Outcome),
+}
+
+/// A tool call to begin.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ToolRun {
+    /// Which call.
+    pub call: CallRef,
+    /// The entry of the definition's `tools`.
+    pub entry: String,
+    /// The tool's name.
+    pub tool: String,
+    /// The arguments as JSON text.
+    pub arguments: String,
+    /// The idempotency key to send.
+    pub key: String,
+    /// What is known of its effect.
+    pub effect: Effect,
+    /// Whether to ask the entry's `check` tool first whether an earlier call happened.
+    pub check_first: bool,
+}
+
+/// Names the next action.
+pub fn decide(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    facts: &Facts,
+) -> Action {
+    if let Turn::Done(outcome) = &state.turn {
+        return Action::Done(outcome.clone());
+    }
+    if let Some(Cancel { by, reason }) = &facts.cancel {
+        return end(
+            state,
+            facts,
+            Outcome::Cancelled {
+                by: by.clone(),
+                reason: reason.clone(),
+            },
+        );
+    }
+    if facts.now >= execution.deadline {
+        let message = format!(
+            "not done by its deadline {}; {}",
+            execution.deadline.to_rfc3339(),
+            progress_in_words(state)
+        );
+        return end(state, facts, Outcome::Timeout { message });
+    }
+    match &state.turn {
+        Turn::Model(turn) => models_turn(definition, execution, state, turn, facts),
+        Turn::Tools(calls) => tools_turn(definition, execution, state, calls, facts),
+        Turn::Answered {
+            output,
+            structured,
+            stop,
+            violations,
+        } => answered(state, facts, output, structured.as_ref(), *stop, violations),
+        Turn::Done(outcome) => Action::Done(outcome.clone()),
+    }
+}
+
+/// What a failed model call leads to: another try later, another model, or the end. `jitter` is 0 to 1.
+pub fn after_model_failure(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    failure: (ModelErrorClass, String, Option<Duration>),
+    now: Time,
+    jitter: f64,
+) -> StepBody {
+    let (class, message, retry_after) = failure;
+    let (choice, attempt) = match &state.turn {
+        Turn::Model(turn) => (turn.choice, turn.attempt + 1),
+        Turn::Tools(_) | Turn::Answered { .. } | Turn::Done(_) => (0, 1),
+    };
+    let retry = &definition.retry_config;
+    if class.is_retryable() && attempt <= retry.max_retries {
+        let until = now + retry.delay(attempt, jitter, retry_after);
+        if until < execution.deadline {
+            return StepBody::Timer {
+                until,
+                reason: ModelFailure {
+                    class,
+                    message,
+                    next_choice: choice,
+                    attempt,
+                },
+            };
+        }
+    }
+    if definition.llm_config.choice(choice + 1).is_some() {
+        return StepBody::Timer {
+            until: now,
+            reason: ModelFailure {
+                class,
+                message,
+                next_choice: choice + 1,
+                attempt: 0,
+            },
+        };
+    }
+    let code = match class {
+        ModelErrorClass::Refused => FailureCode::ModelRefused,
+        _ if class.is_retryable() => FailureCode::ModelUnavailable,
+        _ => FailureCode::ModelRejected,
+    };
+    let tries = if attempt > 1 {
+        format!(" (after {attempt} tries)")
+    } else {
+        String::new()
+    };
+    StepBody::Finished {
+        outcome: Outcome::Failed(Failure {
+            code,
+            message: format!("{message}{tries}"),
+        }),
+    }
+}
+
+/// The limits that hold for an execution: its definition's and its request's, whichever is tighter.
+pub fn limits(definition: &Definition, execution: &Execution) -> BudgetLimits {
+    definition.budget.per_execution().and(execution.budget)
+}
+
+fn models_turn(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    turn: &ModelTurn,
+    facts: &Facts,
+) -> Action {
+    if let Some(until) = turn.not_before
+        && until > facts.now
+    {
+        return Action::Park {
+            until: until.min(execution.deadline),
+        };
+    }
+    if state.totals.model_calls >= definition.max_steps {
+        let message = format!(
+            "not done after max_steps = {} turns of the model; raise max_steps or narrow the task",
+            definition.max_steps
+        );
+        return end(state, facts, fail(FailureCode::MaxStepsExceeded, message));
+    }
+    let prompt = prompt_estimate(definition, state);
+    match reserve(definition, execution, state, facts, prompt) {
+        Err(exceeded) => end(
+            state,
+            facts,
+            fail(FailureCode::BudgetExceeded, exceeded.to_string()),
+        ),
+        Ok(room) => {
+            let Some(config) = definition.llm_config.choice(turn.choice) else {
+                return end(
+                    state,
+                    facts,
+                    fail(
+                        FailureCode::Corrupt,
+                        "the journal names a fallback model that the definition lacks".to_owned(),
+                    ),
+                );
+            };
+            let max_tokens = match (config.max_tokens, room) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (a, b) => a.or(b),
+            };
+            let left = (execution.deadline - facts.now)
+                .to_std()
+                .unwrap_or_default();
+            let timeout = Duration::from_secs(config.timeout).min(left);
+            Action::CallModel {
+                config: Box::new(config),
+                max_tokens,
+                timeout,
+            }
+        }
+    }
+}
+
+fn reserve(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    facts: &Facts,
+    prompt: Tokens,
+) -> Result<Option<Tokens>, Exceeded> {
+    let own = limits(definition, execution).reserve_model_call(&state.totals, prompt)?;
+    let Some(per_day) = definition.budget.per_day else {
+        return Ok(own);
+    };
+    let mut today = facts.spent_today;
+    today.usage += state.totals.usage;
+    today.cost_usd += state.totals.cost_usd;
+    let days = per_day.reserve_model_call(&today, prompt)?;
+    Ok(match (own, days) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    })
+}
+
+fn prompt_estimate(definition: &Definition, state: &State) -> Tokens {
+    let bytes = definition.system_prompt.len()
+        + definition.instructions.len()
+        + state
+            .transcript
+            .iter()
+            .map(crate::Message::bytes)
+            .sum::<usize>();
+    Tokens::estimate(bytes)
+}
+
+fn answered(
+    state: &State,
+    facts: &Facts,
+    output: &str,
+    structured: Option<&serde_json::Value>,
+    stop: StopReason,
+    violations: &[String],
+) -> Action {
+    if stop == StopReason::Refusal {
+        let message = format!(
+            "the model declined to answer: {}",
+            if output.is_empty() {
+                "no reason given"
+            } else {
+                output
+            }
+        );
+        return end(state, facts, fail(FailureCode::ModelRefused, message));
+    }
+    if violations.is_empty() {
+        return end(
+            state,
+            facts,
+            Outcome::Completed {
+                output: output.to_owned(),
+                structured: structured.cloned(),
+                stop,
+            },
+        );
+    }
+    if state.repairs >= MAX_REPAIRS {
+        let message = format!(
+            "the answer does not meet output_schema, also after {MAX_REPAIRS} requests: {}",
+            violations.join("; ")
+        );
+        return end(state, facts, fail(FailureCode::OutputInvalid, message));
+    }
+    Action::Record(vec![StepBody::Timer {
+        until: facts.now,
+        reason: ModelFailure {
+            class: ModelErrorClass::Garbled,
+            message: format!(
+                "the answer does not meet output_schema: {}",
+                violations.join("; ")
+            ),
+            next_choice: 0,
+            attempt: 0,
+        },
+    }])
+}
+
+fn tools_turn(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    calls: &[Call],
+    facts: &Facts,
+) -> Action {
+    let beginning = calls.iter().filter(|c| begins(c)).count();
+    if let Err(exceeded) = reserve_tool_calls(definition, execution, state, facts, beginning) {
+        return end(
+            state,
+            facts,
+            fail(FailureCode::BudgetExceeded, exceeded.to_string()),
+        );
+    }
+    let mut records = Vec::new();
+    let mut runs = Vec::new();
+    for call in calls {
+        let next = u32::try_from(records.len()).unwrap_or(u32::MAX);
+        match advance(
+            definition,
+            execution,
+            call,
+            state.next_seq.plus(next),
+            facts,
+        ) {
+            Next::Record(body) => records.push(*body),
+            Next::Run(run) => runs.push(run),
+            Next::Fail(message) => {
+                return end(state, facts, fail(FailureCode::OutcomeUnknown, message));
+            }
+            Next::Wait => {}
+        }
+    }
+    if !records.is_empty() {
+        return Action::Record(records);
+    }
+    if !runs.is_empty() {
+        return Action::RunTools(runs);
+    }
+    if !facts.in_flight.is_empty() {
+        return Action::AwaitTools;
+    }
+    let expiry = state.open_requests().map(|(_, _, until)| until).min();
+    Action::Park {
+        until: expiry.unwrap_or(execution.deadline).min(execution.deadline),
+    }
+}
+
+fn reserve_tool_calls(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    facts: &Facts,
+    beginning: usize,
+) -> Result<(), Exceeded> {
+    if beginning == 0 {
+        return Ok(());
+    }
+    let beginning = u32::try_from(beginning).unwrap_or(u32::MAX);
+    limits(definition, execution).reserve_tool_calls(&state.totals, beginning)?;
+    if let Some(per_day) = definition.budget.per_day {
+        let mut today = facts.spent_today;
+        today.tool_calls = today.tool_calls.saturating_add(state.totals.tool_calls);
+        per_day.reserve_tool_calls(&today, beginning)?;
+    }
+    Ok(())
+}
+
+/// Whether the call is about to begin, and so counts against the budget.
+fn begins(call: &Call) -> bool {
+    usize::from(call.call.index) < MAX_CALLS_PER_TURN
+        && matches!(call.progress, Progress::Proposed)
+        && matches!(
+            call.target,
+            CallTarget::Tool {
+                approval: false,
+                ..
+            } | CallTarget::Agent { .. }
+        )
+}
+
+/// What one call needs next.
+enum Next {
+    Record(Box<StepBody>),
+    Run(ToolRun),
+    Fail(String),
+    Wait,
+}
+
+fn advance(
+    definition: &Definition,
+    execution: &Execution,
+    call: &Call,
+    seq: Seq,
+    facts: &Facts,
+) -> Next {
+    match &call.progress {
+        Progress::Proposed => Next::Record(Box::new(propose(execution, call, seq))),
+        Progress::Allowed { key } => {
+            Next::Record(Box::new(intent(execution, call, seq, key.clone())))
+        }
+        Progress::Intended { epoch, key } => in_doubt_or_new(definition, call, *epoch, key, facts),
+        Progress::Unknown { key, times, known } => {
+            unknown(definition, execution, call, (key, *times, known), facts)
+        }
+        Progress::Asked { request, until, .. } if *until <= facts.now => {
+            Next::Record(Box::new(StepBody::InputReceived(InputReceived {
+                request: *request,
+                answer: Answer::Expired,
+                by: "time-out".to_owned(),
+            })))
+        }
+        Progress::Asked { .. } | Progress::Delegated { .. } | Progress::Settled(_) => Next::Wait,
+    }
+}
+
+fn propose(execution: &Execution, call: &Call, seq: Seq) -> StepBody {
+    let refuse = |message: String| {
+        StepBody::ToolResult(ToolResult {
+            call: call.call,
+            outcome: ToolOutcome::Refused { message },
+            took_ms: 0,
+        })
+    };
+    if usize::from(call.call.index) >= MAX_CALLS_PER_TURN {
+        return refuse(format!(
+            "not called: at most {MAX_CALLS_PER_TURN} calls are made at once"
+        ));
+    }
+    match &call.target {
+        CallTarget::Refused { message } => refuse(message.clone()),
+        CallTarget::Tool {
+            approval: false, ..
+        } => intent(execution, call, seq, None),
+        CallTarget::Tool { approval: true, .. } => ask(
+            execution,
+            call,
+            Question::Approval {
+                tool: call.wish.name.clone(),
+                arguments: call.wish.arguments.clone(),
+            },
+        ),
+        CallTarget::Person => ask(
+            execution,
+            call,
+            Question::Clarification {
+                text: question_of(&call.wish.arguments),
+            },
+        ),
+        CallTarget::Agent { .. } if execution.depth() >= MAX_DEPTH => refuse(format!(
+            "not called: agents delegate at most {MAX_DEPTH} deep"
+        )),
+        CallTarget::Agent { agent } => StepBody::ChildStarted {
+            call: call.call,
+            child: ExecutionId::child_of(execution.id, seq),
+            agent: agent.clone(),
+        },
+    }
+}
+
+fn intent(execution: &Execution, call: &Call, seq: Seq, key: Option<String>) -> StepBody {
+    StepBody::ToolIntent(ToolIntent {
+        call: call.call,
+        tool: call.wish.name.clone(),
+        effect: call.effect().unwrap_or_default(),
+        key: key.unwrap_or_else(|| format!("{}-{seq}", execution.id)),
+    })
+}
+
+fn ask(execution: &Execution, call: &Call, question: Question) -> StepBody {
+    StepBody::InputRequested(InputRequest {
+        call: call.call,
+        question,
+        until: execution.deadline,
+    })
+}
+
+/// A call with an intent and no result: new in this lease, under way, or left behind by a lost worker.
+fn in_doubt_or_new(
+    definition: &Definition,
+    call: &Call,
+    epoch: Epoch,
+    key: &str,
+    facts: &Facts,
+) -> Next {
+    if facts.in_flight.contains(&call.call) {
+        return Next::Wait;
+    }
+    let effect = call.effect().unwrap_or_default();
+    let inherited = epoch < facts.epoch;
+    match (inherited, effect) {
+        (true, Effect::Unsafe) => Next::Record(Box::new(StepBody::ToolResult(ToolResult {
+            call: call.call,
+            outcome: ToolOutcome::Unknown {
+                message: "the worker was lost between the call and its answer; it may or may not have happened".to_owned(),
+            },
+            took_ms: 0,
+        }))),
+        (true, Effect::Checkable) => run(definition, call, key, effect, true),
+        (_, Effect::ReadOnly | Effect::Idempotent | Effect::Checkable | Effect::Unsafe) => {
+            run(definition, call, key, effect, false)
+        }
+    }
+}
+
+fn unknown(
+    definition: &Definition,
+    execution: &Execution,
+    call: &Call,
+    (key, times, known): (&str, u32, &str),
+    facts: &Facts,
+) -> Next {
+    if facts.in_flight.contains(&call.call) {
+        return Next::Wait;
+    }
+    let effect = call.effect().unwrap_or_default();
+    match effect {
+        Effect::ReadOnly | Effect::Idempotent if times < MAX_REPEATS => {
+            return run(definition, call, key, effect, false);
+        }
+        Effect::Checkable if times < MAX_REPEATS => {
+            return run(definition, call, key, effect, true);
+        }
+        Effect::ReadOnly | Effect::Idempotent | Effect::Checkable | Effect::Unsafe => {}
+    }
+    if entry_of(definition, call).is_some_and(|entry| entry.on_unknown == OnUnknown::Fail) {
+        return Next::Fail(format!(
+            "the outcome of tool {:?} (key {key}) is unknown: {known}; the agent says on_unknown: fail",
+            call.wish.name
+        ));
+    }
+    Next::Record(Box::new(ask(
+        execution,
+        call,
+        Question::UnknownOutcome {
+            tool: call.wish.name.clone(),
+            arguments: call.wish.arguments.clone(),
+            key: key.to_owned(),
+            known: known.to_owned(),
+        },
+    )))
+}
+
+fn run(definition: &Definition, call: &Call, key: &str, effect: Effect, check_first: bool) -> Next {
+    let entry = entry_of(definition, call)
+        .map_or_else(|| call.wish.name.clone(), |entry| entry.name.clone());
+    Next::Run(ToolRun {
+        call: call.call,
+        entry,
+        tool: call.wish.name.clone(),
+        arguments: call.wish.arguments.clone(),
+        key: key.to_owned(),
+        effect,
+        check_first,
+    })
+}
+
+fn entry_of<'a>(definition: &'a Definition, call: &Call) -> Option<&'a crate::definition::Tool> {
+    match &call.target {
+        CallTarget::Tool { entry, .. } => definition.tool(entry),
+        CallTarget::Agent { .. } | CallTarget::Person | CallTarget::Refused { .. } => None,
+    }
+}
+
+/// Ends the execution; calls that may have had an effect are recorded as unknown, so that nobody takes silence for
+/// "did not happen".
+fn end(state: &State, facts: &Facts, outcome: Outcome) -> Action {
+    let in_doubt = state.calls().iter().filter(|call| {
+        call.effect() != Some(Effect::ReadOnly)
+            && matches!(call.progress, Progress::Intended { .. })
+    });
+    let mut records: Vec<StepBody> = in_doubt
+        .map(|call| {
+            let message = if facts.in_flight.contains(&call.call) {
+                "the execution ended while the call was under way"
+            } else {
+                "the execution ended before the call's outcome was known"
+            };
+            StepBody::ToolResult(ToolResult {
+                call: call.call,
+                outcome: ToolOutcome::Unknown {
+                    message: message.to_owned(),
+                },
+                took_ms: 0,
+            })
+        })
+        .collect();
+    records.push(StepBody::Finished { outcome });
+    Action::Record(records)
+}
+
+const fn fail(code: FailureCode, message: String) -> Outcome {
+    Outcome::Failed(Failure { code, message })
+}
+
+fn question_of(arguments: &str) -> String {
+    serde_json::from_str::<serde_json::Value>(arguments)
+        .ok()
+        .and_then(|value| {
+            value
+                .get("question")
+                .and_then(|q| q.as_str())
+                .map(str::to_owned)
+        })
+        .unwrap_or_else(|| arguments.to_owned())
+}
+
+fn progress_in_words(state: &State) -> String {
+    match &state.turn {
+        Turn::Model(turn) => match &turn.last_failure {
+            Some((_, message)) => format!("the model's last try failed: {message}"),
+            None => format!(
+                "it was the model's turn, after {} answers",
+                state.totals.model_calls
+            ),
+        },
+        Turn::Tools(calls) => {
+            let open: Vec<&str> = calls
+                .iter()
+                .filter(|c| !c.is_settled())
+                .map(|c| c.wish.name.as_str())
+                .collect();
+            format!("it waited for {}", open.join(", "))
+        }
+        Turn::Answered { .. } | Turn::Done(_) => "the answer was there".to_owned(),
+    }
+}

@@ -1,0 +1,199 @@
+//! The blocks of the modes other than autonomous.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::definition::LlmConfig;
+use crate::id::AgentName;
+
+/// How a long conversation is kept within bounds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Pruning {
+    /// The oldest messages are dropped.
+    #[default]
+    SlidingWindow,
+    /// The oldest messages are replaced by a summary.
+    Summarize,
+}
+
+/// The `continuous_config` of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct ContinuousConfig {
+    /// After how many idle seconds memory is freed; `CONTINUOUS_AGENT_IDLE_TIMEOUT` when absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout_seconds: Option<u64>,
+    /// How often state is saved, in seconds; every step is durable anyway.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub save_interval_seconds: Option<u64>,
+    /// How many messages are kept for the model.
+    pub max_conversation_history: u32,
+    /// How older ones make room.
+    pub conversation_pruning_strategy: Pruning,
+    /// Which field of an event names the conversation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub conversation_key: Option<String>,
+    /// Kept for compatibility: state is always saved.
+    pub auto_save_on_shutdown: bool,
+    /// Kept for compatibility: state is always restored.
+    pub restore_on_startup: bool,
+}
+
+impl Default for ContinuousConfig {
+    fn default() -> Self {
+        Self {
+            idle_timeout_seconds: None,
+            save_interval_seconds: None,
+            max_conversation_history: 100,
+            conversation_pruning_strategy: Pruning::default(),
+            conversation_key: None,
+            auto_save_on_shutdown: true,
+            restore_on_startup: true,
+        }
+    }
+}
+
+/// How a coordinator works.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum PlanningStrategy {
+    /// It reviews each result and may plan again.
+    #[default]
+    Hierarchical,
+    /// One step after the other.
+    Sequential,
+    /// Several answer, and a judge decides.
+    Consensus,
+}
+
+/// The `collaborative_config` of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, default)]
+pub struct CollaborativeConfig {
+    /// Who should take part.
+    pub preferred_collaborators: Vec<AgentName>,
+    /// How.
+    pub planning_strategy: PlanningStrategy,
+    /// The model that plans, when it is another.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub planning_agent: Option<LlmConfig>,
+    /// The longest plan.
+    pub max_plan_steps: u32,
+    /// The fewest agents.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub min_collaborators: Option<u32>,
+    /// The most agents.
+    pub max_collaborators: u32,
+    /// Whether a person must approve the plan.
+    pub require_plan_approval: bool,
+    /// Whether people may be asked.
+    pub allow_human_clarification: bool,
+    /// How long an answer is waited for, in seconds.
+    pub clarification_timeout_seconds: u64,
+    /// How long it may all take, in seconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout_seconds: Option<u64>,
+}
+
+impl Default for CollaborativeConfig {
+    fn default() -> Self {
+        Self {
+            preferred_collaborators: Vec::new(),
+            planning_strategy: PlanningStrategy::default(),
+            planning_agent: None,
+            max_plan_steps: 10,
+            min_collaborators: None,
+            max_collaborators: 5,
+            require_plan_approval: false,
+            allow_human_clarification: true,
+            clarification_timeout_seconds: 300,
+            timeout_seconds: None,
+        }
+    }
+}
+
+/// By the calendar or by the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ScheduleType {
+    /// By a cron expression.
+    Cron,
+    /// Every so many seconds.
+    Interval,
+}
+
+/// What is done about due times that passed while nothing ran.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum MisfirePolicy {
+    /// Nothing.
+    #[default]
+    Skip,
+    /// One run for all of them.
+    Once,
+    /// A run for each.
+    All,
+}
+
+/// What is done when the run before has not ended.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OverlapPolicy {
+    /// The new one is skipped.
+    #[default]
+    Skip,
+    /// The new one waits.
+    Queue,
+    /// The old one is cancelled.
+    Cancel,
+}
+
+/// The `schedule_config` of an agent.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ScheduleConfig {
+    /// By what.
+    #[serde(rename = "type")]
+    pub kind: ScheduleType,
+    /// The cron expression: 5 or 6 fields, or `@daily` and kin.
+    #[serde(
+        default,
+        alias = "cron_expression",
+        skip_serializing_if = "Option::is_none"
+    )]
+    pub cron: Option<String>,
+    /// The IANA time zone; UTC when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timezone: Option<String>,
+    /// The pause between starts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interval_seconds: Option<u64>,
+    /// What the agent is given.
+    #[serde(default)]
+    pub task_data: Value,
+    /// How long a run may take, in seconds.
+    #[serde(default = "default_timeout")]
+    pub timeout_seconds: u64,
+    /// Whether it runs.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// About missed runs.
+    #[serde(default)]
+    pub misfire_policy: MisfirePolicy,
+    /// About overlapping runs.
+    #[serde(default)]
+    pub overlap_policy: OverlapPolicy,
+    /// Runs are spread by up to this many seconds.
+    #[serde(default)]
+    pub jitter_seconds: u64,
+}
+
+const fn default_timeout() -> u64 {
+    300
+}
+
+const fn yes() -> bool {
+    true
+}

@@ -1,0 +1,554 @@
+//! A journal folded into what it amounts to. [`State::apply`] is the only way that a state changes.
+
+use crate::definition::Effect;
+use crate::execution::{Execution, Outcome, Status, Totals};
+use crate::id::{AgentName, Epoch, ExecutionId, Seq};
+use crate::message::{Message, StopReason, ToolCall};
+use crate::retry::ModelErrorClass;
+use crate::step::{
+    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelCall, Question, Step, StepBody,
+    ToolIntent, ToolOutcome, ToolResult,
+};
+use crate::{Money, Time};
+
+/// Where an execution stands.
+#[derive(Debug, Clone, PartialEq)]
+pub struct State {
+    /// What the model sees next time, oldest first; the system prompt is not in it.
+    pub transcript: Vec<Message>,
+    /// What it is at.
+    pub turn: Turn,
+    /// What it consumed.
+    pub totals: Totals,
+    /// How often an answer was sent back because it did not meet the schema.
+    pub repairs: u32,
+    /// The position of the next step.
+    pub next_seq: Seq,
+}
+
+/// What an execution is at.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Turn {
+    /// It is the model's turn.
+    Model(ModelTurn),
+    /// Tools are to be called.
+    Tools(Vec<Call>),
+    /// The model gave its answer.
+    Answered {
+        /// The words.
+        output: String,
+        /// The same as JSON, when there is a schema.
+        structured: Option<serde_json::Value>,
+        /// Why it stopped.
+        stop: StopReason,
+        /// Where it does not meet the schema.
+        violations: Vec<String>,
+    },
+    /// It is over.
+    Done(Outcome),
+}
+
+/// How far the model's turn is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct ModelTurn {
+    /// Which of the configured models: 0 is the first choice.
+    pub choice: usize,
+    /// How many tries of it have failed.
+    pub attempt: u32,
+    /// Nothing is tried before.
+    pub not_before: Option<Time>,
+    /// What the last try failed with.
+    pub last_failure: Option<(ModelErrorClass, String)>,
+}
+
+/// A tool call of the current turn.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Call {
+    /// Which.
+    pub call: CallRef,
+    /// What the model wrote.
+    pub wish: ToolCall,
+    /// What that refers to.
+    pub target: CallTarget,
+    /// How far it is.
+    pub progress: Progress,
+}
+
+/// How far a tool call is.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Progress {
+    /// The model wants it.
+    Proposed,
+    /// A person was asked about it.
+    Asked {
+        /// The step that asked.
+        request: Seq,
+        /// What.
+        question: Question,
+        /// When it is too late to answer.
+        until: Time,
+    },
+    /// A person allowed it; `key` is that of an earlier try that is to be repeated.
+    Allowed {
+        /// The key to send again.
+        key: Option<String>,
+    },
+    /// It may be under way, or may have happened.
+    Intended {
+        /// The epoch in which it was begun.
+        epoch: Epoch,
+        /// The key sent with it.
+        key: String,
+    },
+    /// It was called, and nobody knows whether it happened.
+    Unknown {
+        /// The key sent with it.
+        key: String,
+        /// How often that was the result.
+        times: u32,
+        /// What is known.
+        known: String,
+    },
+    /// Another agent does it.
+    Delegated {
+        /// The execution.
+        child: ExecutionId,
+        /// Whose.
+        agent: AgentName,
+    },
+    /// It is settled.
+    Settled(ToolOutcome),
+}
+
+/// A step that cannot follow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("step {seq} ({kind}) can't follow: {why}")]
+pub struct IllegalStep {
+    /// Its position.
+    pub seq: Seq,
+    /// Its kind.
+    pub kind: &'static str,
+    /// Why not.
+    pub why: String,
+}
+
+impl Call {
+    /// What is known of the call's effect, when it is a tool's.
+    pub const fn effect(&self) -> Option<Effect> {
+        match &self.target {
+            CallTarget::Tool { effect, .. } => Some(*effect),
+            CallTarget::Agent { .. } | CallTarget::Person | CallTarget::Refused { .. } => None,
+        }
+    }
+
+    /// Whether nothing more comes of it.
+    pub const fn is_settled(&self) -> bool {
+        matches!(self.progress, Progress::Settled(_))
+    }
+}
+
+impl State {
+    /// Before the first step.
+    pub fn new(execution: &Execution) -> Self {
+        let mut transcript = execution.history.clone();
+        transcript.push(Message::User {
+            text: execution.prompt(),
+        });
+        Self {
+            transcript,
+            turn: Turn::Model(ModelTurn::default()),
+            totals: Totals::default(),
+            repairs: 0,
+            next_seq: Seq::FIRST,
+        }
+    }
+
+    /// The state that a journal amounts to.
+    ///
+    /// # Errors
+    /// The first step that cannot follow: the journal was tampered with, or written by a newer version.
+    pub fn replay<'a>(
+        execution: &Execution,
+        steps: impl IntoIterator<Item = &'a Step>,
+    ) -> Result<Self, IllegalStep> {
+        let mut state = Self::new(execution);
+        for step in steps {
+            state.apply(step)?;
+        }
+        Ok(state)
+    }
+
+    /// Takes one step.
+    ///
+    /// # Errors
+    /// The step cannot follow; the state is as it was.
+    pub fn apply(&mut self, step: &Step) -> Result<(), IllegalStep> {
+        let illegal = |why: String| IllegalStep {
+            seq: step.seq,
+            kind: step.body.kind(),
+            why,
+        };
+        if step.seq != self.next_seq {
+            return Err(illegal(format!("the next is {}", self.next_seq)));
+        }
+        if let Turn::Done(_) = self.turn {
+            return Err(illegal("the execution is over".to_owned()));
+        }
+        match &step.body {
+            StepBody::ModelCall(call) => self.model_called(step.seq, call),
+            StepBody::Timer { until, reason } => self.model_failed(*until, reason),
+            StepBody::ToolIntent(intent) => self.intended(step.epoch, intent),
+            StepBody::ToolResult(result) => self.tool_settled(result),
+            StepBody::ChildStarted { call, child, agent } => {
+                self.child_started(*call, *child, agent)
+            }
+            StepBody::ChildFinished {
+                call,
+                child,
+                outcome,
+            } => self.child_finished(*call, *child, outcome),
+            StepBody::InputRequested(request) => self.asked(step.seq, request),
+            StepBody::InputReceived(input) => self.answered(input),
+            StepBody::Note { .. } => Ok(()),
+            StepBody::Finished { outcome } => {
+                self.turn = Turn::Done(outcome.clone());
+                Ok(())
+            }
+        }
+        .map_err(illegal)?;
+        self.next_seq = step.seq.plus(1);
+        self.close_turn();
+        Ok(())
+    }
+
+    /// The status that every face shows for a begun execution in this state.
+    pub fn status(&self) -> Status {
+        match &self.turn {
+            Turn::Done(outcome) => outcome.status(),
+            Turn::Tools(calls)
+                if calls
+                    .iter()
+                    .any(|c| matches!(c.progress, Progress::Asked { .. }))
+                    && calls.iter().all(|c| {
+                        matches!(c.progress, Progress::Asked { .. } | Progress::Settled(_))
+                    }) =>
+            {
+                Status::WaitingForInput
+            }
+            Turn::Tools(_) | Turn::Model(_) | Turn::Answered { .. } => Status::Running,
+        }
+    }
+
+    /// The calls of the current turn; none when it is not the tools' turn.
+    pub fn calls(&self) -> &[Call] {
+        match &self.turn {
+            Turn::Tools(calls) => calls,
+            Turn::Model(_) | Turn::Answered { .. } | Turn::Done(_) => &[],
+        }
+    }
+
+    /// The requests that wait for a person.
+    pub fn open_requests(&self) -> impl Iterator<Item = (Seq, &Question, Time)> {
+        self.calls().iter().filter_map(|call| match &call.progress {
+            Progress::Asked {
+                request,
+                question,
+                until,
+            } => Some((*request, question, *until)),
+            _ => None,
+        })
+    }
+
+    fn model_called(&mut self, seq: Seq, call: &ModelCall) -> Result<(), String> {
+        let Turn::Model(_) = self.turn else {
+            return Err("it is not the model's turn".to_owned());
+        };
+        if call.targets.len() != call.reply.tool_calls.len() {
+            return Err("the targets do not match the tool calls".to_owned());
+        }
+        self.totals.usage += call.usage;
+        self.totals.cost_usd += call.cost_usd.unwrap_or(Money::ZERO);
+        self.totals.model_calls += 1;
+        self.transcript.push(Message::Assistant(call.reply.clone()));
+        let calls = call.reply.tool_calls.iter().zip(&call.targets).zip(0u16..);
+        self.turn = if call.reply.tool_calls.is_empty() {
+            Turn::Answered {
+                output: call.reply.text.clone(),
+                structured: call.structured.clone(),
+                stop: call.reply.stop,
+                violations: call.violations.clone(),
+            }
+        } else {
+            Turn::Tools(
+                calls
+                    .map(|((wish, target), index)| Call {
+                        call: CallRef { turn: seq, index },
+                        wish: wish.clone(),
+                        target: target.clone(),
+                        progress: Progress::Proposed,
+                    })
+                    .collect(),
+            )
+        };
+        Ok(())
+    }
+
+    fn model_failed(
+        &mut self,
+        until: Time,
+        reason: &crate::step::ModelFailure,
+    ) -> Result<(), String> {
+        let failure = Some((reason.class, reason.message.clone()));
+        match &mut self.turn {
+            Turn::Model(turn) => {
+                *turn = ModelTurn {
+                    choice: reason.next_choice,
+                    attempt: reason.attempt,
+                    not_before: Some(until),
+                    last_failure: failure,
+                };
+                Ok(())
+            }
+            // An answer that misses the schema is sent back: the same wait, and words to the model.
+            Turn::Answered { violations, .. } if !violations.is_empty() => {
+                let text = repair_request(violations);
+                self.transcript.push(Message::User { text });
+                self.repairs += 1;
+                self.turn = Turn::Model(ModelTurn {
+                    choice: reason.next_choice,
+                    ..ModelTurn::default()
+                });
+                Ok(())
+            }
+            Turn::Answered { .. } | Turn::Tools(_) | Turn::Done(_) => {
+                Err("it is not the model's turn".to_owned())
+            }
+        }
+    }
+
+    fn intended(&mut self, epoch: Epoch, intent: &ToolIntent) -> Result<(), String> {
+        let call = self.call_mut(intent.call)?;
+        let may_run = match (&call.target, &call.progress) {
+            (
+                CallTarget::Tool {
+                    approval: false, ..
+                },
+                Progress::Proposed,
+            ) => true,
+            (CallTarget::Tool { .. }, Progress::Allowed { key }) => {
+                key.as_ref().is_none_or(|key| *key == intent.key)
+            }
+            _ => false,
+        };
+        if !may_run {
+            return Err(format!("call {} may not run now", intent.call));
+        }
+        call.progress = Progress::Intended {
+            epoch,
+            key: intent.key.clone(),
+        };
+        self.totals.tool_calls += 1;
+        Ok(())
+    }
+
+    fn tool_settled(&mut self, result: &ToolResult) -> Result<(), String> {
+        let call = self.call_mut(result.call)?;
+        call.progress = match (&call.progress, &result.outcome) {
+            (Progress::Intended { key, .. }, ToolOutcome::Unknown { message }) => {
+                Progress::Unknown {
+                    key: key.clone(),
+                    times: 1,
+                    known: message.clone(),
+                }
+            }
+            (Progress::Unknown { key, times, .. }, ToolOutcome::Unknown { message }) => {
+                Progress::Unknown {
+                    key: key.clone(),
+                    times: times + 1,
+                    known: message.clone(),
+                }
+            }
+            (Progress::Intended { .. } | Progress::Unknown { .. }, outcome) => {
+                Progress::Settled(outcome.clone())
+            }
+            (
+                Progress::Proposed | Progress::Allowed { .. } | Progress::Asked { .. },
+                refused @ ToolOutcome::Refused { .. },
+            ) => Progress::Settled(refused.clone()),
+            _ => return Err(format!("call {} has nothing to settle", result.call)),
+        };
+        Ok(())
+    }
+
+    fn child_started(
+        &mut self,
+        call: CallRef,
+        child: ExecutionId,
+        agent: &AgentName,
+    ) -> Result<(), String> {
+        let entry = self.call_mut(call)?;
+        let (CallTarget::Agent { .. }, Progress::Proposed) = (&entry.target, &entry.progress)
+        else {
+            return Err(format!("call {call} starts no agent"));
+        };
+        entry.progress = Progress::Delegated {
+            child,
+            agent: agent.clone(),
+        };
+        self.totals.tool_calls += 1;
+        Ok(())
+    }
+
+    fn child_finished(
+        &mut self,
+        call: CallRef,
+        child: ExecutionId,
+        outcome: &Outcome,
+    ) -> Result<(), String> {
+        let entry = self.call_mut(call)?;
+        match &entry.progress {
+            Progress::Delegated {
+                child: expected, ..
+            } if *expected == child => {}
+            _ => return Err(format!("call {call} does not wait for {child}")),
+        }
+        entry.progress = Progress::Settled(match outcome {
+            Outcome::Completed { output, .. } => ToolOutcome::Succeeded {
+                content: output.clone(),
+                truncated: false,
+            },
+            other => ToolOutcome::Failed {
+                message: format!("the agent did not finish: {}", other.reason()),
+            },
+        });
+        Ok(())
+    }
+
+    fn asked(&mut self, seq: Seq, request: &InputRequest) -> Result<(), String> {
+        let call = self.call_mut(request.call)?;
+        let fits = match (&request.question, &call.target, &call.progress) {
+            (Question::Clarification { .. }, CallTarget::Person, Progress::Proposed) => true,
+            (Question::Approval { .. }, CallTarget::Tool { approval, .. }, Progress::Proposed) => {
+                *approval
+            }
+            (
+                Question::UnknownOutcome { .. },
+                CallTarget::Tool { .. },
+                Progress::Unknown { .. },
+            ) => true,
+            _ => false,
+        };
+        if !fits {
+            return Err(format!("call {} raises no such question", request.call));
+        }
+        call.progress = Progress::Asked {
+            request: seq,
+            question: request.question.clone(),
+            until: request.until,
+        };
+        Ok(())
+    }
+
+    fn answered(&mut self, input: &InputReceived) -> Result<(), String> {
+        let Turn::Tools(calls) = &mut self.turn else {
+            return Err("nobody was asked".to_owned());
+        };
+        let asked = calls.iter_mut().find_map(|call| match &call.progress {
+            Progress::Asked {
+                request, question, ..
+            } if *request == input.request => Some((question.clone(), &mut call.progress)),
+            _ => None,
+        });
+        let Some((question, progress)) = asked else {
+            return Err(format!("step {} asks nothing", input.request));
+        };
+        if input.answer != Answer::Expired && !question.accepts(&input.answer) {
+            return Err("the answer does not fit the question".to_owned());
+        }
+        *progress = consequence(question, &input.answer);
+        Ok(())
+    }
+
+    fn call_mut(&mut self, wanted: CallRef) -> Result<&mut Call, String> {
+        match &mut self.turn {
+            Turn::Tools(calls) => calls
+                .iter_mut()
+                .find(|c| c.call == wanted)
+                .ok_or_else(|| format!("there is no call {wanted}")),
+            Turn::Model(_) | Turn::Answered { .. } | Turn::Done(_) => {
+                Err("it is not the tools' turn".to_owned())
+            }
+        }
+    }
+
+    /// When every call is settled, the model is told and it is its turn again.
+    fn close_turn(&mut self) {
+        let Turn::Tools(calls) = &self.turn else {
+            return;
+        };
+        let results: Option<Vec<Message>> = calls
+            .iter()
+            .map(|call| match &call.progress {
+                Progress::Settled(outcome) => {
+                    let (content, is_error) = outcome.for_model();
+                    let (call_id, name) = (call.wish.id.clone(), call.wish.name.clone());
+                    Some(Message::Tool {
+                        call_id,
+                        name,
+                        content,
+                        is_error,
+                    })
+                }
+                _ => None,
+            })
+            .collect();
+        if let Some(results) = results {
+            self.transcript.extend(results);
+            self.turn = Turn::Model(ModelTurn::default());
+        }
+    }
+}
+
+/// What an answer means for the call that was asked about.
+fn consequence(question: Question, answer: &Answer) -> Progress {
+    let settled = Progress::Settled;
+    match (question, answer) {
+        (Question::Clarification { .. }, Answer::Text { text }) => {
+            settled(ToolOutcome::Succeeded {
+                content: text.clone(),
+                truncated: false,
+            })
+        }
+        (Question::Approval { .. }, Answer::Approve) => Progress::Allowed { key: None },
+        (Question::UnknownOutcome { .. }, Answer::Happened { result }) => {
+            settled(ToolOutcome::Succeeded {
+                content: result.clone(),
+                truncated: false,
+            })
+        }
+        (Question::UnknownOutcome { key, .. }, Answer::Repeat) => {
+            Progress::Allowed { key: Some(key) }
+        }
+        (Question::UnknownOutcome { known, .. }, Answer::Expired) => settled(ToolOutcome::Failed {
+            message: format!("outcome unknown: {known}; nobody decided in time"),
+        }),
+        (Question::UnknownOutcome { known, .. }, Answer::Reject { reason }) => {
+            settled(ToolOutcome::Failed {
+                message: format!("outcome unknown: {known}; not repeated: {reason}"),
+            })
+        }
+        (_, Answer::Reject { reason }) => settled(ToolOutcome::Refused {
+            message: format!("a person refused: {reason}"),
+        }),
+        (_, _) => settled(ToolOutcome::Refused {
+            message: "nobody answered in time".to_owned(),
+        }),
+    }
+}
+
+fn repair_request(violations: &[String]) -> String {
+    format!(
+        "Your answer does not meet the required JSON Schema:\n- {}\nAnswer again with JSON that does, and nothing else.",
+        violations.join("\n- ")
+    )
+}

@@ -1,0 +1,34 @@
+//! Why the engine refuses a request.
+
+use domain::AgentName;
+
+/// Why the engine refuses a request.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// There is no such agent.
+    #[error("there is no agent {name}{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
+    UnknownAgent {
+        /// The name.
+        name: String,
+        /// The nearest known one.
+        nearest: Option<AgentName>,
+    },
+    /// It takes no work.
+    #[error("agent {0} is disabled; enable it in its file (enabled: true)")]
+    Disabled(AgentName),
+    /// The request is not valid.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// Which field.
+        field: &'static str,
+        /// What is wrong with it and what to do.
+        message: String,
+    },
+    /// The idempotency key came with another body before.
+    #[error("this Idempotency-Key came with another body before; use a new key for a new request")]
+    KeyMismatch,
+    /// The store can't do it.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+}

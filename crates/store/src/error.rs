@@ -1,0 +1,85 @@
+//! What can go wrong with a store, and what that leaves behind.
+
+/// An error of a store.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The database can't be reached, is busy, full or read-only. The message says what to do.
+    #[error("the database is unavailable: {message}")]
+    Unavailable {
+        /// What happened and what to do.
+        message: String,
+        /// Whether the write may have happened.
+        certainty: Certainty,
+        /// The driver's error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// The database was made by a newer version of the program.
+    #[error(
+        "the database has schema version {found}, this program knows up to {known}; use the newer program, or restore a backup made before the update"
+    )]
+    TooNew {
+        /// Its version.
+        found: u32,
+        /// The newest that this program knows.
+        known: u32,
+    },
+    /// A row can't be read: it was edited by hand, or damaged.
+    #[error("{what} can't be read: {message}")]
+    Corrupt {
+        /// Which.
+        what: String,
+        /// Why not.
+        message: String,
+    },
+    /// Something in this crate is wrong.
+    #[error("the store failed: {message}")]
+    Internal {
+        /// What.
+        message: String,
+        /// The driver's error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+}
+
+/// What kind of error, for a caller that has to choose what to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// Try later.
+    Unavailable,
+    /// It concerns one row.
+    Corrupt,
+    /// A person must act.
+    Fatal,
+}
+
+/// Whether a failed write happened.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Certainty {
+    /// It did not.
+    NotApplied,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Error {
+    /// What kind.
+    pub const fn class(&self) -> Class {
+        match self {
+            Self::Unavailable { .. } => Class::Unavailable,
+            Self::Corrupt { .. } => Class::Corrupt,
+            Self::TooNew { .. } | Self::Internal { .. } => Class::Fatal,
+        }
+    }
+
+    /// Whether the write happened.
+    pub const fn certainty(&self) -> Certainty {
+        match self {
+            Self::Unavailable { certainty, .. } => *certainty,
+            Self::TooNew { .. } | Self::Corrupt { .. } => Certainty::NotApplied,
+            Self::Internal { .. } => Certainty::Unknown,
+        }
+    }
+}

@@ -1,0 +1,398 @@
+//! What the verbs of a store are asked with, and what they answer.
+
+use std::time::Duration;
+
+use domain::decide::Cancel;
+use domain::execution::Totals;
+use domain::step::{Answer, Question};
+use domain::{
+    AgentName, ConfigVersion, ConversationId, Definition, Epoch, Event, Execution, ExecutionId,
+    ExecutionMode, Message, Outcome, Seq, Status, Step, Time, TraceId, Usage, WorkerId,
+};
+use domain::{Money, definition::Provider};
+
+/// An execution to accept.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// What is to be done.
+    pub execution: Execution,
+    /// Makes repeating the request harmless.
+    pub idempotency: Option<IdempotencyKey>,
+    /// Events that go out with it.
+    pub events: Vec<Event>,
+}
+
+/// A caller's key and a hash of the body that it came with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IdempotencyKey {
+    /// The key.
+    pub key: String,
+    /// The hash.
+    pub body_hash: String,
+}
+
+/// What came of a submission.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Submitted {
+    /// It is accepted.
+    New,
+    /// It had been accepted before, as this one.
+    Existing(ExecutionId),
+    /// The idempotency key belongs to another body.
+    KeyMismatch,
+}
+
+/// Who wants how much work.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Who.
+    pub worker: WorkerId,
+    /// The time.
+    pub now: Time,
+    /// How long the lease lasts.
+    pub lease: Duration,
+    /// How many at most.
+    pub limit: usize,
+    /// Only this one, if it is due: a hint from the bus.
+    pub only: Option<ExecutionId>,
+    /// Of which modes.
+    pub modes: Vec<ExecutionMode>,
+    /// Not of these agents: they are at their limit of concurrency.
+    pub without: Vec<AgentName>,
+}
+
+/// An execution under lease.
+#[derive(Debug, Clone)]
+pub struct Claimed {
+    /// What is to be done.
+    pub execution: Execution,
+    /// The epoch to write with.
+    pub epoch: Epoch,
+    /// The journal so far.
+    pub steps: Vec<Step>,
+    /// How often in a row a lease on it ran out without a step being committed.
+    pub crashes: u32,
+    /// What has come for it.
+    pub waiting: Waiting,
+}
+
+/// What has come for an execution.
+#[derive(Debug, Clone, Default)]
+pub struct Waiting {
+    /// How many wake-ups it has had; see [`Then::Park`].
+    pub wakes: u64,
+    /// Somebody wants it to end.
+    pub cancel: Option<Cancel>,
+    /// Answers that are not in the journal yet.
+    pub inputs: Vec<PendingInput>,
+    /// Children that ended (all of them, also those that are in the journal).
+    pub children: Vec<(ExecutionId, Outcome)>,
+}
+
+/// A person's answer, not yet in the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingInput {
+    /// The step that asked.
+    pub request: Seq,
+    /// What they said.
+    pub answer: Answer,
+    /// Who.
+    pub by: String,
+}
+
+/// Leases to extend.
+#[derive(Debug, Clone)]
+pub struct Renewal {
+    /// Whose.
+    pub worker: WorkerId,
+    /// Which, with the epoch of each.
+    pub leases: Vec<(ExecutionId, Epoch)>,
+    /// The time.
+    pub now: Time,
+    /// Until when.
+    pub until: Time,
+}
+
+/// News for the owner of a lease.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Signal {
+    /// The lease is another's.
+    Lost(ExecutionId),
+    /// It was woken: [`crate::Store::waiting`] tells by what.
+    Woken {
+        /// Which.
+        id: ExecutionId,
+        /// How many wake-ups it has had.
+        wakes: u64,
+    },
+}
+
+/// Steps to commit, and what follows from them.
+#[derive(Debug, Clone)]
+pub struct Append {
+    /// Whose journal.
+    pub id: ExecutionId,
+    /// The epoch of the lease.
+    pub epoch: Epoch,
+    /// The time.
+    pub now: Time,
+    /// The steps; may be empty.
+    pub steps: Vec<Step>,
+    /// The totals after them.
+    pub totals: Totals,
+    /// Events that go out with them.
+    pub events: Vec<Event>,
+    /// Executions that they start.
+    pub children: Vec<Submission>,
+    /// What becomes of the lease.
+    pub then: Then,
+}
+
+/// What becomes of a lease after an append.
+#[derive(Debug, Clone)]
+pub enum Then {
+    /// It is kept.
+    Continue,
+    /// It is given up until something comes or a time is reached. If there were more wake-ups than `wakes_seen`,
+    /// the execution is due at once: nothing that came in the meantime is slept over.
+    Park {
+        /// `running` or `waiting_for_input`.
+        status: Status,
+        /// Why, in words.
+        reason: String,
+        /// When it is due at the latest.
+        until: Time,
+        /// The wake-ups that the owner has taken into account.
+        wakes_seen: u64,
+    },
+    /// It is given back to whoever claims next.
+    HandBack,
+    /// It is over: the outcome, the conversation's new messages, the parent's wake-up and the events in one
+    /// transaction.
+    Finish {
+        /// How.
+        outcome: Outcome,
+        /// What is added to the conversation, if it belongs to one.
+        messages: Vec<Message>,
+    },
+}
+
+/// What came of an append.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Appended {
+    /// It is durable.
+    Applied,
+    /// The epoch is not the current one; nothing was changed.
+    LostLease,
+}
+
+/// What came of asking for the end of an execution.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CancelAnswer {
+    /// It will end (or, when nobody had begun it, has).
+    Accepted,
+    /// It had ended before, like this.
+    AlreadyOver(Status),
+    /// There is no such execution.
+    NotFound,
+}
+
+/// A person's answer to give.
+#[derive(Debug, Clone)]
+pub struct NewInput {
+    /// To which execution.
+    pub id: ExecutionId,
+    /// To which request; the only open one when `None`.
+    pub request: Option<Seq>,
+    /// What they say.
+    pub answer: Answer,
+    /// Who.
+    pub by: String,
+    /// The time.
+    pub now: Time,
+}
+
+/// What came of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum InputAnswer {
+    /// It is taken.
+    Accepted {
+        /// The request that it answers.
+        request: Seq,
+    },
+    /// Another was first.
+    AlreadyAnswered {
+        /// The first.
+        first: PendingInput,
+    },
+    /// It does not fit the question.
+    DoesNotFit(Question),
+    /// Several requests are open: say which.
+    Ambiguous(Vec<Seq>),
+    /// Nothing is asked (any more).
+    NothingAsked(Status),
+    /// There is no such execution.
+    NotFound,
+}
+
+/// An event on its way out.
+#[derive(Debug, Clone)]
+pub struct OutboxEntry {
+    /// For [`crate::Store::outbox_done`].
+    pub id: i64,
+    /// The event.
+    pub event: Event,
+}
+
+/// An event that could not be delivered or processed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DeadLetter {
+    /// Its own id.
+    pub id: String,
+    /// The queue that it was for.
+    pub queue: String,
+    /// The event.
+    pub event: Event,
+    /// Why.
+    pub reason: String,
+    /// How often it was tried.
+    pub attempts: u32,
+    /// When it was given up.
+    pub at: Time,
+}
+
+/// One execution as it stands.
+#[derive(Debug, Clone)]
+pub struct ExecutionRow {
+    /// What was asked.
+    pub execution: Execution,
+    /// How it stands.
+    pub status: Status,
+    /// Why, in words, where there is something to say.
+    pub status_reason: Option<String>,
+    /// Who has the lease.
+    pub worker: Option<WorkerId>,
+    /// When that one was last heard of.
+    pub heartbeat_at: Option<Time>,
+    /// The epoch of the last lease.
+    pub epoch: Epoch,
+    /// When it may next be claimed; none when it is over.
+    pub due_at: Option<Time>,
+    /// When it was first begun.
+    pub started_at: Option<Time>,
+    /// When it ended.
+    pub finished_at: Option<Time>,
+    /// What it consumed.
+    pub totals: Totals,
+    /// The number of its steps.
+    pub steps: u32,
+    /// How it ended.
+    pub outcome: Option<Outcome>,
+    /// Whether its end was asked for.
+    pub cancel: Option<Cancel>,
+    /// Consecutive lost leases.
+    pub crashes: u32,
+}
+
+/// Which executions.
+#[derive(Debug, Clone, Default)]
+pub struct ExecutionFilter {
+    /// Of one agent.
+    pub agent: Option<AgentName>,
+    /// In one of these states; any when empty.
+    pub status: Vec<Status>,
+    /// Of one trace.
+    pub trace_id: Option<TraceId>,
+    /// Of one conversation.
+    pub conversation: Option<ConversationId>,
+    /// Children of one execution.
+    pub parent: Option<ExecutionId>,
+    /// Accepted at or after.
+    pub created_after: Option<Time>,
+    /// Accepted before.
+    pub created_before: Option<Time>,
+}
+
+/// Which part of a list.
+#[derive(Debug, Clone, Default)]
+pub struct Page {
+    /// How many at most.
+    pub limit: usize,
+    /// Only what comes after the row with this position (`created_at`, id) in the list's order.
+    pub after: Option<(Time, String)>,
+}
+
+/// Counts of an agent's executions.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AgentStats {
+    /// Whose.
+    pub agent: AgentName,
+    /// Unfinished and leased or waiting.
+    pub active: u64,
+    /// Not begun.
+    pub queued: u64,
+    /// All.
+    pub total: u64,
+    /// Ended with an answer.
+    pub completed: u64,
+    /// Ended otherwise, cancellations aside.
+    pub failed: u64,
+}
+
+/// A version of a definition.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConfigRecord {
+    /// The definition, references to secrets unexpanded.
+    pub definition: Definition,
+    /// Its content hash.
+    pub version: ConfigVersion,
+    /// The text that it was read from.
+    pub source: String,
+    /// The file, relative to the configuration folder.
+    pub path: String,
+    /// When it was loaded first.
+    pub loaded_at: Time,
+}
+
+/// A version of a definition, in a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigSummary {
+    /// Its content hash.
+    pub version: ConfigVersion,
+    /// When it was loaded first.
+    pub loaded_at: Time,
+    /// Whether new executions begin with it.
+    pub is_current: bool,
+}
+
+/// Which usage.
+#[derive(Debug, Clone, Default)]
+pub struct UsageFilter {
+    /// Of one agent.
+    pub agent: Option<AgentName>,
+    /// From this UTC day on, `YYYY-MM-DD`.
+    pub from_day: Option<String>,
+    /// To this UTC day, included.
+    pub to_day: Option<String>,
+}
+
+/// Tokens and cost of an agent with a model on a UTC day.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UsageRow {
+    /// Whose.
+    pub agent: AgentName,
+    /// With whose model.
+    pub provider: Provider,
+    /// Which.
+    pub model: String,
+    /// `YYYY-MM-DD`.
+    pub day: String,
+    /// Answers of the model.
+    pub model_calls: u64,
+    /// Tool calls begun.
+    pub tool_calls: u64,
+    /// Tokens.
+    pub usage: Usage,
+    /// Dollars.
+    pub cost_usd: Money,
+}
