@@ -71,7 +71,9 @@ impl Dialect for Anthropic {
             content.extend(block.deltas.into_iter().map(delta));
             content.push(frame(json!({"type": "content_block_stop", "index": index})));
         }
-        let stopped = json!({"stop_reason": stop_reason(answer), "stop_sequence": null});
+        let stopped = json!({
+            "stop_reason": stop_reason(answer), "stop_sequence": null, "stop_details": null
+        });
         let finish = vec![
             frame(json!({
                 "type": "message_delta", "delta": stopped, "usage": usage(request, answer)
@@ -157,6 +159,9 @@ fn messages(raw: &Value) -> Vec<Message> {
                 .join("\n")
         }
     };
+    if raw["role"] == "system" {
+        return vec![Message::text(Role::System, text)];
+    }
     if raw["role"] == "assistant" {
         let calls = blocks
             .iter()
@@ -202,6 +207,8 @@ fn envelope(request: &Request) -> Value {
         "content": [],
         "stop_reason": null,
         "stop_sequence": null,
+        "stop_details": null,
+        "container": null,
     })
 }
 
@@ -233,8 +240,8 @@ fn blocks(request: &Request, answer: &Answer) -> Vec<Block> {
     if !answer.text.is_empty() {
         let said = |text| json!({"type": "text_delta", "text": text});
         blocks.push(Block {
-            whole: json!({"type": "text", "text": answer.text}),
-            start: json!({"type": "text", "text": ""}),
+            whole: json!({"type": "text", "text": answer.text, "citations": null}),
+            start: json!({"type": "text", "text": "", "citations": null}),
             deltas: answer.pieces(&answer.text).into_iter().map(said).collect(),
         });
     }
@@ -245,7 +252,10 @@ fn blocks(request: &Request, answer: &Answer) -> Vec<Block> {
         deltas.extend(answer.pieces(&text).into_iter().map(part));
         let block = |input: Value| {
             let id = call.id("toolu_tk", request, index);
-            json!({"type": "tool_use", "id": id, "name": call.name, "input": input})
+            let caller = json!({"type": "direct"});
+            json!({
+                "type": "tool_use", "id": id, "name": call.name, "input": input, "caller": caller
+            })
         };
         // Only a stream can carry arguments that are no JSON.
         let input = serde_json::from_str(&text).unwrap_or(Value::String(text.clone()));
@@ -274,6 +284,11 @@ fn usage(request: &Request, answer: &Answer) -> Value {
         "input_tokens": usage.input,
         "cache_creation_input_tokens": usage.cache_write,
         "cache_read_input_tokens": usage.cache_read,
+        "cache_creation": {
+            "ephemeral_5m_input_tokens": usage.cache_write, "ephemeral_1h_input_tokens": 0
+        },
+        "server_tool_use": null,
+        "inference_geo": "not_available",
         "output_tokens": usage.output,
         "service_tier": "standard",
     })

@@ -52,7 +52,7 @@ impl fmt::Debug for Service {
 
 impl Service {
     pub(super) fn new(behaviour: impl Fn(&Request) -> Answer + Send + Sync + 'static) -> Self {
-        let models = ["gpt-4o-mini", "claude-sonnet-4-5", "llama3.2:latest"];
+        let models = ["gpt-4o-mini", "claude-sonnet-5", "llama3.2:latest"];
         Self(Arc::new(Shared {
             behaviour: Mutex::new(Arc::new(behaviour)),
             models: Mutex::new(models.map(String::from).to_vec()),

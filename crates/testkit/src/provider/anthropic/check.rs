@@ -12,16 +12,25 @@ use crate::provider::schema::{fault_in, in_range, is_tool_name, unknown};
 type Checked = Result<(), ProviderError>;
 
 const FIELDS: &str = "\
-    cache_control container context_management inference_geo max_tokens mcp_servers messages \
-    metadata model output_config output_format service_tier stop_sequences stream system \
-    temperature thinking tool_choice tools top_k top_p";
+    cache_control container context_management diagnostics inference_geo max_tokens mcp_servers \
+    messages metadata model output_config output_format service_tier speed stop_sequences stream \
+    system temperature thinking tool_choice tools top_k top_p user_profile_id workspace_id";
+
+/// The version of the API that took the sampling settings away.
+const LATEST: &str = "2026-10-21";
+
+/// Models that came after sampling settings were given up. Older versions of the API let them pass
+/// only at their default.
+const WITHOUT_SAMPLING: [&str; 7] = [
+    "opus-4-7", "opus-4-8", "fable", "mythos", "opus-5", "sonnet-5", "haiku-5",
+];
 
 pub(super) fn check(headers: &Headers, raw: &Value) -> Checked {
     key(headers)?;
     let Some(version) = headers.get("anthropic-version") else {
         return refuse("anthropic-version: header is required");
     };
-    if version != "2023-06-01" && version != "2023-01-01" {
+    if ![LATEST, "2023-06-01", "2023-01-01"].contains(&version.as_str()) {
         return refuse(format!(
             "anthropic-version: \"{version}\" is not a valid version"
         ));
@@ -36,6 +45,7 @@ pub(super) fn check(headers: &Headers, raw: &Value) -> Checked {
         return refuse("model: Field required");
     }
     settings(raw)?;
+    sampling(version, raw)?;
     system(raw)?;
     tools(raw)?;
     let messages = items(raw, "messages");
@@ -78,6 +88,22 @@ fn settings(raw: &Value) -> Checked {
     if raw["max_tokens"].as_u64().is_none_or(|tokens| tokens == 0) {
         return refuse("max_tokens: Input should be greater than or equal to 1");
     }
+    if items(raw, "stop_sequences")
+        .iter()
+        .any(|text| text.as_str().is_none_or(blank))
+    {
+        return refuse("stop_sequences: each stop sequence must contain non-whitespace");
+    }
+    Ok(())
+}
+
+fn sampling(version: &str, raw: &Value) -> Checked {
+    let given = ["temperature", "top_p", "top_k"]
+        .into_iter()
+        .find(|name| !raw[name].is_null());
+    if let Some(name) = given.filter(|_| version == LATEST) {
+        return refuse(format!("{name}: Extra inputs are not permitted"));
+    }
     if !in_range(raw, "temperature", 0.0, 1.0) {
         return refuse("temperature: range: 0..1");
     }
@@ -88,18 +114,22 @@ fn settings(raw: &Value) -> Checked {
         return refuse("top_k: Input should be a valid integer");
     }
     let model = raw["model"].as_str().unwrap_or_default();
-    let is_recent = ["opus-4-1", "opus-4-5", "sonnet-4-5", "haiku-4-5"];
+    if WITHOUT_SAMPLING.iter().any(|family| model.contains(family)) {
+        let is_default =
+            in_range(raw, "temperature", 1.0, 1.0) && in_range(raw, "top_p", 0.99, 1.0);
+        if !is_default || !raw["top_k"].is_null() {
+            let name = given.unwrap_or_default();
+            return refuse(format!(
+                "{name}: setting it is not supported for this model"
+            ));
+        }
+    }
+    let is_picky = ["opus-4-1", "opus-4-5", "sonnet-4-5", "haiku-4-5", "-4-6"];
     let both = !raw["temperature"].is_null() && !raw["top_p"].is_null();
-    if both && is_recent.iter().any(|name| model.contains(name)) {
+    if both && is_picky.iter().any(|name| model.contains(name)) {
         return refuse(
             "`temperature` and `top_p` cannot both be specified for this model. Please use only one.",
         );
-    }
-    if items(raw, "stop_sequences")
-        .iter()
-        .any(|text| text.as_str().is_none_or(blank))
-    {
-        return refuse("stop_sequences: each stop sequence must contain non-whitespace");
     }
     Ok(())
 }
@@ -147,10 +177,9 @@ fn tools(raw: &Value) -> Checked {
 
 fn spoken(at: usize, message: &Value, is_last: bool) -> Checked {
     let role = message["role"].as_str().unwrap_or_default();
-    if role != "user" && role != "assistant" {
+    if !["user", "assistant", "system"].contains(&role) {
         return refuse(format!(
-            "messages: Unexpected role \"{role}\". The Messages API accepts a top-level `system` \
-             parameter, not \"system\" as an input message role."
+            "messages.{at}.role: Input should be 'user', 'assistant' or 'system'"
         ));
     }
     let may_be_empty = role == "assistant" && is_last;
