@@ -1,5 +1,14 @@
 //! The stand-ins, seen from outside.
 
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::too_many_lines,
+    clippy::unwrap_used,
+    reason = "tests, and their tables"
+)]
+
 mod clients;
 mod effects;
 mod process;
