@@ -19,7 +19,7 @@ fn lots() -> impl Strategy<Value = Vec<u8>> {
 
 fn walk(lots: Vec<u8>) -> Walk {
     let mut walk = Walk::new(definition(json!({})), BudgetLimits::default(), lots);
-    walk.to_the_end();
+    walk.go_to_the_end();
     walk
 }
 
@@ -99,7 +99,7 @@ proptest! {
     fn i6_the_budget_of_tool_calls_holds(lots in lots(), limit in 0u32..6) {
         let budget = BudgetLimits { max_tool_calls: Some(limit), ..BudgetLimits::default() };
         let mut walk = Walk::new(definition(json!({})), budget, lots);
-        walk.to_the_end();
+        walk.go_to_the_end();
         // A call repeated on a person's word was reserved when it was begun first.
         let repeated: u32 = walk.repeats_allowed.values().sum();
         let approved = u32::try_from(walk.approved.len()).unwrap();
@@ -120,6 +120,22 @@ proptest! {
             prop_assert_eq!(state.next_seq, Seq::new(before.next_seq.get() + 1));
         }
     }
+}
+
+#[test]
+fn a_gap_or_a_repetition_in_the_journal_is_refused() {
+    let walk = walk((0..200u8).collect());
+    let mut state = State::new(&walk.execution);
+    let (first, second) = (&walk.journal[0], &walk.journal[1]);
+    assert!(state.apply(second).is_err(), "a gap");
+    state.apply(first).unwrap();
+    let again = Step {
+        body: StepBody::Note {
+            text: String::new(),
+        },
+        ..first.clone()
+    };
+    assert!(state.apply(&again).is_err(), "a repetition");
 }
 
 fn facts() -> Facts {

@@ -107,7 +107,7 @@ impl Walk {
     }
 
     /// Goes on to the end; answers how it ended.
-    pub(crate) fn to_the_end(&mut self) -> Outcome {
+    pub(crate) fn go_to_the_end(&mut self) -> Outcome {
         for _ in 0..2000 {
             if self.lots.draw(40) == 39 {
                 self.crash();
