@@ -10,6 +10,7 @@
 )]
 
 mod clients;
+mod deps;
 mod effects;
 mod process;
 mod provider;
