@@ -1,0 +1,21 @@
+//! The configuration of agents: YAML with positions, discovery, versions and hot reload.
+//!
+//! - [`parse()`] turns a text into a [`domain::Definition`] or into everything that is wrong with it.
+//! - [`discover()`] finds the files below a folder.
+//! - [`ConfigService`] keeps the engine's agents as the files say, and never worse than they were.
+
+mod diagnostic;
+mod discover;
+mod document;
+mod parse;
+mod reload;
+mod scalar;
+mod schema;
+mod shape;
+mod watch;
+
+pub use diagnostic::{Diagnostic, render};
+pub use discover::{Found, discover};
+pub use parse::{Lookup, Parsed, decode, parse};
+pub use reload::{ConfigService, ReloadError, Report, Settings};
+pub use schema::schema;

@@ -1,0 +1,561 @@
+//! Keeps the engine's agents as the files say, and never worse than they were.
+//!
+//! A reload reads all files, decides for each what it stands for, stores new versions, and only then puts the whole
+//! set in the place of the old one. A file that can't be used leaves its last good version at work: the one of this
+//! process, or after a restart the one in the store.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::time::Duration;
+
+use domain::definition::Severity;
+use domain::event::topics;
+use domain::{AgentName, Event, TraceId};
+use engine::{Agent, Engine};
+use serde::Serialize;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use store::ConfigRecord;
+use tokio::sync::{Mutex, watch};
+use uuid::Uuid;
+
+use super::diagnostic::{Diagnostic, render};
+use super::discover::{Found, discover};
+use super::document::{Flaw, Mark};
+use super::parse::{Lookup, Parsed, decode, name_in, parse};
+
+/// How the configuration is read.
+#[derive(Clone)]
+pub struct Settings {
+    /// The folder of agents.
+    pub folder: PathBuf,
+    /// Answers the variables that files refer to.
+    pub lookup: Arc<Lookup>,
+    /// How long files must be quiet before they are read.
+    pub debounce: Duration,
+    /// How often the folder is read without a notification: some file systems send none.
+    pub rescan: Duration,
+}
+
+impl Settings {
+    /// The customary times for `folder`.
+    pub fn new(folder: impl Into<PathBuf>, lookup: Arc<Lookup>) -> Self {
+        Self {
+            folder: folder.into(),
+            lookup,
+            debounce: Duration::from_millis(200),
+            rescan: Duration::from_secs(30),
+        }
+    }
+}
+
+/// What came of a reload.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Report {
+    /// Agents that there are now.
+    pub loaded: usize,
+    /// Agents that there were not before.
+    pub added: usize,
+    /// Agents with a new version.
+    pub updated: usize,
+    /// Agents as before.
+    pub unchanged: usize,
+    /// Agents that are gone with their files.
+    pub removed: usize,
+    /// Files that can't be used.
+    pub rejected: usize,
+    /// Why not.
+    pub errors: Vec<Diagnostic>,
+    /// What authors should know besides.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReloadError {
+    /// New versions can't be stored.
+    #[error(transparent)]
+    Store(#[from] store::Error),
+    /// The folder can't be read. The agents that were loaded stay.
+    #[error(
+        "the folder of agents {} can't be read: {source}; make it with `agentrunner init` or `mkdir -p`, or set CONFIG_DIR",
+        folder.display()
+    )]
+    Folder {
+        /// Which.
+        folder: PathBuf,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Keeps the agents current. Cheap to clone; all clones are one.
+#[derive(Clone)]
+pub struct ConfigService {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    settings: Settings,
+    engine: Engine,
+    /// What is known of each file; locked for the length of a reload, so that two never overlap.
+    files: Mutex<BTreeMap<String, File>>,
+    report: SyncMutex<Report>,
+    reloads: watch::Sender<u64>,
+}
+
+/// What is known of a file.
+#[derive(Clone)]
+struct File {
+    hash: [u8; 32],
+    text: String,
+    outcome: Result<Parsed, Vec<Diagnostic>>,
+    /// What was last logged of it.
+    logged: String,
+}
+
+impl ConfigService {
+    /// A service that has read nothing yet.
+    pub fn new(settings: Settings, engine: Engine) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                engine,
+                files: Mutex::default(),
+                report: SyncMutex::default(),
+                reloads: watch::Sender::new(0),
+            }),
+        }
+    }
+
+    /// The settings.
+    pub fn settings(&self) -> &Settings {
+        &self.inner.settings
+    }
+
+    /// What came of the last reload that changed or confirmed the agents.
+    pub fn report(&self) -> Report {
+        let report = self.inner.report.lock();
+        report.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Counts the reloads; changes after each.
+    pub fn reloads(&self) -> watch::Receiver<u64> {
+        self.inner.reloads.subscribe()
+    }
+
+    /// Reads the text of a file without keeping it.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it.
+    pub fn validate(&self, text: &str, file: &str) -> Result<Parsed, Vec<Diagnostic>> {
+        parse(text, file, &*self.inner.settings.lookup)
+    }
+
+    /// Reads the folder and puts what it says in place: stored first, current then, told last.
+    ///
+    /// # Errors
+    /// The folder can't be read or new versions can't be stored; then nothing was changed.
+    pub async fn reload(&self) -> Result<Report, ReloadError> {
+        let mut known = self.inner.files.lock().await;
+        let files = self.read(&known).await?;
+        let mut plan = Plan::new(self.inner.engine.agents().all());
+        self.settle_names(&files, &mut plan).await?;
+        self.take_good(&files, &mut plan).await?;
+        self.keep_last_good(&files, &mut plan).await?;
+        let (report, next, changes) = plan.finish(&files);
+        self.inner.engine.agents().replace(next);
+        *known = log_news(&known, files, &report);
+        *self
+            .inner
+            .report
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = report.clone();
+        self.announce(changes).await;
+        self.inner.reloads.send_modify(|count| *count += 1);
+        Ok(report)
+    }
+
+    /// All files; those whose content is known are not parsed again.
+    async fn read(
+        &self,
+        known: &BTreeMap<String, File>,
+    ) -> Result<BTreeMap<String, File>, ReloadError> {
+        let settings = self.inner.settings.clone();
+        let known = known.clone();
+        let read = tokio::task::spawn_blocking(move || {
+            let found = discover(&settings.folder)?;
+            Ok(found
+                .into_iter()
+                .map(|found| read_file(found, &known, &*settings.lookup))
+                .collect())
+        });
+        read.await
+            .unwrap_or_else(|panic| Err(std::io::Error::other(panic)))
+            .map_err(|source| ReloadError::Folder {
+                folder: self.inner.settings.folder.clone(),
+                source,
+            })
+    }
+
+    /// A name that several files give belongs to the one that had it; the others are refused, or all are when none
+    /// had it.
+    async fn settle_names(
+        &self,
+        files: &BTreeMap<String, File>,
+        plan: &mut Plan,
+    ) -> Result<(), ReloadError> {
+        let mut by_name: BTreeMap<&AgentName, Vec<(&str, &File, usize)>> = BTreeMap::new();
+        for (path, file) in files {
+            if let Ok(parsed) = &file.outcome {
+                let name = &parsed.definition.name;
+                by_name
+                    .entry(name)
+                    .or_default()
+                    .push((path, file, parsed.name_line));
+            }
+        }
+        for (name, claims) in by_name.into_iter().filter(|(_, claims)| claims.len() > 1) {
+            let owner = match plan.before.get(name) {
+                Some(agent) => Some(agent.path.clone()),
+                None => self.stored(name).await?.map(|agent| agent.path),
+            };
+            let owner = owner.filter(|owner| claims.iter().any(|(path, ..)| path == owner));
+            for (path, file, line) in &claims {
+                if owner.as_deref() == Some(*path) {
+                    continue;
+                }
+                let others: Vec<String> = claims
+                    .iter()
+                    .filter(|(other, ..)| other != path)
+                    .map(|(other, _, line)| format!("{other}:{line}"))
+                    .collect();
+                let mark = Mark {
+                    line: *line,
+                    column: 1,
+                };
+                let message = format!("the name {name} is taken by {}", others.join(" and "));
+                let flaw = Flaw::new(mark, "name", message, "give each agent a name of its own");
+                let diagnostic = Diagnostic::new(path, &file.text, flaw, Severity::Error);
+                plan.refused.insert((*path).to_owned(), vec![diagnostic]);
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_good(
+        &self,
+        files: &BTreeMap<String, File>,
+        plan: &mut Plan,
+    ) -> Result<(), ReloadError> {
+        for (path, file) in files {
+            match &file.outcome {
+                Ok(parsed) if !plan.refused.contains_key(path) => {
+                    self.take(path, file, parsed, plan).await?;
+                }
+                Ok(_) => {}
+                Err(found) => {
+                    plan.refused.insert(path.clone(), found.clone());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    async fn take(
+        &self,
+        path: &str,
+        file: &File,
+        parsed: &Parsed,
+        plan: &mut Plan,
+    ) -> Result<(), ReloadError> {
+        let name = &parsed.definition.name;
+        let version = parsed.definition.content_hash();
+        if let Some(before) = plan
+            .before
+            .get(name)
+            .filter(|agent| agent.version == version)
+        {
+            let agent = Agent {
+                path: path.to_owned(),
+                rejected: None,
+                ..before.clone()
+            };
+            plan.keep(agent);
+            return Ok(());
+        }
+        let store = self.inner.engine.store();
+        let versions = store.config_versions(name).await?;
+        let same = versions.iter().find(|summary| summary.version == version);
+        let loaded_at = same.map_or_else(|| self.inner.engine.now(), |same| same.loaded_at);
+        let agent = Agent {
+            definition: Arc::new(parsed.definition.clone()),
+            version: version.clone(),
+            path: path.to_owned(),
+            loaded_at,
+            rejected: None,
+        };
+        if same.is_some_and(|same| same.is_current) && !plan.before.contains_key(name) {
+            plan.restore(agent);
+            return Ok(());
+        }
+        store
+            .put_config(ConfigRecord {
+                definition: parsed.definition.clone(),
+                version,
+                source: file.text.clone(),
+                path: path.to_owned(),
+                loaded_at,
+            })
+            .await?;
+        plan.change(agent);
+        Ok(())
+    }
+
+    /// A refused file leaves its last good version at work.
+    async fn keep_last_good(
+        &self,
+        files: &BTreeMap<String, File>,
+        plan: &mut Plan,
+    ) -> Result<(), ReloadError> {
+        let refused = plan.refused.clone();
+        for (path, found) in &refused {
+            let before = plan
+                .before
+                .values()
+                .find(|agent| &agent.path == path)
+                .cloned();
+            let last = match before {
+                Some(agent) => Some(agent),
+                None => self.last_stored(path, files.get(path)).await?,
+            };
+            if let Some(agent) =
+                last.filter(|agent| !plan.next.contains_key(&agent.definition.name))
+            {
+                let rejected = Some(render(found));
+                plan.keep(Agent { rejected, ..agent });
+            }
+        }
+        Ok(())
+    }
+
+    /// The version that a file had in an earlier process.
+    async fn last_stored(
+        &self,
+        path: &str,
+        file: Option<&File>,
+    ) -> Result<Option<Agent>, ReloadError> {
+        let stem = || path.rsplit('/').next()?.split('.').next()?.parse().ok();
+        let Some(name) = file.and_then(|file| name_in(&file.text)).or_else(stem) else {
+            return Ok(None);
+        };
+        let agent = self.stored(&name).await?;
+        Ok(agent.filter(|agent| agent.path == path))
+    }
+
+    async fn stored(&self, name: &AgentName) -> Result<Option<Agent>, ReloadError> {
+        let store = self.inner.engine.store();
+        let versions = store.config_versions(name).await?;
+        let Some(current) = versions.into_iter().find(|summary| summary.is_current) else {
+            return Ok(None);
+        };
+        let record = store.config(name, &current.version).await?;
+        Ok(record.map(|record| Agent {
+            definition: Arc::new(record.definition),
+            version: record.version,
+            path: record.path,
+            loaded_at: record.loaded_at,
+            rejected: None,
+        }))
+    }
+
+    async fn announce(&self, changes: Vec<Change>) {
+        for change in changes {
+            let Some(topic) = topics::config_changed(&change.name) else {
+                continue;
+            };
+            let id = Uuid::now_v7();
+            let Ok(event_id) = format!("config-{id}").parse() else {
+                continue;
+            };
+            tracing::info!(agent_name = %change.name, version = ?change.version, "agent {}", change.what);
+            let event = Event {
+                id: event_id,
+                topic,
+                source: "agentrunner/config".to_owned(),
+                time: self.inner.engine.now(),
+                trace_id: TraceId::from_uuid(id),
+                hops: 0,
+                data: json!({
+                    "agent_name": change.name,
+                    "change": change.what,
+                    "version": change.version,
+                }),
+            };
+            if let Err(error) = self.inner.engine.publish(event).await {
+                tracing::warn!(agent_name = %change.name, %error, "the change could not be announced");
+            }
+        }
+    }
+}
+
+struct Change {
+    name: AgentName,
+    what: &'static str,
+    version: Option<String>,
+}
+
+/// The next set of agents as it takes shape.
+struct Plan {
+    before: BTreeMap<AgentName, Agent>,
+    next: BTreeMap<AgentName, Agent>,
+    refused: BTreeMap<String, Vec<Diagnostic>>,
+    changes: Vec<Change>,
+    unchanged: usize,
+}
+
+impl Plan {
+    fn new(agents: Vec<Agent>) -> Self {
+        Self {
+            before: agents
+                .into_iter()
+                .map(|agent| (agent.definition.name.clone(), agent))
+                .collect(),
+            next: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            changes: Vec::new(),
+            unchanged: 0,
+        }
+    }
+
+    /// An agent that was there.
+    fn keep(&mut self, agent: Agent) {
+        self.unchanged += 1;
+        self.next.insert(agent.definition.name.clone(), agent);
+    }
+
+    /// An agent that an earlier process had loaded: new here, nothing new to anyone else.
+    fn restore(&mut self, agent: Agent) {
+        self.next.insert(agent.definition.name.clone(), agent);
+    }
+
+    fn change(&mut self, agent: Agent) {
+        let name = agent.definition.name.clone();
+        let what = if self.before.contains_key(&name) {
+            "updated"
+        } else {
+            "added"
+        };
+        self.changes.push(Change {
+            name: name.clone(),
+            what,
+            version: Some(agent.version.to_string()),
+        });
+        self.next.insert(name, agent);
+    }
+
+    fn finish(
+        mut self,
+        files: &BTreeMap<String, File>,
+    ) -> (Report, BTreeMap<AgentName, Agent>, Vec<Change>) {
+        let added = |plan: &Self| {
+            let new = plan
+                .next
+                .keys()
+                .filter(|name| !plan.before.contains_key(*name));
+            new.count()
+        };
+        let removed: Vec<AgentName> = self
+            .before
+            .keys()
+            .filter(|name| !self.next.contains_key(*name))
+            .cloned()
+            .collect();
+        let warnings = files.values().filter_map(|file| file.outcome.as_ref().ok());
+        let report = Report {
+            loaded: self.next.len(),
+            added: added(&self),
+            updated: self
+                .changes
+                .iter()
+                .filter(|change| change.what == "updated")
+                .count(),
+            unchanged: self.unchanged,
+            removed: removed.len(),
+            rejected: self.refused.len(),
+            errors: self.refused.into_values().flatten().collect(),
+            warnings: warnings
+                .flat_map(|parsed| parsed.warnings.clone())
+                .collect(),
+        };
+        self.changes.extend(removed.into_iter().map(|name| Change {
+            name,
+            what: "removed",
+            version: None,
+        }));
+        (report, self.next, self.changes)
+    }
+}
+
+fn read_file(found: Found, known: &BTreeMap<String, File>, lookup: &Lookup) -> (String, File) {
+    let path = found.path;
+    let bytes = match found.content {
+        Ok(bytes) => bytes,
+        Err(message) => {
+            let flaw = Flaw::new(Mark::START, "", message, "check its permissions");
+            let outcome = Err(vec![Diagnostic::new(&path, "", flaw, Severity::Error)]);
+            return (path, File::new([0; 32], String::new(), outcome));
+        }
+    };
+    let hash: [u8; 32] = Sha256::digest(&bytes).into();
+    if let Some(file) = known.get(&path).filter(|file| file.hash == hash) {
+        return (path, file.clone());
+    }
+    let (text, outcome) = match decode(&bytes, &path) {
+        Ok(text) => (text.to_owned(), parse(text, &path, lookup)),
+        Err(diagnostic) => (String::new(), Err(vec![diagnostic])),
+    };
+    (path, File::new(hash, text, outcome))
+}
+
+impl File {
+    fn new(hash: [u8; 32], text: String, outcome: Result<Parsed, Vec<Diagnostic>>) -> Self {
+        Self {
+            hash,
+            text,
+            outcome,
+            logged: String::new(),
+        }
+    }
+}
+
+/// Logs what is wrong with each file, once as long as it stays the same.
+fn log_news(
+    known: &BTreeMap<String, File>,
+    mut files: BTreeMap<String, File>,
+    report: &Report,
+) -> BTreeMap<String, File> {
+    for (path, file) in &mut files {
+        let about = |list: &[Diagnostic]| {
+            let own: Vec<_> = list.iter().filter(|d| &d.file == path).cloned().collect();
+            render(&own)
+        };
+        let (errors, warnings) = (about(&report.errors), about(&report.warnings));
+        let text = format!("{errors}\n{warnings}");
+        if known.get(path).is_none_or(|before| before.logged != text) {
+            if !errors.is_empty() {
+                tracing::error!(
+                    "{path} can't be used; the last good version stays, if there is one\n{errors}"
+                );
+            }
+            if !warnings.is_empty() {
+                tracing::warn!("{warnings}");
+            }
+        }
+        file.logged = text;
+    }
+    files
+}
