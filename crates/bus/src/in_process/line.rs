@@ -124,8 +124,6 @@ impl<T> Items<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use futures::FutureExt;
 
     use super::*;
@@ -133,29 +131,24 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn a_resting_item_reaches_the_one_who_is_left_waiting() {
-        let line = Arc::new(Line::new());
-        let waiters: Vec<_> = (0..2)
-            .map(|_| {
-                let line = Arc::clone(&line);
-                tokio::spawn(async move { line.next().await })
-            })
-            .collect();
-        tokio::task::yield_now().await;
-        line.push_after(SECOND, 2);
-        line.push(1);
-        let mut got: Vec<i32> = futures::future::join_all(waiters)
-            .await
-            .into_iter()
-            .map(Result::unwrap)
-            .collect();
-        got.sort_unstable();
-        assert_eq!(got, [1, 2]);
+    async fn every_waiter_knows_when_a_resting_item_is_due() {
+        let line = Line::new();
+        let mut waiters = [Box::pin(line.next()), Box::pin(line.next())];
+        for waiter in &mut waiters {
+            assert!(waiter.now_or_never().is_none());
+        }
+        line.push_after(SECOND, 1);
+        for waiter in &mut waiters {
+            assert!(waiter.now_or_never().is_none());
+        }
+        let [leaver, stayer] = waiters;
+        drop(leaver);
+        assert_eq!(tokio::time::timeout(2 * SECOND, stayer).await, Ok(1));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_waiter_that_leaves_hands_its_call_on() {
-        let line = Arc::new(Line::new());
+        let line = Line::new();
         let mut leaver = Box::pin(line.next());
         assert!(leaver.as_mut().now_or_never().is_none());
         let mut stayer = Box::pin(line.next());
