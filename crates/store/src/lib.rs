@@ -10,7 +10,10 @@
 //! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
 
 mod error;
+pub mod intercept;
 mod request;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
@@ -142,4 +145,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until everything that was accepted is on disk, and closes. Later calls fail.
     async fn close(&self) -> Result<()>;
+
+    /// Told after a commit that wrote to the outbox, when the store is in this process.
+    fn outbox_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
+        None
+    }
+
+    /// Told after a commit that made something due, when the store is in this process.
+    fn due_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
+        None
+    }
 }
