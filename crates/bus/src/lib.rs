@@ -1,10 +1,28 @@
 //! Publish and consume events behind one trait. A message is a hint, never a fact: losing, doubling or reordering
 //! it is harmless, because claims, leases and wake-ups live in the store.
 
+pub mod in_process;
+
 use std::fmt;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{Event, TopicPattern};
+
+pub use in_process::InProcess;
+
+/// How often a delivery is tried before it is a dead letter. One that is dropped unsettled counts.
+pub const MAX_ATTEMPTS: u32 = 5;
+
+/// How long a delivery rests after its `attempt` (from 1) ended in [`Verdict::Retry`]: 1, 2, 4, 8 s. `None` after
+/// the last one: it is a dead letter.
+pub const fn retry_delay(attempt: u32) -> Option<Duration> {
+    match attempt {
+        0 => Some(Duration::from_secs(1)),
+        1..MAX_ATTEMPTS => Some(Duration::from_secs(1 << (attempt - 1))),
+        _ => None,
+    }
+}
 
 /// What can go wrong with a bus.
 #[derive(Debug, thiserror::Error)]

@@ -103,6 +103,17 @@ impl BudgetLimits {
         }
     }
 
+    /// What is left after `used`: the limits that a child inherits.
+    pub fn remaining(self, used: &Totals) -> Self {
+        Self {
+            max_tokens: self.max_tokens.map(|limit| limit.minus(used.usage.total())),
+            max_cost_usd: self.max_cost_usd.map(|limit| limit.minus(used.cost_usd)),
+            max_tool_calls: self
+                .max_tool_calls
+                .map(|limit| limit.saturating_sub(used.tool_calls)),
+        }
+    }
+
     /// Makes room for a model call whose prompt is estimated at `prompt`: answers how many tokens the answer
     /// may have (`None` when nothing limits it).
     ///

@@ -152,6 +152,16 @@ pub fn after_model_failure(
         Turn::Tools(_) | Turn::Answered { .. } | Turn::Done(_) => (0, 1),
     };
     let retry = &definition.retry_config;
+    if now >= execution.deadline {
+        // Not a failure of the model: deciding again ends the execution by its deadline.
+        let reason = ModelFailure {
+            class,
+            message,
+            next_choice: choice,
+            attempt,
+        };
+        return StepBody::Timer { until: now, reason };
+    }
     if class.is_retryable() && attempt <= retry.max_retries {
         let until = now + retry.delay(attempt, jitter, retry_after);
         if until < execution.deadline {

@@ -302,6 +302,8 @@ pub enum FailureCode {
     OutputInvalid,
     /// It is not known whether an unsafe tool call happened, and the agent says to fail then.
     OutcomeUnknown,
+    /// The tools that the agent needs can't be had.
+    ToolsUnavailable,
     /// It took its worker down again and again.
     Poison,
     /// Its journal or definition can't be read or does not fit.

@@ -91,6 +91,13 @@ impl Money {
         self.nanos as f64 / 1e9
     }
 
+    /// What is left after taking `other` away; zero when nothing is.
+    pub const fn minus(self, other: Self) -> Self {
+        Self {
+            nanos: self.nanos.saturating_sub(other.nanos),
+        }
+    }
+
     /// The price of `tokens` at `self` for a million of them.
     pub fn per_million(self, tokens: Tokens) -> Self {
         let nanos = u128::from(self.nanos) * u128::from(tokens.0) / 1_000_000;

@@ -3,18 +3,35 @@
 //! There is one engine. The pools and modes are settings of it.
 
 mod agents;
+mod definitions;
+mod dispatcher;
 mod error;
+mod host;
+mod leases;
 mod live;
+mod relay;
+mod run;
+mod shared;
 mod task;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use domain::{Event, ExecutionId, ExecutionMode, Time, WorkerId};
+use domain::event::topics;
+use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, WorkerId};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::definitions::Definitions;
+use crate::dispatcher::Dispatcher;
+use crate::leases::Leases;
+use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
+pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use task::{Accepted, NewTask};
 
@@ -58,30 +75,57 @@ pub struct Settings {
 /// The engine: a handle that can be cloned and shared.
 #[derive(Clone)]
 pub struct Engine {
-    ports: Ports,
-    agents: Agents,
-    settings: Arc<Settings>,
+    core: Arc<Shared>,
+    tasks: TaskTracker,
+    /// Ends claiming.
+    stop: CancellationToken,
+    /// Ends renewal and relay, after the last run has.
+    close: CancellationToken,
 }
 
 impl Engine {
     /// An engine that does not run yet.
     pub fn new(ports: Ports, agents: Agents, settings: Settings) -> Self {
-        Self {
+        let definitions = Definitions::new(ports.store.clone(), agents.clone());
+        let core = Shared {
             ports,
             agents,
-            settings: Arc::new(settings),
+            settings,
+            hub: Arc::default(),
+            leases: Leases::default(),
+            definitions,
+            schemas: tools::Schemas::default(),
+            hint: Notify::new(),
+        };
+        Self {
+            core: Arc::new(core),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+            close: CancellationToken::new(),
         }
     }
 
     /// Begins to claim and perform executions, to relay events and to renew leases.
-    pub fn start(&self) {}
+    pub fn start(&self) {
+        let (core, close) = (&self.core, &self.close);
+        let dispatcher = Dispatcher::new(core.clone(), self.tasks.clone());
+        self.tasks.spawn(dispatcher.run(self.stop.clone()));
+        self.tasks.spawn(leases::renew(core.clone(), close.clone()));
+        self.tasks.spawn(relay::relay(core.clone(), close.clone()));
+        self.tasks
+            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+        for (queue, patterns) in hint_queues(&core.settings.modes) {
+            self.tasks
+                .spawn(relay::listen(queue, patterns, core.clone(), close.clone()));
+        }
+    }
 
     /// Accepts a task: when this answers, it is durable and will reach exactly one terminal state.
     ///
     /// # Errors
     /// The agent is unknown or disabled, the request is not valid, or the store can't take it.
     pub async fn submit(&self, task: NewTask) -> Result<Accepted, Error> {
-        task::submit(&self.ports, &self.agents, task).await
+        task::submit(&self.core.ports, &self.core.agents, task).await
     }
 
     /// Asks for the end of an execution. When this answers, no new action of it is started.
@@ -95,9 +139,10 @@ impl Engine {
         reason: &str,
     ) -> Result<CancelAnswer, Error> {
         Ok(self
+            .core
             .ports
             .store
-            .cancel(id, by, reason, (self.ports.clock)())
+            .cancel(id, by, reason, self.core.now())
             .await?)
     }
 
@@ -106,7 +151,10 @@ impl Engine {
     /// # Errors
     /// The store can't be reached.
     pub async fn answer(&self, input: NewInput) -> Result<InputAnswer, Error> {
-        Ok(self.ports.store.deliver_input(input).await?)
+        let id = input.id;
+        let answer = self.core.ports.store.deliver_input(input).await?;
+        self.core.leases.tell_news(id);
+        Ok(answer)
     }
 
     /// Takes an event in, durably.
@@ -114,46 +162,102 @@ impl Engine {
     /// # Errors
     /// The store can't be reached.
     pub async fn publish(&self, event: Event) -> Result<(), Error> {
-        Ok(self.ports.store.publish(&[event]).await?)
+        Ok(self.core.ports.store.publish(&[event]).await?)
     }
 
     /// Follows an execution: its steps from `after` on, and what its model says while it says it. Ends after the last
     /// step. Without gap or repeat as far as steps go; pieces of a running answer are given from its beginning.
     pub fn watch(&self, id: ExecutionId, after: Option<Position>) -> Watch {
-        Watch::new(self.ports.store.clone(), id, after)
+        Watch::new(
+            self.core.ports.store.clone(),
+            self.core.hub.clone(),
+            id,
+            after,
+        )
     }
 
     /// The agents that new executions can be given to.
-    pub const fn agents(&self) -> &Agents {
-        &self.agents
+    pub fn agents(&self) -> &Agents {
+        &self.core.agents
     }
 
     /// Where journals are, for reading.
-    pub const fn store(&self) -> &Arc<dyn Store> {
-        &self.ports.store
+    pub fn store(&self) -> &Arc<dyn Store> {
+        &self.core.ports.store
     }
 
     /// The bus, for its health.
-    pub const fn bus(&self) -> &Arc<dyn bus::Bus> {
-        &self.ports.bus
+    pub fn bus(&self) -> &Arc<dyn bus::Bus> {
+        &self.core.ports.bus
     }
 
     /// The time.
     pub fn now(&self) -> Time {
-        (self.ports.clock)()
+        self.core.now()
     }
 
     /// Who it is.
     pub fn worker(&self) -> &WorkerId {
-        &self.settings.worker
+        &self.core.settings.worker
     }
 
     /// How many executions it performs now, and how many it can.
     pub fn load(&self) -> (usize, usize) {
-        (0, self.settings.capacity)
+        (self.core.leases.count(), self.core.settings.capacity)
     }
 
-    /// Stops claiming, lets what runs come to its next commit or hands it back, within `limit`; then everything that
-    /// was accepted is on disk.
-    pub async fn shutdown(&self, _limit: Duration) {}
+    /// Forgets expanded definitions: call it when variables or secrets may have changed.
+    pub fn forget_secrets(&self) {
+        self.core.definitions.clear();
+    }
+
+    /// Stops claiming, lets what runs come to its next commit and hands it back; what has not come there by `limit`
+    /// is handed back as it is. Then everything that was accepted is on disk. Call it once.
+    pub async fn shutdown(&self, limit: Duration) {
+        self.stop.cancel();
+        self.core.leases.stop_all(false);
+        if tokio::time::timeout(limit, self.core.leases.none_left())
+            .await
+            .is_err()
+        {
+            tracing::warn!(
+                left = self.core.leases.count(),
+                "the time is up: what still runs is handed back as it is"
+            );
+            self.core.leases.stop_all(true);
+            if tokio::time::timeout(Duration::from_secs(2), self.core.leases.none_left())
+                .await
+                .is_err()
+            {
+                tracing::error!(
+                    left = self.core.leases.count(),
+                    "these could not be handed back; their leases will run out"
+                );
+            }
+        }
+        self.close.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(Duration::from_secs(5), self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!("some tasks did not end in time");
+        }
+    }
+}
+
+/// Which queues tell this process of work.
+fn hint_queues(modes: &[ExecutionMode]) -> Vec<(String, Vec<TopicPattern>)> {
+    let queue = |mode: &ExecutionMode| {
+        let (queue, pattern) = match mode {
+            ExecutionMode::Autonomous => ("autonomous-agent-pool", topics::AUTONOMOUS_SUBMITTED),
+            ExecutionMode::Collaborative => {
+                ("collaborative-agent-pool", "collaborative.task.submitted")
+            }
+            ExecutionMode::Continuous => ("continuous-agent-runner", "continuous.task.*"),
+            ExecutionMode::Scheduled => ("scheduled-agent-pool", "scheduled.task.*"),
+        };
+        Some((queue.to_owned(), vec![pattern.parse().ok()?]))
+    };
+    modes.iter().filter_map(queue).collect()
 }

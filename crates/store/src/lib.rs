@@ -10,13 +10,20 @@
 //! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
 
 mod error;
+pub mod intercept;
 mod request;
+pub mod sqlite;
+
+use std::sync::Arc;
+
+use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
 };
 use serde_json::Value;
+use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use request::{
@@ -27,7 +34,7 @@ pub use request::{
 };
 
 /// What a store answers.
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The journal and its neighbours.
 #[async_trait]
@@ -69,6 +76,18 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets delivered events.
     async fn outbox_done(&self, ids: &[i64]) -> Result<()>;
+
+    /// Is notified after each commit of this process that added events to go out, so that a relay need not poll for
+    /// them. For one listener: a notification that comes while nobody listens is kept, and several become one.
+    fn outbox_signal(&self) -> Option<Arc<Notify>> {
+        None
+    }
+
+    /// Is notified after each commit of this process that made an execution due at once. For one listener, as
+    /// [`Store::outbox_signal`]; leases that run out and timers that come up are found by polling only.
+    fn due_signal(&self) -> Option<Arc<Notify>> {
+        None
+    }
 
     /// Keeps an event that could not be delivered or processed.
     async fn add_dead_letter(&self, letter: DeadLetter) -> Result<()>;
@@ -142,4 +161,14 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until everything that was accepted is on disk, and closes. Later calls fail.
     async fn close(&self) -> Result<()>;
+
+    /// Told after a commit that wrote to the outbox, when the store is in this process.
+    fn outbox_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
+        None
+    }
+
+    /// Told after a commit that made something due, when the store is in this process.
+    fn due_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
+        None
+    }
 }

@@ -1,12 +1,37 @@
 //! One tool call behind one trait: MCP servers, HTTP APIs, built-in functions; and the egress guard that stands before
 //! every outgoing request whose address a model, a user or a tool may influence.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`egress`] | the only way out: which addresses may be asked, and the client that checks them where it connects |
+//! | `api` | a request made from a template and the arguments |
+//! | `mcp` | MCP servers over stdio and streamable HTTP: started when needed, shared, reconnected |
+//! | `builtin` | AgentRunner's own functions, one file each |
+//! | `toolkit` | the [`Toolbox`] over all of them, and the cache of what is offered |
+//! | `schema` | whether arguments meet their JSON Schema |
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::definition::{Effect, Tool};
-use domain::{AgentName, Event, ExecutionId, ToolOutcome, TraceId};
+use domain::{AgentName, ConfigVersion, Event, ExecutionId, Time, ToolOutcome, TraceId};
 use serde_json::Value;
+
+mod api;
+mod builtin;
+pub mod egress;
+mod mcp;
+mod schema;
+mod text;
+mod toolkit;
+
+pub use egress::{Egress, EgressPolicy};
+pub use schema::Schemas;
+pub use toolkit::{Toolkit, ToolkitSettings};
+
+/// Tells the time.
+pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// A tool that a model may call now: what the model is told, and what the engine must know.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,9 +53,9 @@ pub struct Offer {
 /// A call to make.
 #[derive(Debug, Clone)]
 pub struct Call<'a> {
-    /// The entry of the definition's `tools`.
+    /// The entry of the definition's `tools`, its references expanded.
     pub entry: &'a Tool,
-    /// The tool's name.
+    /// The tool's name, as it was offered.
     pub tool: &'a str,
     /// The arguments: an object that meets the schema.
     pub arguments: &'a Value,
@@ -46,6 +71,14 @@ pub struct Call<'a> {
     pub hops: u8,
     /// How long it may take.
     pub timeout: Duration,
+}
+
+impl Call<'_> {
+    /// The `traceparent` header of W3C Trace Context that is sent with the call.
+    fn traceparent(&self) -> String {
+        let trace = self.trace_id.as_str();
+        format!("00-{trace}-{}-01", trace.get(..16).unwrap_or_default())
+    }
 }
 
 /// What an earlier call came to, as the entry's `check` tool tells.
@@ -64,11 +97,22 @@ pub enum Checked {
 pub trait Toolbox: Send + Sync + 'static {
     /// The tools that the entries offer now; `agent` entries and `ask_human` included. An entry whose server can't be
     /// reached fails the whole: an agent must not work with half its tools without knowing.
-    async fn offers(&self, agent: &AgentName, entries: &[Tool]) -> Result<Vec<Offer>, Error>;
+    ///
+    /// `version` names the content of `entries`: asking again with the same one costs a look-up, until an MCP server
+    /// says that its list has changed.
+    async fn offers(
+        &self,
+        agent: &AgentName,
+        version: &ConfigVersion,
+        entries: &[Tool],
+    ) -> Result<Arc<Vec<Offer>>, Error>;
 
     /// Calls a tool; never fails otherwise than by its outcome, never takes longer than the time-out, never answers
     /// more than the entry's `max_result_bytes`. `Unknown` when the call went out and no answer came back.
     async fn call(&self, call: Call<'_>) -> ToolOutcome;
+
+    /// Asks `check_entry`, the tool that `call.entry.check` names, whether `call` has happened.
+    async fn check(&self, call: Call<'_>, check_entry: &Tool) -> Checked;
 }
 
 /// What the built-in functions need of the system around them; the engine gives it. A trait because the ports know

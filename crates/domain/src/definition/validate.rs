@@ -6,7 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Approval, Builtin, Definition, Effect, ExecutionMode, LlmConfig, Provider, Tool, ToolKind,
+    Approval, Builtin, Definition, Effect, ExecutionMode, LlmConfig, McpTool, Provider, Tool,
+    ToolKind,
 };
 use crate::nearest::nearest;
 use crate::quantity::Money;
@@ -267,28 +268,12 @@ impl Definition {
             );
         }
         self.check_effect(tool, path, found);
+        self.check_kind(tool, path, found);
+    }
+
+    fn check_kind(&self, tool: &Tool, path: &str, found: &mut Findings) {
         match &tool.kind {
-            ToolKind::Mcp(server) => match (&server.url, &server.command) {
-                (Some(url), None) => check_url(&format!("{path}.url"), url, found),
-                (None, Some(command)) if command.trim().is_empty() => {
-                    found.error(
-                        format!("{path}.command"),
-                        "it is empty",
-                        "name the program that serves MCP on stdio",
-                    );
-                }
-                (None, Some(_)) => {}
-                (Some(_), Some(_)) => found.error(
-                    path,
-                    "it has both url and command",
-                    "keep url for streamable HTTP or command for stdio",
-                ),
-                (None, None) => found.error(
-                    path,
-                    "it has neither url nor command",
-                    "give url for streamable HTTP or command and args for stdio",
-                ),
-            },
+            ToolKind::Mcp(server) => check_server(server, path, found),
             ToolKind::Api(api) => {
                 check_url(&format!("{path}.url"), &api.url, found);
                 check_schema(
@@ -297,30 +282,9 @@ impl Definition {
                     found,
                 );
             }
-            ToolKind::Function(function) => match tool.builtin() {
-                None => {
-                    let known = Builtin::ALL.map(Builtin::as_str);
-                    let hint = nearest(&tool.name, known).map_or_else(
-                        || format!("the built-in functions are {}", known.join(", ")),
-                        |name| format!("did you mean {name}?"),
-                    );
-                    found.error(
-                        format!("{path}.name"),
-                        format!("there is no built-in function {:?}", tool.name),
-                        hint,
-                    );
-                }
-                Some(Builtin::ReadFile | Builtin::ListFiles | Builtin::SearchFiles)
-                    if function.root.is_none() =>
-                {
-                    found.error(
-                        path,
-                        "a file tool needs a root",
-                        "add root: with the folder that it may read, such as root: ./logs",
-                    );
-                }
-                Some(_) => {}
-            },
+            ToolKind::Function(function) => {
+                check_function(tool, function.root.is_none(), path, found)
+            }
             ToolKind::Agent(_) => match tool.agent() {
                 None => found.error(
                     format!("{path}.agent"),
@@ -374,6 +338,55 @@ impl Definition {
                 "write requires_approval: true",
             );
         }
+    }
+}
+
+fn check_server(server: &McpTool, path: &str, found: &mut Findings) {
+    match (&server.url, &server.command) {
+        (Some(url), None) => check_url(&format!("{path}.url"), url, found),
+        (None, Some(command)) if command.trim().is_empty() => {
+            found.error(
+                format!("{path}.command"),
+                "it is empty",
+                "name the program that serves MCP on stdio",
+            );
+        }
+        (None, Some(_)) => {}
+        (Some(_), Some(_)) => found.error(
+            path,
+            "it has both url and command",
+            "keep url for streamable HTTP or command for stdio",
+        ),
+        (None, None) => found.error(
+            path,
+            "it has neither url nor command",
+            "give url for streamable HTTP or command and args for stdio",
+        ),
+    }
+}
+
+fn check_function(tool: &Tool, has_no_root: bool, path: &str, found: &mut Findings) {
+    match tool.builtin() {
+        None => {
+            let known = Builtin::ALL.map(Builtin::as_str);
+            let hint = nearest(&tool.name, known).map_or_else(
+                || format!("the built-in functions are {}", known.join(", ")),
+                |name| format!("did you mean {name}?"),
+            );
+            found.error(
+                format!("{path}.name"),
+                format!("there is no built-in function {:?}", tool.name),
+                hint,
+            );
+        }
+        Some(Builtin::ReadFile | Builtin::ListFiles | Builtin::SearchFiles) if has_no_root => {
+            found.error(
+                path,
+                "a file tool needs a root",
+                "add root: with the folder that it may read, such as root: ./logs",
+            );
+        }
+        Some(_) => {}
     }
 }
 

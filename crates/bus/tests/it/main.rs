@@ -1,0 +1,17 @@
+//! The behaviour of every bus, and what is particular to the one in the process.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
+
+extern crate agentrunner_bus as bus;
+
+#[macro_use]
+mod suite;
+mod in_process;
+mod model;
+mod support;

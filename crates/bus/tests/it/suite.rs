@@ -1,0 +1,387 @@
+//! What every bus does. `suite!` makes the tests for one adapter, in its module: from a function that makes an empty
+//! bus for each test, and arguments for `tokio::test`.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bus::{Bus, Error, MAX_ATTEMPTS};
+use futures::FutureExt;
+use tokio::time::Instant;
+
+use crate::support::{event, join, next, next_id, publish, quiet};
+
+/// Long enough that a wrong delivery shows, short enough for a real clock.
+const MOMENT: Duration = Duration::from_millis(300);
+/// How much later than said a delivery may come.
+const SLACK: Duration = Duration::from_millis(250);
+
+macro_rules! suite {
+    ($fresh:path $(, $argument:ident = $value:literal)*) => {
+        suite! {
+            @tests $fresh, { $($argument = $value),* },
+            what_is_published_arrives_whole,
+            patterns_choose_the_queues,
+            two_matching_patterns_make_one_delivery,
+            a_queue_keeps_the_order,
+            competing_consumers_get_each_event_once,
+            a_queue_collects_while_nobody_consumes,
+            a_dropped_delivery_comes_again_at_once,
+            a_delivery_dropped_each_time_is_a_dead_letter,
+            a_panicking_consumer_loses_nothing,
+            a_retry_comes_after_1_2_4_and_8_seconds,
+            a_resting_event_holds_up_no_other,
+            a_rejected_event_is_a_dead_letter_at_once,
+            dead_letters_of_all_queues_come_together,
+            an_unsettled_dead_letter_comes_again,
+            prefetch_bounds_what_a_consumer_holds,
+            prefetch_of_one_consumer_does_not_bind_another,
+            patterns_are_replaced_live,
+            an_abandoned_wait_loses_nothing,
+            closing_ends_consumers_and_refuses_the_rest,
+        }
+    };
+    (@tests $fresh:path, $arguments:tt, $($test:ident),* $(,)?) => {
+        $(suite! { @test $test, $fresh, $arguments })*
+    };
+    (@test $test:ident, $fresh:path, { $($argument:ident = $value:literal),* }) => {
+        #[tokio::test($($argument = $value),*)]
+        async fn $test() {
+            let bus: std::sync::Arc<dyn bus::Bus> = $fresh().await;
+            $crate::suite::$test(bus).await;
+        }
+    };
+}
+
+pub(crate) async fn what_is_published_arrives_whole(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["orders.created"], 1).await;
+    let sent = event("1", "orders.created");
+    bus.publish(&sent).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.event, sent);
+    assert_eq!(
+        (&*delivery.queue, delivery.attempt, &delivery.reason),
+        ("q", 1, &None)
+    );
+    delivery.done();
+    quiet(&mut consumer, MOMENT).await;
+    assert!(bus.check().await.is_ok());
+}
+
+pub(crate) async fn patterns_choose_the_queues(bus: Arc<dyn Bus>) {
+    let mut exact = join(&*bus, "exact", &["orders.created"], 10).await;
+    let mut one = join(&*bus, "one", &["orders.*"], 10).await;
+    let mut many = join(&*bus, "many", &["orders.#"], 10).await;
+    let mut other = join(&*bus, "other", &["*.paid", "bills.#.paid"], 10).await;
+    for topic in [
+        "orders",
+        "orders.created",
+        "orders.paid",
+        "orders.created.late",
+        "bills.x.y.paid",
+    ] {
+        publish(&*bus, topic, topic).await;
+    }
+    // Nobody wants it, and that is no error.
+    publish(&*bus, "unwanted", "unwanted").await;
+    for (consumer, expected) in [
+        (&mut exact, &["orders.created"][..]),
+        (&mut one, &["orders.created", "orders.paid"]),
+        (
+            &mut many,
+            &[
+                "orders",
+                "orders.created",
+                "orders.paid",
+                "orders.created.late",
+            ],
+        ),
+        (&mut other, &["orders.paid", "bills.x.y.paid"]),
+    ] {
+        for id in expected {
+            assert_eq!(next_id(consumer).await.as_str(), *id);
+        }
+        quiet(consumer, MOMENT).await;
+    }
+}
+
+pub(crate) async fn two_matching_patterns_make_one_delivery(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a.b", "a.*", "#", "a.#"], 10).await;
+    publish(&*bus, "1", "a.b").await;
+    assert_eq!(next_id(&mut consumer).await.as_str(), "1");
+    quiet(&mut consumer, MOMENT).await;
+}
+
+pub(crate) async fn a_queue_keeps_the_order(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["#"], 10).await;
+    for id in 0..200 {
+        publish(&*bus, &id.to_string(), "a").await;
+    }
+    for id in 0..200 {
+        assert_eq!(next_id(&mut consumer).await.as_str(), id.to_string());
+    }
+}
+
+pub(crate) async fn competing_consumers_get_each_event_once(bus: Arc<dyn Bus>) {
+    const EVENTS: usize = 300;
+    let (report, mut reports) = tokio::sync::mpsc::unbounded_channel();
+    for _ in 0..3 {
+        let mut consumer = join(&*bus, "q", &["a"], 5).await;
+        let report = report.clone();
+        tokio::spawn(async move {
+            while let Some(delivery) = consumer.next().await {
+                report.send(delivery.event.id.clone()).unwrap();
+                delivery.done();
+                tokio::task::yield_now().await;
+            }
+        });
+    }
+    drop(report);
+    for id in 0..EVENTS {
+        publish(&*bus, &id.to_string(), "a").await;
+    }
+    let mut seen = HashSet::new();
+    while seen.len() < EVENTS {
+        let id = reports.recv().await.expect("the consumers must go on");
+        assert!(seen.insert(id), "an event came to two consumers");
+    }
+    bus.close().await;
+    assert_eq!(reports.recv().await, None, "an event came twice");
+}
+
+pub(crate) async fn a_queue_collects_while_nobody_consumes(bus: Arc<dyn Bus>) {
+    drop(join(&*bus, "q", &["a"], 1).await);
+    publish(&*bus, "1", "a").await;
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!((delivery.event.id.as_str(), delivery.attempt), ("1", 1));
+    delivery.done();
+}
+
+pub(crate) async fn a_dropped_delivery_comes_again_at_once(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    publish(&*bus, "1", "a").await;
+    let before = Instant::now();
+    drop(next(&mut consumer).await);
+    let delivery = next(&mut consumer).await;
+    assert_eq!((delivery.event.id.as_str(), delivery.attempt), ("1", 2));
+    assert!(before.elapsed() < SLACK, "it took {:?}", before.elapsed());
+    delivery.done();
+    quiet(&mut consumer, MOMENT).await;
+}
+
+pub(crate) async fn a_delivery_dropped_each_time_is_a_dead_letter(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    let mut dead = bus.dead_letters().await.unwrap();
+    publish(&*bus, "poison", "a").await;
+    for attempt in 1..=MAX_ATTEMPTS {
+        let delivery = next(&mut consumer).await;
+        assert_eq!(delivery.attempt, attempt);
+    }
+    let letter = next(&mut dead).await;
+    assert_eq!(letter.attempt, MAX_ATTEMPTS);
+    assert!(
+        letter
+            .reason
+            .as_ref()
+            .is_some_and(|reason| !reason.is_empty())
+    );
+    letter.done();
+    quiet(&mut consumer, MOMENT).await;
+}
+
+pub(crate) async fn a_panicking_consumer_loses_nothing(bus: Arc<dyn Bus>) {
+    let mut doomed = join(&*bus, "q", &["a"], 1).await;
+    let mut other = join(&*bus, "q", &["a"], 1).await;
+    let (took, taken) = tokio::sync::oneshot::channel();
+    let task = tokio::spawn(async move {
+        let _delivery = doomed.next().await.unwrap();
+        took.send(()).unwrap();
+        panic!("a test's panic");
+    });
+    // So that the doomed one gets it, the other does not ask before it has it.
+    publish(&*bus, "1", "a").await;
+    taken.await.unwrap();
+    let delivery = next(&mut other).await;
+    assert_eq!((delivery.event.id.as_str(), delivery.attempt), ("1", 2));
+    delivery.done();
+    assert!(task.await.unwrap_err().is_panic());
+    publish(&*bus, "2", "a").await;
+    assert_eq!(next_id(&mut other).await.as_str(), "2");
+}
+
+pub(crate) async fn a_retry_comes_after_1_2_4_and_8_seconds(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    let mut dead = bus.dead_letters().await.unwrap();
+    publish(&*bus, "1", "a").await;
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.attempt, 1);
+    delivery.retry("the database is away (1)");
+    for (attempt, seconds) in [(2, 1), (3, 2), (4, 4), (5, 8)] {
+        let before = Instant::now();
+        let delivery = next(&mut consumer).await;
+        let (took, said) = (before.elapsed(), Duration::from_secs(seconds));
+        assert!(
+            said <= took && took < said + SLACK,
+            "{took:?}, not {said:?}"
+        );
+        assert_eq!(delivery.attempt, attempt);
+        delivery.retry(format!("the database is away ({attempt})"));
+    }
+    let letter = next(&mut dead).await;
+    assert_eq!(letter.event, event("1", "a"));
+    assert_eq!((&*letter.queue, letter.attempt), ("q", 5));
+    assert_eq!(letter.reason.as_deref(), Some("the database is away (5)"));
+    letter.done();
+    quiet(&mut consumer, MOMENT).await;
+}
+
+pub(crate) async fn a_resting_event_holds_up_no_other(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    publish(&*bus, "1", "a").await;
+    next(&mut consumer).await.retry("not yet");
+    let before = Instant::now();
+    publish(&*bus, "2", "a").await;
+    assert_eq!(next_id(&mut consumer).await.as_str(), "2");
+    assert!(before.elapsed() < SLACK);
+    assert_eq!(next_id(&mut consumer).await.as_str(), "1");
+}
+
+pub(crate) async fn a_rejected_event_is_a_dead_letter_at_once(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    let mut dead = bus.dead_letters().await.unwrap();
+    publish(&*bus, "1", "a").await;
+    next(&mut consumer).await.reject("no such agent");
+    let letter = next(&mut dead).await;
+    assert_eq!((&*letter.queue, letter.attempt), ("q", 1));
+    assert_eq!(letter.reason.as_deref(), Some("no such agent"));
+    letter.done();
+    quiet(&mut consumer, MOMENT).await;
+}
+
+pub(crate) async fn dead_letters_of_all_queues_come_together(bus: Arc<dyn Bus>) {
+    for queue in ["q", "r"] {
+        let mut consumer = join(&*bus, queue, &[queue], 1).await;
+        publish(&*bus, queue, queue).await;
+        next(&mut consumer).await.reject("no");
+    }
+    // They wait for whoever asks first, however late.
+    let mut dead = bus.dead_letters().await.unwrap();
+    let mut from = vec![];
+    for _ in 0..2 {
+        let letter = next(&mut dead).await;
+        from.push((letter.queue.clone(), letter.event.id.as_str().to_owned()));
+        letter.done();
+    }
+    from.sort();
+    let expected = ["q", "r"].map(|name| (name.to_owned(), name.to_owned()));
+    assert_eq!(from, expected);
+    quiet(&mut dead, MOMENT).await;
+}
+
+pub(crate) async fn an_unsettled_dead_letter_comes_again(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    let mut dead = bus.dead_letters().await.unwrap();
+    publish(&*bus, "1", "a").await;
+    next(&mut consumer).await.reject("no");
+    for _ in 0..7 {
+        drop(next(&mut dead).await);
+    }
+    next(&mut dead).await.retry("the store is away");
+    let letter = next(&mut dead).await;
+    assert_eq!((&*letter.queue, letter.attempt), ("q", 1));
+    assert_eq!(letter.reason.as_deref(), Some("no"));
+    letter.done();
+    quiet(&mut dead, MOMENT).await;
+}
+
+pub(crate) async fn prefetch_bounds_what_a_consumer_holds(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 2).await;
+    for id in ["1", "2", "3", "4"] {
+        publish(&*bus, id, "a").await;
+    }
+    let first = next(&mut consumer).await;
+    let second = next(&mut consumer).await;
+    quiet(&mut consumer, MOMENT).await;
+    second.done();
+    let third = next(&mut consumer).await;
+    assert_eq!(third.event.id.as_str(), "3");
+    quiet(&mut consumer, MOMENT).await;
+    // Each way of letting go frees the hand.
+    drop(first);
+    let again = next(&mut consumer).await;
+    assert_eq!((again.event.id.as_str(), again.attempt), ("1", 2));
+    again.reject("no");
+    assert_eq!(next_id(&mut consumer).await.as_str(), "4");
+    third.done();
+    quiet(&mut consumer, MOMENT).await;
+}
+
+pub(crate) async fn prefetch_of_one_consumer_does_not_bind_another(bus: Arc<dyn Bus>) {
+    let mut slow = join(&*bus, "q", &["a"], 1).await;
+    publish(&*bus, "1", "a").await;
+    let held = next(&mut slow).await;
+    let mut quick = join(&*bus, "q", &["a"], 1).await;
+    publish(&*bus, "2", "a").await;
+    // The one with full hands asks first and must not be in the way.
+    assert!(slow.next().now_or_never().is_none());
+    assert_eq!(next_id(&mut quick).await.as_str(), "2");
+    held.done();
+}
+
+pub(crate) async fn patterns_are_replaced_live(bus: Arc<dyn Bus>) {
+    let mut old = join(&*bus, "q", &["a", "b.*"], 10).await;
+    publish(&*bus, "1", "a").await;
+    let new = join(&*bus, "q", &["b.*", "c"], 10).await;
+    publish(&*bus, "2", "a").await;
+    publish(&*bus, "3", "b.x").await;
+    publish(&*bus, "4", "c").await;
+    drop(new);
+    for id in ["1", "3", "4"] {
+        assert_eq!(next_id(&mut old).await.as_str(), id);
+    }
+    drop(join(&*bus, "q", &[], 10).await);
+    publish(&*bus, "5", "c").await;
+    quiet(&mut old, MOMENT).await;
+}
+
+pub(crate) async fn an_abandoned_wait_loses_nothing(bus: Arc<dyn Bus>) {
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    for round in 0..20 {
+        let id = round.to_string();
+        tokio::select! {
+            biased;
+            _ = consumer.next() => panic!("nothing was published yet"),
+            () = publish(&*bus, &id, "a") => {}
+        }
+        assert_eq!(next_id(&mut consumer).await.as_str(), id);
+    }
+}
+
+pub(crate) async fn closing_ends_consumers_and_refuses_the_rest(bus: Arc<dyn Bus>) {
+    let mut idle = join(&*bus, "idle", &["b"], 1).await;
+    let mut busy = join(&*bus, "busy", &["a"], 1).await;
+    let mut dead = bus.dead_letters().await.unwrap();
+    publish(&*bus, "1", "a").await;
+    publish(&*bus, "2", "a").await;
+    let held = next(&mut busy).await;
+    let waiting = tokio::spawn(async move { idle.next().await.is_none() });
+    tokio::task::yield_now().await;
+    bus.close().await;
+    assert!(waiting.await.unwrap(), "a waiting consumer ends");
+    assert!(busy.next().await.is_none(), "one with full hands ends");
+    assert!(dead.next().await.is_none());
+    held.done();
+    assert!(
+        busy.next().await.is_none(),
+        "what waits is not delivered any more"
+    );
+    let refused = bus.publish(&event("3", "a")).await;
+    assert!(matches!(refused, Err(Error::Closed)), "{refused:?}");
+    assert!(matches!(bus.check().await, Err(Error::Closed)));
+    assert!(matches!(
+        bus.dead_letters().await.err(),
+        Some(Error::Closed)
+    ));
+    bus.close().await;
+}

@@ -1,0 +1,13 @@
+//! The rules of the agent loop, held against every history that chance can think of.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says what went wrong by panicking"
+)]
+
+mod definitions;
+mod loop_rules;
+mod simulation;

@@ -1,0 +1,342 @@
+//! Claims what is due and has it performed, as much at once as the process has capacity for.
+
+use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use domain::execution::Totals;
+use domain::{AgentName, Failure, FailureCode, Outcome, Seq, Step, StepBody};
+use futures::FutureExt;
+use store::{Append, Claim, Claimed, Then};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::leases::Lease;
+use crate::run::{Ended, Run, Stop};
+use crate::shared::Shared;
+
+/// How many executions are claimed in one transaction.
+const BATCH: usize = 128;
+/// How a journal note of a caught panic begins; counted to tell poison.
+const PANIC_NOTE: &str = "panic: ";
+
+/// Claims and performs.
+pub(crate) struct Dispatcher {
+    core: Arc<Shared>,
+    tasks: TaskTracker,
+    /// How many runs of each agent there are.
+    running: Mutex<HashMap<AgentName, u32>>,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(core: Arc<Shared>, tasks: TaskTracker) -> Arc<Self> {
+        Arc::new(Self {
+            core,
+            tasks,
+            running: Mutex::default(),
+        })
+    }
+
+    /// Claims until `stop`.
+    pub(crate) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let due = self.core.ports.store.due_signal().unwrap_or_default();
+        loop {
+            let more = self.claim_once().await;
+            if stop.is_cancelled() {
+                return;
+            }
+            if more {
+                continue;
+            }
+            tokio::select! {
+                () = due.notified() => {}
+                () = self.core.hint.notified() => {}
+                () = tokio::time::sleep(self.core.settings.poll) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Claims one batch; tells whether there may be more at once.
+    async fn claim_once(self: &Arc<Self>) -> bool {
+        let free = self
+            .core
+            .settings
+            .capacity
+            .saturating_sub(self.core.leases.count());
+        if free == 0 {
+            return false;
+        }
+        let limit = free.min(BATCH);
+        let claim = Claim {
+            worker: self.core.settings.worker.clone(),
+            now: self.core.now(),
+            lease: self.core.settings.lease,
+            limit,
+            only: None,
+            modes: self.core.settings.modes.clone(),
+            without: self.at_their_limit(),
+        };
+        match self.core.ports.store.claim(claim).await {
+            Ok(claimed) => {
+                let full = claimed.len() == limit;
+                for one in claimed {
+                    self.begin(one);
+                }
+                full
+            }
+            Err(error) => {
+                tracing::error!("work can't be claimed: {error}");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                false
+            }
+        }
+    }
+
+    /// Agents that may not run more at once.
+    fn at_their_limit(&self) -> Vec<AgentName> {
+        let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let full = |name: &AgentName, count: u32| {
+            let agent = self.core.agents.get(name);
+            agent
+                .and_then(|agent| agent.definition.concurrency)
+                .is_some_and(|limit| count >= limit)
+        };
+        running
+            .iter()
+            .filter(|(name, count)| full(name, **count))
+            .map(|(name, _)| name.clone())
+            .collect()
+    }
+
+    fn begin(self: &Arc<Self>, claimed: Claimed) {
+        let committed = claimed.steps.last().map_or(0, |step| step.seq.get());
+        let lease = self
+            .core
+            .leases
+            .add(claimed.execution.id, claimed.epoch, committed);
+        let agent = claimed.execution.agent.clone();
+        let over_limit = self.count_in(&agent);
+        let this = self.clone();
+        self.tasks.spawn(async move {
+            let id = claimed.execution.id;
+            if over_limit {
+                this.hand_back(&claimed).await;
+            } else {
+                this.perform(claimed, &lease).await;
+            }
+            this.core.leases.remove(&lease);
+            this.count_out(&agent);
+            tracing::trace!(execution_id = %id, "let go");
+        });
+    }
+
+    async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>) {
+        let (id, agent) = (claimed.execution.id, claimed.execution.agent.clone());
+        let trace = claimed.execution.trace_id.clone();
+        let live = self
+            .core
+            .hub
+            .start(id, claimed.epoch, lease.last_committed());
+        let totals = totals_of(&claimed.steps);
+        let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
+        match work.await {
+            Ok(Ok(ended)) => {
+                tracing::debug!(execution_id = %id, agent_name = %agent, trace_id = %trace, "{ended:?}");
+            }
+            Ok(Err(Stop::Lost)) => {
+                tracing::warn!(execution_id = %id, agent_name = %agent, trace_id = %trace, "the lease was lost; another goes on");
+            }
+            Ok(Err(Stop::Store(error))) => {
+                tracing::error!(execution_id = %id, agent_name = %agent, trace_id = %trace, "given up until the lease ends: {error}");
+            }
+            Ok(Err(Stop::Illegal(illegal))) => {
+                let failure = crate::run::corrupt(format!(
+                    "the journal does not allow what comes next: {illegal}"
+                ));
+                self.fail(id, lease, totals, failure).await;
+            }
+            Err(panic) => {
+                let message = panic_text(panic.as_ref());
+                tracing::error!(execution_id = %id, agent_name = %agent, trace_id = %trace, "panicked: {message}");
+                self.note_panic(id, lease, totals, message).await;
+            }
+        }
+        self.core.hub.end(id, &live);
+    }
+
+    async fn work(
+        &self,
+        claimed: Claimed,
+        lease: &Arc<Lease>,
+        live: Arc<crate::live::LiveRun>,
+    ) -> Result<Ended, Stop> {
+        let (id, totals) = (claimed.execution.id, totals_of(&claimed.steps));
+        let failure = match self.poison(&claimed) {
+            Some(failure) => failure,
+            None => {
+                let definition = self
+                    .core
+                    .definitions
+                    .get(&claimed.execution.agent, &claimed.execution.version)
+                    .await?;
+                let run = definition.and_then(|definition| {
+                    Run::new(self.core.clone(), lease.clone(), live, definition, claimed)
+                });
+                match run {
+                    Ok((run, waiting)) => return Box::pin(run.go(waiting)).await,
+                    Err(failure) => failure,
+                }
+            }
+        };
+        self.fail(id, lease, totals, failure).await;
+        Ok(Ended::Finished)
+    }
+
+    /// Whether the execution has taken down too many workers.
+    fn poison(&self, claimed: &Claimed) -> Option<Failure> {
+        let panics = claimed
+            .steps
+            .iter()
+            .rev()
+            .take_while(|step| is_panic(step))
+            .count();
+        let crashes = claimed
+            .crashes
+            .max(u32::try_from(panics).unwrap_or(u32::MAX));
+        (crashes >= self.core.settings.max_crashes).then(|| Failure {
+            code: FailureCode::Poison,
+            message: format!(
+                "it took its worker down {crashes} times in a row without getting further (AGENT_RESTART_MAX_ATTEMPTS); see its journal and the log"
+            ),
+        })
+    }
+
+    /// Ends an execution that can't be performed.
+    async fn fail(&self, id: domain::ExecutionId, lease: &Lease, totals: Totals, failure: Failure) {
+        let outcome = Outcome::Failed(failure);
+        let then = Then::Finish {
+            outcome: outcome.clone(),
+            messages: Vec::new(),
+        };
+        self.last_words(id, lease, totals, StepBody::Finished { outcome }, then)
+            .await;
+    }
+
+    async fn note_panic(
+        &self,
+        id: domain::ExecutionId,
+        lease: &Lease,
+        totals: Totals,
+        message: String,
+    ) {
+        let text = format!("{PANIC_NOTE}{message}; it is tried again");
+        self.last_words(id, lease, totals, StepBody::Note { text }, Then::HandBack)
+            .await;
+    }
+
+    async fn last_words(
+        &self,
+        id: domain::ExecutionId,
+        lease: &Lease,
+        totals: Totals,
+        body: StepBody,
+        then: Then,
+    ) {
+        let now = self.core.now();
+        let step = Step {
+            seq: Seq::new(lease.last_committed() + 1),
+            at: now,
+            epoch: lease.epoch(),
+            body,
+        };
+        let (epoch, steps) = (lease.epoch(), vec![step]);
+        let append = Append {
+            id,
+            epoch,
+            now,
+            steps,
+            totals,
+            events: Vec::new(),
+            children: Vec::new(),
+            then,
+        };
+        if let Err(error) = self.core.ports.store.append(append).await {
+            tracing::error!(execution_id = %id, "its end could not be written, it is tried again: {error}");
+        }
+    }
+
+    async fn hand_back(&self, claimed: &Claimed) {
+        let append = Append {
+            id: claimed.execution.id,
+            epoch: claimed.epoch,
+            now: self.core.now(),
+            steps: Vec::new(),
+            totals: totals_of(&claimed.steps),
+            events: Vec::new(),
+            children: Vec::new(),
+            then: Then::HandBack,
+        };
+        if let Err(error) = self.core.ports.store.append(append).await {
+            tracing::warn!(execution_id = %claimed.execution.id, "could not be handed back: {error}");
+        }
+    }
+
+    /// Counts a run of an agent in; tells whether that is one too many.
+    fn count_in(&self, agent: &AgentName) -> bool {
+        let limit = self
+            .core
+            .agents
+            .get(agent)
+            .and_then(|agent| agent.definition.concurrency);
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = running.entry(agent.clone()).or_default();
+        *count += 1;
+        limit.is_some_and(|limit| *count > limit)
+    }
+
+    fn count_out(&self, agent: &AgentName) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = running.get_mut(agent) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                running.remove(agent);
+            }
+        }
+        drop(running);
+        self.core.hint.notify_one();
+    }
+}
+
+/// What a journal says was consumed; for ends that are written without a state.
+fn totals_of(steps: &[Step]) -> Totals {
+    let mut totals = Totals::default();
+    for step in steps {
+        match &step.body {
+            StepBody::ModelCall(call) => {
+                totals.usage += call.usage;
+                totals.cost_usd += call.cost_usd.unwrap_or_default();
+                totals.model_calls += 1;
+            }
+            StepBody::ToolIntent(_) | StepBody::ChildStarted { .. } => totals.tool_calls += 1,
+            _ => {}
+        }
+    }
+    totals
+}
+
+fn is_panic(step: &Step) -> bool {
+    matches!(&step.body, StepBody::Note { text } if text.starts_with(PANIC_NOTE))
+}
+
+fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("without a message")
+        .chars()
+        .take(500)
+        .collect()
+}

@@ -1,0 +1,471 @@
+//! Performs one claimed execution: asks [`domain::decide()`], does what it names, journals the outcome, asks again.
+
+mod model;
+mod resolve;
+mod tooling;
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use domain::decide::{Cancel, Facts, decide};
+use domain::event::topics;
+use domain::execution::{Parent, Totals};
+use domain::step::{CallRef, InputReceived, StepBody};
+use domain::{
+    Action, AgentName, Definition, Epoch, Event, Execution, ExecutionId, Failure, FailureCode,
+    Message, Outcome, Seq, State, Status, Step, ToolOutcome,
+};
+use serde_json::json;
+use store::{Append, Appended, Claimed, Submission, Then, Waiting};
+use tokio::task::JoinSet;
+
+use crate::leases::Lease;
+use crate::live::LiveRun;
+use crate::shared::Shared;
+use crate::task::submitted_event;
+
+/// How a run ended, for the dispatcher's books.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Ended {
+    /// The execution is over.
+    Finished,
+    /// It waits for something.
+    Parked,
+    /// It was given back.
+    HandedBack,
+}
+
+/// A stop of the run that is not an end of the execution.
+pub(crate) enum Stop {
+    /// The lease is another's.
+    Lost,
+    /// The store can't be reached or says something impossible: the lease runs out and another tries.
+    Store(store::Error),
+    /// The decide function and the journal disagree: a defect, or a journal edited by hand.
+    Illegal(domain::IllegalStep),
+}
+
+impl From<store::Error> for Stop {
+    fn from(error: store::Error) -> Self {
+        Self::Store(error)
+    }
+}
+
+/// One execution in this process's hands.
+pub(crate) struct Run {
+    core: Arc<Shared>,
+    lease: Arc<Lease>,
+    live: Arc<LiveRun>,
+    execution: Execution,
+    definition: Arc<Definition>,
+    epoch: Epoch,
+    state: State,
+    /// Taken by the state, not yet durable.
+    pending: Vec<Step>,
+    children: Vec<Submission>,
+    cancel: Option<Cancel>,
+    wakes_seen: u64,
+    spent_today: Totals,
+    in_flight: BTreeSet<CallRef>,
+    running: JoinSet<(CallRef, ToolOutcome, u64)>,
+}
+
+impl Run {
+    /// Folds the journal of a claimed execution.
+    ///
+    /// # Errors
+    /// The journal or definition can't be used: the outcome that the execution must end with.
+    pub(crate) fn new(
+        core: Arc<Shared>,
+        lease: Arc<Lease>,
+        live: Arc<LiveRun>,
+        definition: Arc<Definition>,
+        claimed: Claimed,
+    ) -> Result<(Self, Waiting), Failure> {
+        let state = State::replay(&claimed.execution, &claimed.steps)
+            .map_err(|illegal| corrupt(format!("its journal does not add up: {illegal}")))?;
+        let run = Self {
+            core,
+            lease,
+            live,
+            execution: claimed.execution,
+            definition,
+            epoch: claimed.epoch,
+            state,
+            pending: Vec::new(),
+            children: Vec::new(),
+            cancel: None,
+            wakes_seen: 0,
+            spent_today: Totals::default(),
+            in_flight: BTreeSet::new(),
+            running: JoinSet::new(),
+        };
+        Ok((run, claimed.waiting))
+    }
+
+    /// Goes on until the execution is over, parked, handed back or lost.
+    pub(crate) async fn go(mut self, waiting: Waiting) -> Result<Ended, Stop> {
+        self.load_spending().await?;
+        self.absorb(waiting)?;
+        loop {
+            if self.lease.is_lost() {
+                return Err(Stop::Lost);
+            }
+            if self.lease.should_hand_back(self.in_flight.is_empty()) {
+                self.flush(Then::HandBack).await?;
+                return Ok(Ended::HandedBack);
+            }
+            if self.lease.take_news() {
+                let waiting = self.core.ports.store.waiting(self.execution.id).await?;
+                self.absorb(waiting)?;
+            }
+            if let Some(ended) = self.step().await? {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// One decision and its consequence.
+    async fn step(&mut self) -> Result<Option<Ended>, Stop> {
+        match decide(
+            &self.definition,
+            &self.execution,
+            &self.state,
+            &self.facts(),
+        ) {
+            Action::Record(bodies) => {
+                for body in bodies {
+                    self.record(body)?;
+                }
+                Ok(None)
+            }
+            Action::CallModel {
+                config,
+                max_tokens,
+                timeout,
+            } => {
+                self.flush(Then::Continue).await?;
+                self.call_model(&config, max_tokens, timeout).await?;
+                Ok(None)
+            }
+            Action::RunTools(runs) => {
+                self.flush(Then::Continue).await?;
+                self.begin_tools(runs);
+                Ok(None)
+            }
+            Action::AwaitTools => {
+                self.await_tools().await?;
+                Ok(None)
+            }
+            Action::Park { until } => self.park(until).await.map(Some),
+            Action::Done(outcome) => {
+                self.running.abort_all();
+                let messages = self.conversation_messages(&outcome);
+                self.flush(Then::Finish { outcome, messages }).await?;
+                Ok(Some(Ended::Finished))
+            }
+        }
+    }
+
+    fn facts(&self) -> Facts {
+        Facts {
+            now: self.core.now(),
+            epoch: self.epoch,
+            cancel: self.cancel.clone(),
+            in_flight: self.in_flight.clone(),
+            spent_today: self.spent_today,
+        }
+    }
+
+    /// Takes a step into the state; it is durable after the next flush.
+    fn record(&mut self, body: StepBody) -> Result<(), Stop> {
+        let step = Step {
+            seq: self.state.next_seq,
+            at: self.core.now(),
+            epoch: self.epoch,
+            body,
+        };
+        if let StepBody::ChildStarted { child, agent, .. } = &step.body {
+            match self.child(*child, agent, step.seq) {
+                Ok(submission) => self.children.push(submission),
+                Err(message) => return self.refuse_child(&step, message),
+            }
+        }
+        self.state.apply(&step).map_err(Stop::Illegal)?;
+        self.pending.push(step);
+        Ok(())
+    }
+
+    /// Commits what is pending. Nothing is done in the world before what led to it is on disk.
+    async fn flush(&mut self, then: Then) -> Result<(), Stop> {
+        if self.pending.is_empty() && matches!(then, Then::Continue) {
+            return Ok(());
+        }
+        let events = match &then {
+            Then::Finish { outcome, .. } => self.final_events(outcome),
+            Then::Continue | Then::Park { .. } | Then::HandBack => Vec::new(),
+        };
+        let steps = std::mem::take(&mut self.pending);
+        let last = steps.last().map(|step| step.seq);
+        for step in &steps {
+            metrics::counter!("agentrunner_steps_total", "kind" => step.body.kind()).increment(1);
+        }
+        let append = Append {
+            id: self.execution.id,
+            epoch: self.epoch,
+            now: self.core.now(),
+            steps,
+            totals: self.state.totals,
+            events,
+            children: std::mem::take(&mut self.children),
+            then,
+        };
+        match self.core.ports.store.append(append).await? {
+            Appended::Applied => {
+                if let Some(seq) = last {
+                    self.lease.committed(seq);
+                    self.live.committed(seq);
+                }
+                Ok(())
+            }
+            Appended::LostLease => Err(Stop::Lost),
+        }
+    }
+
+    async fn park(&mut self, until: domain::Time) -> Result<Ended, Stop> {
+        let status = self.state.status();
+        let then = Then::Park {
+            status,
+            reason: self.waiting_for(status),
+            until,
+            wakes_seen: self.wakes_seen,
+        };
+        self.flush(then).await?;
+        Ok(Ended::Parked)
+    }
+
+    /// Takes what has come from outside into the journal.
+    fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
+        self.wakes_seen = waiting.wakes;
+        self.cancel = waiting.cancel;
+        for input in waiting.inputs {
+            let open = self
+                .state
+                .open_requests()
+                .any(|(request, ..)| request == input.request);
+            if open {
+                let (request, answer, by) = (input.request, input.answer, input.by);
+                self.record(StepBody::InputReceived(InputReceived {
+                    request,
+                    answer,
+                    by,
+                }))?;
+            }
+        }
+        for (child, outcome) in waiting.children {
+            let waits = self
+                .state
+                .calls()
+                .iter()
+                .find_map(|call| match &call.progress {
+                    domain::state::Progress::Delegated {
+                        child: expected, ..
+                    } if *expected == child => Some(call.call),
+                    _ => None,
+                });
+            if let Some(call) = waits {
+                self.record(StepBody::ChildFinished {
+                    call,
+                    child,
+                    outcome,
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What the agent consumed today, when a daily limit asks for it.
+    async fn load_spending(&mut self) -> Result<(), Stop> {
+        if self.definition.budget.per_day.is_none() {
+            return Ok(());
+        }
+        let day = self.core.now().format("%Y-%m-%d").to_string();
+        let filter = store::UsageFilter {
+            agent: Some(self.execution.agent.clone()),
+            from_day: Some(day.clone()),
+            to_day: Some(day),
+        };
+        let mut spent = Totals::default();
+        for row in self.core.ports.store.usage(filter).await? {
+            spent.usage += row.usage;
+            spent.cost_usd += row.cost_usd;
+            spent.tool_calls = spent
+                .tool_calls
+                .saturating_add(u32::try_from(row.tool_calls).unwrap_or(u32::MAX));
+        }
+        // The day's figures contain what this execution has consumed so far; decide adds that itself.
+        spent.usage.input_tokens = spent
+            .usage
+            .input_tokens
+            .minus(self.state.totals.usage.input_tokens);
+        spent.usage.output_tokens = spent
+            .usage
+            .output_tokens
+            .minus(self.state.totals.usage.output_tokens);
+        self.spent_today = spent;
+        Ok(())
+    }
+
+    fn child(&self, id: ExecutionId, name: &AgentName, seq: Seq) -> Result<Submission, String> {
+        let agent = self
+            .core
+            .agents
+            .get(name)
+            .filter(|agent| agent.definition.enabled);
+        let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
+        let now = self.core.now();
+        let task = self.state.calls().iter().find(|call| {
+            matches!(&call.target, domain::step::CallTarget::Agent { agent } if agent == name)
+                && matches!(call.progress, domain::state::Progress::Proposed)
+        });
+        let input = task
+            .and_then(|call| serde_json::from_str(&call.wish.arguments).ok())
+            .unwrap_or_default();
+        let left =
+            domain::decide::limits(&self.definition, &self.execution).remaining(&self.state.totals);
+        let execution = Execution {
+            id,
+            agent: name.clone(),
+            version: agent.version,
+            mode: agent.definition.execution_mode,
+            input,
+            history: Vec::new(),
+            conversation: None,
+            priority: self.execution.priority,
+            created_at: now,
+            deadline: (now + std::time::Duration::from_secs(agent.definition.timeout_seconds))
+                .min(self.execution.deadline),
+            budget: left,
+            trace_id: self.execution.trace_id.clone(),
+            parent: Some(Parent {
+                id: self.execution.id,
+                seq,
+                depth: self.execution.depth() + 1,
+            }),
+            event_id: None,
+            hops: self.execution.hops,
+            callback_url: None,
+            metadata: serde_json::Value::Null,
+        };
+        let events = submitted_event(&execution).into_iter().collect();
+        Ok(Submission {
+            execution,
+            idempotency: None,
+            events,
+        })
+    }
+
+    fn refuse_child(&mut self, step: &Step, message: String) -> Result<(), Stop> {
+        let StepBody::ChildStarted { call, .. } = &step.body else {
+            return Ok(());
+        };
+        let outcome = ToolOutcome::Refused { message };
+        self.record(StepBody::ToolResult(domain::step::ToolResult {
+            call: *call,
+            outcome,
+            took_ms: 0,
+        }))
+    }
+
+    fn waiting_for(&self, status: Status) -> String {
+        let names = |wanted: fn(&domain::state::Progress) -> bool| {
+            let names: Vec<&str> = self
+                .state
+                .calls()
+                .iter()
+                .filter(|c| wanted(&c.progress))
+                .map(|c| c.wish.name.as_str())
+                .collect();
+            names.join(", ")
+        };
+        if status == Status::WaitingForInput {
+            return format!(
+                "waits for a person: {}",
+                names(|p| matches!(p, domain::state::Progress::Asked { .. }))
+            );
+        }
+        match &self.state.turn {
+            domain::state::Turn::Model(turn) => match &turn.last_failure {
+                Some((_, message)) => format!(
+                    "tries the model again (try {}): {message}",
+                    turn.attempt + 1
+                ),
+                None => "waits for its turn".to_owned(),
+            },
+            _ => format!(
+                "waits for {}",
+                names(|p| !matches!(p, domain::state::Progress::Settled(_)))
+            ),
+        }
+    }
+
+    /// What a conversation gains by this execution: the question and the last answer.
+    fn conversation_messages(&self, outcome: &Outcome) -> Vec<Message> {
+        match (&self.execution.conversation, outcome) {
+            (Some(_), Outcome::Completed { .. }) => self
+                .state
+                .transcript
+                .iter()
+                .skip(self.execution.history.len())
+                .cloned()
+                .collect(),
+            _ => Vec::new(),
+        }
+    }
+
+    fn final_events(&self, outcome: &Outcome) -> Vec<Event> {
+        let status = outcome.status();
+        let (topic, output) = match outcome {
+            Outcome::Completed { output, .. } => (topics::EXECUTION_COMPLETED, Some(output)),
+            Outcome::Failed(_) | Outcome::Timeout { .. } | Outcome::Cancelled { .. } => {
+                (topics::EXECUTION_FAILED, None)
+            }
+        };
+        metrics::counter!("agentrunner_executions_total", "agent" => self.execution.agent.to_string(), "status" => status.as_str())
+            .increment(1);
+        let data = json!({
+            "execution_id": self.execution.id,
+            "agent_name": self.execution.agent,
+            "status": status,
+            "output": output,
+            "reason": outcome.reason(),
+        });
+        let event = |id: String, topic: domain::Topic| {
+            Some(Event {
+                id: id.parse().ok()?,
+                topic,
+                source: format!("agentrunner/{}", self.execution.agent),
+                time: self.core.now(),
+                trace_id: self.execution.trace_id.clone(),
+                hops: self.execution.hops.saturating_add(1),
+                data: data.clone(),
+            })
+        };
+        let ended = topic
+            .parse()
+            .ok()
+            .and_then(|topic| event(format!("ended-{}", self.execution.id), topic));
+        let spoken = output
+            .and_then(|_| topics::output(&self.execution.agent))
+            .and_then(|topic| event(format!("output-{}", self.execution.id), topic));
+        ended.into_iter().chain(spoken).collect()
+    }
+}
+
+/// A failure because of what is stored.
+pub(crate) const fn corrupt(message: String) -> Failure {
+    Failure {
+        code: FailureCode::Corrupt,
+        message,
+    }
+}

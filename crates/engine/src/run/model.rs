@@ -1,0 +1,249 @@
+//! Calling the model and journaling its answer, or what came instead.
+
+use std::time::{Duration, Instant};
+
+use domain::decide::after_model_failure;
+use domain::definition::LlmConfig;
+use domain::retry::ModelErrorClass;
+use domain::step::{ModelCall, StepBody};
+use domain::{Failure, FailureCode, Outcome, Tokens};
+use llm::{Answer, ChatRequest, Chunk};
+use serde_json::Value;
+use tools::Offer;
+
+use super::resolve::targets;
+use super::{Run, Stop};
+
+/// What interrupted a call, or its result.
+enum Ending {
+    Answered(Answer),
+    Failed(llm::Error),
+    /// Something came from outside, or the process ends: ask again what to do.
+    Interrupted,
+}
+
+impl Run {
+    pub(super) async fn call_model(
+        &mut self,
+        config: &LlmConfig,
+        max_tokens: Option<Tokens>,
+        timeout: Duration,
+    ) -> Result<(), Stop> {
+        let agent = &self.execution.agent;
+        let offers = match self
+            .core
+            .ports
+            .tools
+            .offers(agent, &self.execution.version, &self.definition.tools)
+            .await
+        {
+            Ok(offers) => offers,
+            Err(error) => return self.tools_failed(&error),
+        };
+        let started = Instant::now();
+        let mut first_token = None;
+        let ending = self
+            .ask(
+                config,
+                max_tokens,
+                timeout,
+                &offers,
+                &mut first_token,
+                started,
+            )
+            .await;
+        let took_ms = millis(started.elapsed());
+        metrics::histogram!("agentrunner_model_call_seconds", "provider" => config.provider.as_str())
+            .record(started.elapsed().as_secs_f64());
+        match ending {
+            Ending::Interrupted => Ok(()),
+            Ending::Answered(answer) => {
+                let first_token_ms = first_token.map(millis);
+                let call = self.journal_form(config, answer, &offers, took_ms, first_token_ms);
+                self.record(StepBody::ModelCall(Box::new(call)))
+            }
+            Ending::Failed(error) => self.model_failed(error),
+        }
+    }
+
+    async fn ask(
+        &self,
+        config: &LlmConfig,
+        max_tokens: Option<Tokens>,
+        timeout: Duration,
+        offers: &[Offer],
+        first_token: &mut Option<Duration>,
+        started: Instant,
+    ) -> Ending {
+        let system = self.definition.full_prompt();
+        let specs: Vec<llm::ToolSpec> = offers.iter().map(spec).collect();
+        let request = ChatRequest {
+            config,
+            system: &system,
+            messages: &self.state.transcript,
+            tools: &specs,
+            output_schema: self.definition.output_schema.as_ref(),
+            max_tokens,
+            trace_id: self.execution.trace_id.as_str(),
+        };
+        self.live.model_call_begins(self.state.next_seq);
+        let limits = llm::Limits {
+            reply_bytes: self.core.settings.max_reply_bytes,
+            ..llm::Limits::default()
+        };
+        let call = async {
+            let stream = self.core.ports.model.chat(request).await?;
+            llm::fold(
+                stream,
+                |chunk| {
+                    first_token.get_or_insert_with(|| started.elapsed());
+                    match chunk {
+                        Chunk::Text(text) => self.live.text(text),
+                        Chunk::ToolCall { name, .. } => self.live.tool_call(name),
+                        Chunk::Arguments { .. }
+                        | Chunk::ProviderData(_)
+                        | Chunk::Usage(_)
+                        | Chunk::Stop(_) => {}
+                    }
+                },
+                &limits,
+            )
+            .await
+        };
+        tokio::select! {
+            biased;
+            () = self.lease.interrupted() => Ending::Interrupted,
+            result = tokio::time::timeout(timeout, call) => match result {
+                Ok(Ok(answer)) => Ending::Answered(answer),
+                Ok(Err(error)) => Ending::Failed(error),
+                Err(_) => Ending::Failed(llm::Error {
+                    class: ModelErrorClass::TimedOut,
+                    message: format!("the model did not answer within {} s (llm_config.timeout)", timeout.as_secs()),
+                    retry_after: None,
+                    source: None,
+                }),
+            },
+        }
+    }
+
+    fn model_failed(&mut self, error: llm::Error) -> Result<(), Stop> {
+        tracing::warn!(
+            execution_id = %self.execution.id, agent_name = %self.execution.agent, trace_id = %self.execution.trace_id,
+            class = ?error.class, "a model call failed: {}", error.message
+        );
+        let failure = (error.class, error.message, error.retry_after);
+        let body = self.after_failure(failure);
+        self.record(body)
+    }
+
+    fn tools_failed(&mut self, error: &tools::Error) -> Result<(), Stop> {
+        let retryable = matches!(error, tools::Error::Unavailable { .. });
+        let class = if retryable {
+            ModelErrorClass::Unavailable
+        } else {
+            ModelErrorClass::InvalidRequest
+        };
+        let body = match self.after_failure((class, error.to_string(), None)) {
+            // Another model would not bring the tools back.
+            StepBody::Timer { reason, .. } if reason.next_choice != self.choice() => None,
+            StepBody::Finished { .. } => None,
+            later => Some(later),
+        };
+        self.record(body.unwrap_or_else(|| StepBody::Finished {
+            outcome: Outcome::Failed(Failure {
+                code: FailureCode::ToolsUnavailable,
+                message: error.to_string(),
+            }),
+        }))
+    }
+
+    fn choice(&self) -> usize {
+        match &self.state.turn {
+            domain::state::Turn::Model(turn) => turn.choice,
+            _ => 0,
+        }
+    }
+
+    fn after_failure(&self, failure: (ModelErrorClass, String, Option<Duration>)) -> StepBody {
+        // Any even spread will do; the low bits of a fresh UUID are one.
+        let jitter = f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
+        let now = self.core.now();
+        after_model_failure(
+            &self.definition,
+            &self.execution,
+            &self.state,
+            failure,
+            now,
+            jitter,
+        )
+    }
+
+    fn journal_form(
+        &self,
+        config: &LlmConfig,
+        answer: Answer,
+        offers: &[Offer],
+        took_ms: u64,
+        first_token_ms: Option<u64>,
+    ) -> ModelCall {
+        let Answer { reply, usage } = answer;
+        let cost_usd =
+            llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
+        let (structured, violations) = match &self.definition.output_schema {
+            Some(schema) if reply.tool_calls.is_empty() => {
+                against_schema(&self.core.schemas, schema, &reply.text)
+            }
+            _ => (None, Vec::new()),
+        };
+        ModelCall {
+            provider: config.provider,
+            model: config.model.clone(),
+            targets: targets(
+                &self.core.schemas,
+                &self.definition,
+                &reply.tool_calls,
+                offers,
+            ),
+            reply,
+            violations,
+            structured,
+            usage,
+            cost_usd,
+            took_ms,
+            first_token_ms,
+        }
+    }
+}
+
+/// The answer as JSON, or what is wrong with it. Models like to put JSON into a fenced block; that is allowed.
+fn against_schema(
+    schemas: &tools::Schemas,
+    schema: &Value,
+    text: &str,
+) -> (Option<Value>, Vec<String>) {
+    let trimmed = text.trim();
+    let inner = trimmed
+        .strip_prefix("```json")
+        .or_else(|| trimmed.strip_prefix("```"))
+        .and_then(|rest| rest.strip_suffix("```"))
+        .unwrap_or(trimmed);
+    match serde_json::from_str::<Value>(inner.trim()) {
+        Err(error) => (None, vec![format!("it is not JSON: {error}")]),
+        Ok(value) => match schemas.validate_arguments(schema, &value) {
+            Ok(()) => (Some(value), Vec::new()),
+            Err(violations) => (None, violations.into_iter().take(20).collect()),
+        },
+    }
+}
+
+fn spec(offer: &Offer) -> llm::ToolSpec {
+    llm::ToolSpec {
+        name: offer.name.clone(),
+        description: offer.description.clone(),
+        parameters: offer.parameters.clone(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

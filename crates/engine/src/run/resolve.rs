@@ -1,0 +1,86 @@
+//! Finds out what the tool calls of an answer refer to. Everything in them is the model's word and trusted in nothing.
+
+use domain::ToolCall;
+use domain::definition::{Builtin, Definition};
+use domain::nearest::nearest;
+use domain::step::CallTarget;
+use serde_json::Value;
+use tools::{Offer, Schemas};
+
+/// What each call refers to, in order.
+pub(super) fn targets(
+    schemas: &Schemas,
+    definition: &Definition,
+    calls: &[ToolCall],
+    offers: &[Offer],
+) -> Vec<CallTarget> {
+    calls
+        .iter()
+        .map(|call| target(schemas, definition, call, offers))
+        .collect()
+}
+
+fn target(
+    schemas: &Schemas,
+    definition: &Definition,
+    call: &ToolCall,
+    offers: &[Offer],
+) -> CallTarget {
+    let Some(offer) = offers.iter().find(|offer| offer.name == call.name) else {
+        return CallTarget::Refused {
+            message: unknown_tool(&call.name, offers),
+        };
+    };
+    match arguments(&call.arguments) {
+        Err(message) => return CallTarget::Refused { message },
+        Ok(value) => {
+            if let Err(violations) = schemas.validate_arguments(&offer.parameters, &value) {
+                let violations = violations
+                    .into_iter()
+                    .take(10)
+                    .collect::<Vec<_>>()
+                    .join("; ");
+                return CallTarget::Refused {
+                    message: format!("not called: the arguments are not valid: {violations}"),
+                };
+            }
+        }
+    }
+    let entry = definition.tool(&offer.entry);
+    if let Some(agent) = entry.and_then(domain::definition::Tool::agent) {
+        return CallTarget::Agent { agent };
+    }
+    if entry.and_then(domain::definition::Tool::builtin) == Some(Builtin::AskHuman) {
+        return CallTarget::Person;
+    }
+    CallTarget::Tool {
+        entry: offer.entry.clone(),
+        effect: offer.effect,
+        approval: offer.approval,
+    }
+}
+
+/// The arguments as JSON; none at all is an empty object.
+pub(super) fn arguments(text: &str) -> Result<Value, String> {
+    if text.trim().is_empty() {
+        return Ok(Value::Object(serde_json::Map::new()));
+    }
+    match serde_json::from_str::<Value>(text) {
+        Ok(value @ Value::Object(_)) => Ok(value),
+        Ok(_) => Err("not called: the arguments must be a JSON object".to_owned()),
+        Err(error) => Err(format!("not called: the arguments are not JSON: {error}")),
+    }
+}
+
+fn unknown_tool(name: &str, offers: &[Offer]) -> String {
+    let name: String = name.chars().take(80).collect();
+    let known = offers.iter().map(|offer| offer.name.as_str());
+    match nearest(&name, known.clone()) {
+        Some(meant) => format!("there is no tool {name:?}; did you mean {meant:?}?"),
+        None if offers.is_empty() => format!("there is no tool {name:?}; this agent has no tools"),
+        None => format!(
+            "there is no tool {name:?}; there are {}",
+            known.collect::<Vec<_>>().join(", ")
+        ),
+    }
+}

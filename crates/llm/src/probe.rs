@@ -1,0 +1,121 @@
+//! Cheap questions about a provider, asked before there is work: does it answer, and which models has it?
+
+use std::time::Duration;
+
+use domain::definition::Provider;
+use http::{HeaderMap, header};
+use serde::Deserialize;
+
+use crate::endpoint::Endpoint;
+use crate::error::quote;
+use crate::http::{Http, Outgoing, headers, secret, whole_body};
+use crate::settings::Host;
+use crate::{Error, Providers, anthropic, ollama, openai};
+
+/// How long a probe waits.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long we wait for an Ollama that may not be there.
+const LOCAL_PATIENCE: Duration = Duration::from_secs(1);
+
+impl Providers {
+    /// Asks a provider for its models, which costs nothing and proves address and key. The answer is a sentence
+    /// for people.
+    ///
+    /// # Errors
+    /// What a call would meet: no key, a wrong key, nobody there.
+    pub async fn probe(&self, provider: Provider) -> Result<String, Error> {
+        let host = match provider {
+            Provider::Openai => &self.settings.openai,
+            Provider::Anthropic => &self.settings.anthropic,
+            Provider::Ollama => &self.settings.ollama,
+            Provider::Scripted => return Ok(self.scripts()),
+            Provider::Bedrock => {
+                return Err(Error::invalid(
+                    "the provider bedrock is not part of this version",
+                ));
+            }
+        };
+        let endpoint = Endpoint::own(provider, host)?;
+        let mut headers = headers("");
+        match (provider, &endpoint.key) {
+            (Provider::Openai, _) => openai::authorize(&mut headers, &endpoint, &self.settings)?,
+            (Provider::Anthropic, _) => anthropic::authorize(&mut headers, &endpoint)?,
+            (_, Some(key)) => drop(headers.insert(header::AUTHORIZATION, secret("Bearer ", key)?)),
+            (_, None) => {}
+        }
+        let models = models(&self.http, &endpoint, headers, PATIENCE).await?;
+        Ok(format!(
+            "{} answers at {} with {} models",
+            provider.as_str(),
+            endpoint.place(),
+            models.len()
+        ))
+    }
+
+    fn scripts(&self) -> String {
+        let root = self.settings.scripts_root.display();
+        format!("scripted answers from the scripts below {root}, without any model")
+    }
+}
+
+/// The models of the Ollama at this address, if one answers within a second.
+///
+/// # Errors
+/// Unavailable when nobody is there.
+pub async fn ollama_models(base_url: &str) -> Result<Vec<String>, Error> {
+    let endpoint = Endpoint::own(Provider::Ollama, &Host::new(base_url))?;
+    let http = Http::new(LOCAL_PATIENCE);
+    models(&http, &endpoint, HeaderMap::new(), LOCAL_PATIENCE).await
+}
+
+/// The list of models in any of the three shapes.
+#[derive(Deserialize)]
+struct Models {
+    #[serde(alias = "data")]
+    models: Option<Vec<Model>>,
+}
+
+#[derive(Deserialize)]
+struct Model {
+    #[serde(alias = "id")]
+    name: String,
+}
+
+async fn models(
+    http: &Http,
+    endpoint: &Endpoint,
+    headers: HeaderMap,
+    patience: Duration,
+) -> Result<Vec<String>, Error> {
+    let (path, read_refusal): (&[&str], _) = match endpoint.provider {
+        Provider::Ollama => (&["api", "tags"], ollama::read_refusal as fn(&[u8]) -> _),
+        Provider::Anthropic => (
+            anthropic::path(endpoint, &["v1", "models"]),
+            anthropic::read_refusal as fn(&[u8]) -> _,
+        ),
+        _ => (&["models"], openai::read_refusal as fn(&[u8]) -> _),
+    };
+    let call = Outgoing {
+        endpoint,
+        model: "",
+        url: endpoint.url(path),
+        headers,
+        body: None,
+        patience,
+        read_refusal,
+    };
+    let response = http.send(call).await?;
+    let body = whole_body(endpoint, response, patience).await?;
+    let list: Models = serde_json::from_slice(&body).map_err(|error| {
+        let beginning = String::from_utf8_lossy(body.get(..100).unwrap_or(&body));
+        Error::garbled(format!(
+            "{} at {} did not list its models but sent {}",
+            endpoint.provider.as_str(),
+            endpoint.place(),
+            quote(&beginning)
+        ))
+        .because(error)
+    })?;
+    let models = list.models.unwrap_or_default();
+    Ok(models.into_iter().map(|model| model.name).collect())
+}

@@ -1,0 +1,52 @@
+//! What is asked of a model, and the trait of one that answers.
+
+use async_trait::async_trait;
+use domain::definition::LlmConfig;
+use domain::{Message, Tokens};
+use serde_json::Value;
+
+use crate::{ChatStream, Error};
+
+/// What is asked of a model.
+#[derive(Debug, Clone)]
+pub struct ChatRequest<'a> {
+    /// Which model, and how.
+    pub config: &'a LlmConfig,
+    /// Who the agent is.
+    pub system: &'a str,
+    /// What was said so far.
+    pub messages: &'a [Message],
+    /// What it may call.
+    pub tools: &'a [ToolSpec],
+    /// A schema that the answer must meet, for providers that can enforce it.
+    pub output_schema: Option<&'a Value>,
+    /// The longest answer.
+    pub max_tokens: Option<Tokens>,
+    /// For the provider's own records and for sending the trace on.
+    pub trace_id: &'a str,
+}
+
+impl ChatRequest<'_> {
+    /// The longest answer, of the request or else of the configuration.
+    pub(crate) fn longest_answer(&self) -> Option<Tokens> {
+        self.max_tokens.or(self.config.max_tokens)
+    }
+}
+
+/// A tool as the model is told of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ToolSpec {
+    /// Its name.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// The JSON Schema of its arguments: an object.
+    pub parameters: Value,
+}
+
+/// A model behind a wire.
+#[async_trait]
+pub trait ChatModel: Send + Sync + 'static {
+    /// Asks. Dropping the stream closes the connection.
+    async fn chat(&self, request: ChatRequest<'_>) -> Result<ChatStream, Error>;
+}

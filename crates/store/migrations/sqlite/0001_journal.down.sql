@@ -1,0 +1,11 @@
+DROP TABLE checks;
+DROP TABLE usage_daily;
+DROP TABLE dead_letters;
+DROP TABLE outbox;
+DROP TABLE idempotency_keys;
+DROP TABLE inputs;
+DROP TABLE execution_results;
+DROP TABLE steps;
+DROP TABLE execution_specs;
+DROP TABLE executions;
+DROP TABLE execution_counts;

@@ -1,0 +1,122 @@
+//! A store that lets somebody step in at every commit of an execution's owner: for tests that break things there, and
+//! that stop the process at an exact point of the step protocol.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time};
+use serde_json::Value;
+
+use crate::{
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter,
+    ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
+};
+
+/// Steps in at a commit.
+#[async_trait]
+pub trait Intercept: Send + Sync + 'static {
+    /// Called in the place of [`Store::append`]; passes it on to `inner` or does not.
+    async fn append(&self, inner: &dyn Store, append: Append) -> Result<Appended>;
+}
+
+/// A store with somebody who steps in.
+pub struct Intercepted<I> {
+    inner: Arc<dyn Store>,
+    intercept: I,
+}
+
+impl<I> Intercepted<I> {
+    /// Puts `intercept` before `inner`.
+    pub fn new(inner: Arc<dyn Store>, intercept: I) -> Self {
+        Self { inner, intercept }
+    }
+}
+
+#[async_trait]
+impl<I: Intercept> Store for Intercepted<I> {
+    async fn append(&self, append: Append) -> Result<Appended> {
+        self.intercept.append(self.inner.as_ref(), append).await
+    }
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        self.inner.submit(submission).await
+    }
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        self.inner.claim(claim).await
+    }
+    async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
+        self.inner.renew(renewal).await
+    }
+    async fn waiting(&self, id: ExecutionId) -> Result<Waiting> {
+        self.inner.waiting(id).await
+    }
+    async fn cancel(&self, id: ExecutionId, by: &str, reason: &str, now: Time) -> Result<CancelAnswer> {
+        self.inner.cancel(id, by, reason, now).await
+    }
+    async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
+        self.inner.deliver_input(input).await
+    }
+    async fn publish(&self, events: &[Event]) -> Result<()> {
+        self.inner.publish(events).await
+    }
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
+        self.inner.outbox(limit).await
+    }
+    async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
+        self.inner.outbox_done(ids).await
+    }
+    async fn add_dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        self.inner.add_dead_letter(letter).await
+    }
+    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>> {
+        self.inner.dead_letters(page).await
+    }
+    async fn remove_dead_letter(&self, id: &str) -> Result<bool> {
+        self.inner.remove_dead_letter(id).await
+    }
+    async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>> {
+        self.inner.execution(id).await
+    }
+    async fn executions(&self, filter: ExecutionFilter, page: Page) -> Result<(Vec<ExecutionRow>, u64)> {
+        self.inner.executions(filter, page).await
+    }
+    async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
+        self.inner.steps(id, after, limit).await
+    }
+    async fn agent_stats(&self, agent: Option<&AgentName>) -> Result<Vec<AgentStats>> {
+        self.inner.agent_stats(agent).await
+    }
+    async fn put_config(&self, record: ConfigRecord) -> Result<()> {
+        self.inner.put_config(record).await
+    }
+    async fn config(&self, agent: &AgentName, version: &ConfigVersion) -> Result<Option<ConfigRecord>> {
+        self.inner.config(agent, version).await
+    }
+    async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>> {
+        self.inner.config_versions(agent).await
+    }
+    async fn conversation(&self, agent: &AgentName, conversation: &ConversationId, limit: usize) -> Result<Vec<Message>> {
+        self.inner.conversation(agent, conversation, limit).await
+    }
+    async fn remember(&self, agent: &AgentName, key: &str, value: &Value, idempotency_key: &str, now: Time) -> Result<()> {
+        self.inner.remember(agent, key, value, idempotency_key, now).await
+    }
+    async fn recall(&self, agent: &AgentName, like: &str, limit: usize) -> Result<Vec<(String, Value)>> {
+        self.inner.recall(agent, like, limit).await
+    }
+    async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
+        self.inner.usage(filter).await
+    }
+    async fn check(&self) -> Result<()> {
+        self.inner.check().await
+    }
+    async fn close(&self) -> Result<()> {
+        self.inner.close().await
+    }
+    fn outbox_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
+        self.inner.outbox_signal()
+    }
+    fn due_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
+        self.inner.due_signal()
+    }
+}

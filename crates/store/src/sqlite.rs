@@ -1,0 +1,255 @@
+//! The store in one file of SQLite: for one machine, with nothing installed.
+//!
+//! One thread writes and commits in groups ([`writer`]); a few connections read ([`readers`]). A commit is on disk
+//! when it is acknowledged: write-ahead log, `synchronous = FULL`.
+//!
+//! Several processes may use the same file at once, say a server and a command that reads: SQLite lets one of them
+//! write at a time, the epochs keep their workers apart. What one process is not told is that another has made
+//! something due: [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits only, so
+//! polling goes on beside them. The file must be on a local disk.
+
+mod claims;
+mod configs;
+mod connection;
+mod dead_letters;
+mod fault;
+mod finish;
+mod journal;
+mod memory;
+mod outbox;
+mod read;
+mod readers;
+mod schema;
+mod sql;
+mod submit;
+mod usage;
+mod wake;
+mod writer;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::{
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use self::readers::Readers;
+use self::writer::{Signals, Writer};
+use crate::{
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
+    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
+    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+};
+
+pub use schema::{MigrationStatus, Schema};
+
+/// How the file is used.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many reads go on at once.
+    pub readers: usize,
+    /// Whether an acknowledged write survives the loss of power. Without it, it survives the loss of the process:
+    /// for tests only.
+    pub is_durable: bool,
+    /// How long another process's write is waited for.
+    pub busy_timeout: Duration,
+    /// The most pages of 4 KiB that the file may have; a full one is what a full disk is. For tests.
+    pub max_pages: Option<u32>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            readers: 4,
+            is_durable: true,
+            busy_timeout: Duration::from_secs(5),
+            max_pages: None,
+        }
+    }
+}
+
+/// The store in a file. Cheap to clone; all clones are the same store.
+#[derive(Debug, Clone)]
+pub struct Sqlite {
+    writer: Writer,
+    readers: Readers,
+    signals: Signals,
+    turn: claims::Turn,
+}
+
+impl Sqlite {
+    /// Opens the database at `path`, made if it is missing and brought to the current schema if it is older. Folder
+    /// and file are made for this user alone.
+    ///
+    /// # Errors
+    /// It can't be opened or written, is not ours, is damaged, or was made by a newer program; the message says what
+    /// to do, and the file is as it was.
+    pub fn open(path: &Path, options: Options) -> Result<Self> {
+        let path = connection::prepare(path)?;
+        let mut conn = connection::open(&path, &options)?;
+        schema::check(&conn, &path)?;
+        connection::check_writable(&conn, &path)?;
+        connection::set_log(&conn, &path)?;
+        connection::set_writer(&conn, &options)?;
+        schema::up(&mut conn)?;
+        let signals = Signals::default();
+        Ok(Self {
+            writer: Writer::start(conn, signals.clone())?,
+            readers: Readers::new(path, options),
+            signals,
+            turn: claims::Turn::default(),
+        })
+    }
+}
+
+#[async_trait]
+impl Store for Sqlite {
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        self.accept(submission).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        self.take(claim).await
+    }
+
+    async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
+        self.extend(renewal).await
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended> {
+        self.commit(append).await
+    }
+
+    async fn waiting(&self, id: ExecutionId) -> Result<Waiting> {
+        self.news_of(id).await
+    }
+
+    async fn cancel(
+        &self,
+        id: ExecutionId,
+        by: &str,
+        reason: &str,
+        now: Time,
+    ) -> Result<CancelAnswer> {
+        self.ask_to_end(id, by, reason, now).await
+    }
+
+    async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
+        self.answer(input).await
+    }
+
+    async fn publish(&self, events: &[Event]) -> Result<()> {
+        self.send_out(events).await
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
+        self.waiting_events(limit).await
+    }
+
+    async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
+        self.forget_events(ids).await
+    }
+
+    fn outbox_signal(&self) -> Option<Arc<Notify>> {
+        Some(self.signals.outbox.clone())
+    }
+
+    fn due_signal(&self) -> Option<Arc<Notify>> {
+        Some(self.signals.due.clone())
+    }
+
+    async fn add_dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        self.bury(letter).await
+    }
+
+    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>> {
+        self.list_dead_letters(page).await
+    }
+
+    async fn remove_dead_letter(&self, id: &str) -> Result<bool> {
+        self.forget_dead_letter(id).await
+    }
+
+    async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>> {
+        self.one_execution(id).await
+    }
+
+    async fn executions(
+        &self,
+        filter: ExecutionFilter,
+        page: Page,
+    ) -> Result<(Vec<ExecutionRow>, u64)> {
+        self.list_executions(filter, page).await
+    }
+
+    async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
+        self.journal(id, after, limit).await
+    }
+
+    async fn agent_stats(&self, agent: Option<&AgentName>) -> Result<Vec<AgentStats>> {
+        self.count_executions(agent).await
+    }
+
+    async fn put_config(&self, record: ConfigRecord) -> Result<()> {
+        self.keep_config(record).await
+    }
+
+    async fn config(
+        &self,
+        agent: &AgentName,
+        version: &ConfigVersion,
+    ) -> Result<Option<ConfigRecord>> {
+        self.one_config(agent, version).await
+    }
+
+    async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>> {
+        self.list_configs(agent).await
+    }
+
+    async fn conversation(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.last_messages(agent, conversation, limit).await
+    }
+
+    async fn remember(
+        &self,
+        agent: &AgentName,
+        key: &str,
+        value: &Value,
+        idempotency_key: &str,
+        now: Time,
+    ) -> Result<()> {
+        self.keep_fact(agent, key, value, idempotency_key, now)
+            .await
+    }
+
+    async fn recall(
+        &self,
+        agent: &AgentName,
+        like: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>> {
+        self.facts(agent, like, limit).await
+    }
+
+    async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
+        self.list_usage(filter).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.read_and_write().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.readers.close();
+        self.writer.close().await
+    }
+}

@@ -1,0 +1,126 @@
+//! What goes wrong inside the adapter, and how it is told to the outside.
+
+use rusqlite::ffi;
+
+use crate::{Certainty, Error};
+
+/// A failure while it is still inside the adapter: the writer looks at SQLite's code before it is put into words.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// SQLite's.
+    Sql(rusqlite::Error),
+    /// Ours, already in words.
+    Told(Error),
+}
+
+/// What work inside the adapter answers.
+pub(super) type Outcome<T> = Result<T, Fault>;
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self::Told(error)
+    }
+}
+
+impl From<Fault> for Error {
+    fn from(fault: Fault) -> Self {
+        match fault {
+            Fault::Sql(error) => told(error),
+            Fault::Told(error) => error,
+        }
+    }
+}
+
+/// A row that can't be read.
+pub(super) fn corrupt(what: impl Into<String>, message: impl ToString) -> Error {
+    Error::Corrupt {
+        what: what.into(),
+        message: message.to_string(),
+    }
+}
+
+/// Something that should be impossible.
+pub(super) fn internal(message: impl Into<String>) -> Error {
+    Error::Internal {
+        message: message.into(),
+        source: None,
+    }
+}
+
+/// A state of the surroundings that somebody can change; nothing was written.
+pub(super) fn unavailable(message: impl Into<String>) -> Error {
+    Error::Unavailable {
+        message: message.into(),
+        certainty: Certainty::NotApplied,
+        source: None,
+    }
+}
+
+/// The answer to every call after [`crate::Store::close`].
+pub(super) fn closed() -> Error {
+    unavailable("the store is closed")
+}
+
+/// Puts SQLite's error into words that say what to do. A statement that failed changed nothing.
+fn told(error: rusqlite::Error) -> Error {
+    use ffi::ErrorCode as Code;
+    let words = match error.sqlite_error_code() {
+        Some(Code::DiskFull) => {
+            "the disk is full; free some space and try again, what was committed is safe"
+        }
+        Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
+            "another process has been writing to it for too long; stop that process or try again"
+        }
+        Some(Code::ReadOnly) => {
+            "the file or its folder is read-only; check owner and permissions, and whether the disk is mounted read-only"
+        }
+        Some(Code::CannotOpen | Code::PermissionDenied) => {
+            "the file can't be opened; check that the folder exists and that this user may read and write it"
+        }
+        Some(Code::SystemIoFailure) => {
+            "the disk reports an error; look at the system's log, and keep a backup before going on"
+        }
+        Some(Code::FileLockingProtocolFailed) => {
+            "the file can't be locked; put the data folder on a local disk, network drives do not work"
+        }
+        Some(Code::OutOfMemory) => "there is not enough memory",
+        Some(Code::NotADatabase) => {
+            return corrupt("the database file", "it is not a SQLite database");
+        }
+        Some(Code::DatabaseCorrupt) => {
+            return corrupt("the database file", "it is damaged; restore a backup");
+        }
+        Some(_) => return broken(error),
+        None => return misread(error),
+    };
+    Error::Unavailable {
+        message: words.to_owned(),
+        certainty: Certainty::NotApplied,
+        source: Some(Box::new(error)),
+    }
+}
+
+fn broken(error: rusqlite::Error) -> Error {
+    Error::Internal {
+        message: "SQLite refused a statement".to_owned(),
+        source: Some(Box::new(error)),
+    }
+}
+
+/// A value of another type than its column has: the row was edited by hand, or damaged.
+fn misread(error: rusqlite::Error) -> Error {
+    use rusqlite::Error as E;
+    match error {
+        E::FromSqlConversionFailure(..)
+        | E::IntegralValueOutOfRange(..)
+        | E::InvalidColumnType(..)
+        | E::Utf8Error(..) => corrupt("a row", error),
+        other => broken(other),
+    }
+}

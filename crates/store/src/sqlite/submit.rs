@@ -1,0 +1,141 @@
+//! Accepting executions, once each.
+
+use domain::Execution;
+use rusqlite::params;
+
+use super::Sqlite;
+use super::fault::{Outcome, internal};
+use super::outbox::{self, Outgoing};
+use super::sql::{Sql, encode, id, key, micros, micros_up};
+use super::writer::Tx;
+use crate::{IdempotencyKey, Result, Submission, Submitted};
+
+/// How long a caller's key is remembered.
+const KEY_LIFE_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
+
+/// A submission as it will be written.
+#[derive(Debug)]
+pub(super) struct Prepared {
+    execution: Execution,
+    idempotency: Option<IdempotencyKey>,
+    spec: String,
+    events: Vec<Outgoing>,
+}
+
+impl Sqlite {
+    pub(super) async fn accept(&self, submission: Submission) -> Result<Submitted> {
+        let prepared = Prepared::new(submission)?;
+        self.writer.write(move |tx| prepared.insert(tx)).await
+    }
+}
+
+impl Prepared {
+    /// Turns it into JSON, on the caller's thread rather than on the one that writes.
+    pub(super) fn new(submission: Submission) -> Result<Self> {
+        let spec = encode("the task", &submission.execution)?;
+        Ok(Self {
+            spec,
+            events: outbox::prepare(submission.events)?,
+            execution: submission.execution,
+            idempotency: submission.idempotency,
+        })
+    }
+
+    /// Writes it, unless it is there.
+    pub(super) fn insert(&self, tx: &mut Tx<'_>) -> Outcome<Submitted> {
+        let now = micros(self.execution.created_at);
+        if let Some(known) = self.known_by_key(tx, now)? {
+            return Ok(known);
+        }
+        if !self.insert_row(tx, now)? {
+            return self.known_by_row(tx);
+        }
+        let key = key(self.execution.id);
+        tx.conn.run(
+            "INSERT INTO execution_specs (execution_id, spec) VALUES (?1, ?2)",
+            params![key, self.spec],
+        )?;
+        if let Some(idempotency) = &self.idempotency {
+            tx.conn.run(
+                "INSERT OR REPLACE INTO idempotency_keys (key, body_hash, execution_id, created_at)
+                 VALUES (?1, ?2, ?3, ?4)",
+                params![idempotency.key, idempotency.body_hash, key, now],
+            )?;
+            forget_old_keys(tx, now)?;
+        }
+        outbox::insert(tx, &self.events)?;
+        tx.has_work = true;
+        Ok(Submitted::New)
+    }
+
+    fn known_by_key(&self, tx: &Tx<'_>, now: i64) -> Outcome<Option<Submitted>> {
+        let Some(idempotency) = &self.idempotency else {
+            return Ok(None);
+        };
+        let found = tx.conn.first(
+            "SELECT body_hash, execution_id FROM idempotency_keys WHERE key = ?1 AND created_at > ?2",
+            params![idempotency.key, now - KEY_LIFE_MICROS],
+            |row| Ok((row.get::<_, String>(0)?, row.get(1)?)),
+        )?;
+        Ok(found.map(|(hash, execution)| {
+            if hash == idempotency.body_hash {
+                Submitted::Existing(id(execution))
+            } else {
+                Submitted::KeyMismatch
+            }
+        }))
+    }
+
+    fn insert_row(&self, tx: &Tx<'_>, now: i64) -> Outcome<bool> {
+        let execution = &self.execution;
+        let inserted = tx.conn.run(
+            "INSERT INTO executions (id, agent_name, version, execution_mode, priority, status, created_at,
+                 deadline, due_at, conversation_id, trace_id, parent_id, event_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6, ?8, ?9, ?10, ?11)
+             ON CONFLICT DO NOTHING",
+            params![
+                key(execution.id),
+                execution.agent.as_str(),
+                execution.version.as_str(),
+                execution.mode.as_str(),
+                execution.priority as i64,
+                now,
+                micros_up(execution.deadline),
+                execution.conversation.as_ref().map(|id| id.as_str()),
+                execution.trace_id.as_str(),
+                execution.parent.map(|parent| key(parent.id)),
+                execution.event_id.as_ref().map(|id| id.as_str()),
+            ],
+        )?;
+        Ok(inserted == 1)
+    }
+
+    /// Which execution was in the way.
+    fn known_by_row(&self, tx: &Tx<'_>) -> Outcome<Submitted> {
+        let execution = &self.execution;
+        let found = tx.conn.first(
+            "SELECT id FROM executions WHERE id = ?1
+             UNION ALL
+             SELECT id FROM executions WHERE agent_name = ?2 AND event_id = ?3
+             LIMIT 1",
+            params![
+                key(execution.id),
+                execution.agent.as_str(),
+                execution.event_id.as_ref().map(|id| id.as_str()),
+            ],
+            |row| row.get(0),
+        )?;
+        let found = found.ok_or_else(|| internal("an execution was refused by no other"))?;
+        Ok(Submitted::Existing(id(found)))
+    }
+}
+
+/// Each new key takes a few old ones away, so that there is never much to clean up.
+fn forget_old_keys(tx: &Tx<'_>, now: i64) -> Outcome<()> {
+    tx.conn.run(
+        "DELETE FROM idempotency_keys WHERE key IN
+             (SELECT key FROM idempotency_keys WHERE created_at <= ?1 ORDER BY created_at LIMIT 4)",
+        params![now - KEY_LIFE_MICROS],
+    )?;
+    Ok(())
+}

@@ -1,0 +1,299 @@
+//! What comes to an execution from outside: a wish that it end, a person's answer, the end of a child.
+
+use domain::decide::Cancel;
+use domain::{ExecutionId, Failure, FailureCode, Seq, Status, Time};
+use rusqlite::{Connection, params};
+
+use super::Sqlite;
+use super::fault::Outcome;
+use super::finish::UnownedEnding;
+use super::sql::{Sql, counted, decode, encode, id, key, micros, parse};
+use super::writer::Tx;
+use crate::{CancelAnswer, InputAnswer, NewInput, PendingInput, Result, Waiting};
+
+/// What has come, as rows tell it.
+#[derive(Debug, Default)]
+pub(super) struct RawWaiting {
+    wakes: u64,
+    cancel: Option<Cancel>,
+    inputs: Vec<RawInput>,
+    children: Vec<([u8; 16], Option<String>)>,
+}
+
+#[derive(Debug)]
+struct RawInput {
+    request: u32,
+    answer: String,
+    by: String,
+}
+
+impl RawInput {
+    fn read(self, id: ExecutionId) -> Result<PendingInput> {
+        let what = || format!("the answer to step {} of execution {id}", self.request);
+        Ok(PendingInput {
+            request: Seq::new(self.request),
+            answer: decode(what, &self.answer)?,
+            by: self.by,
+        })
+    }
+}
+
+impl RawWaiting {
+    /// What the execution's row tells; [`load`] adds the rest.
+    pub(super) fn new(wakes: i64, by: Option<String>, reason: Option<String>) -> Self {
+        let reason = reason.unwrap_or_default();
+        Self {
+            wakes: counted(wakes),
+            cancel: by.map(|by| Cancel { by, reason }),
+            ..Self::default()
+        }
+    }
+
+    /// What it means.
+    pub(super) fn read(self, id: ExecutionId) -> Result<Waiting> {
+        let inputs = self.inputs.into_iter().map(|input| input.read(id));
+        let children = self
+            .children
+            .into_iter()
+            .map(|(child, outcome)| ended(child, outcome));
+        Ok(Waiting {
+            wakes: self.wakes,
+            cancel: self.cancel,
+            inputs: inputs.collect::<Result<_>>()?,
+            children: children.collect::<Result<_>>()?,
+        })
+    }
+}
+
+/// How a child ended. Results may be deleted to make room; a parent must not wait for one that was.
+fn ended(child: [u8; 16], outcome: Option<String>) -> Result<(ExecutionId, domain::Outcome)> {
+    let id = id(child);
+    let outcome = match outcome {
+        Some(json) => decode(|| format!("the result of execution {id}"), &json)?,
+        None => domain::Outcome::Failed(Failure {
+            code: FailureCode::Internal,
+            message: "it ended, and its result was deleted".to_owned(),
+        }),
+    };
+    Ok((id, outcome))
+}
+
+/// Wakes an execution: at once if it is parked, or its owner at the next renewal.
+pub(super) fn wake(tx: &mut Tx<'_>, execution: [u8; 16], now: i64) -> Outcome<()> {
+    let is_parked = tx.conn.first(
+        "UPDATE executions SET wakes = wakes + 1, due_at = iif(worker IS NULL, min(due_at, ?2), due_at)
+         WHERE id = ?1 AND finished_at IS NULL
+         RETURNING worker IS NULL",
+        params![execution, now],
+        |row| row.get::<_, bool>(0),
+    )?;
+    tx.has_work |= is_parked.unwrap_or(false);
+    Ok(())
+}
+
+/// Adds the answers and ended children to what is known to have come.
+pub(super) fn load(
+    conn: &Connection,
+    execution: [u8; 16],
+    waiting: &mut RawWaiting,
+) -> Outcome<()> {
+    waiting.inputs = conn.all(
+        "SELECT request, answer, coalesce(answered_by, '') FROM inputs
+         WHERE execution_id = ?1 AND answer IS NOT NULL AND consumed = 0 ORDER BY request",
+        params![execution],
+        raw_input,
+    )?;
+    waiting.children = conn.all(
+        "SELECT id, outcome FROM executions LEFT JOIN execution_results ON execution_id = id
+         WHERE parent_id = ?1 AND finished_at IS NOT NULL ORDER BY finished_at",
+        params![execution],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    Ok(())
+}
+
+fn raw_input(row: &rusqlite::Row<'_>) -> rusqlite::Result<RawInput> {
+    Ok(RawInput {
+        request: row.get(0)?,
+        answer: row.get(1)?,
+        by: row.get(2)?,
+    })
+}
+
+impl Sqlite {
+    pub(super) async fn news_of(&self, id: ExecutionId) -> Result<Waiting> {
+        let read = move |conn: &Connection| {
+            // One look at one moment: the count of wake-ups must not be newer than what woke.
+            let tx = conn.unchecked_transaction()?;
+            let found = tx.first(
+                "SELECT wakes, cancel_by, cancel_reason FROM executions WHERE id = ?1",
+                params![key(id)],
+                |row| Ok(RawWaiting::new(row.get(0)?, row.get(1)?, row.get(2)?)),
+            )?;
+            let mut waiting = found.unwrap_or_default();
+            load(&tx, key(id), &mut waiting)?;
+            Ok(waiting)
+        };
+        self.readers.read(read).await?.read(id)
+    }
+
+    pub(super) async fn ask_to_end(
+        &self,
+        id: ExecutionId,
+        by: &str,
+        reason: &str,
+        now: Time,
+    ) -> Result<CancelAnswer> {
+        let wish = Cancel {
+            by: by.to_owned(),
+            reason: reason.to_owned(),
+        };
+        let at_once = UnownedEnding::new(domain::Outcome::Cancelled {
+            by: wish.by.clone(),
+            reason: wish.reason.clone(),
+        })?;
+        let cancel = move |tx: &mut Tx<'_>| cancel(tx, key(id), &wish, &at_once, micros(now));
+        self.writer.write(cancel).await
+    }
+
+    pub(super) async fn answer(&self, input: NewInput) -> Result<InputAnswer> {
+        let answer = encode("the answer", &input.answer)?;
+        self.writer
+            .write(move |tx| deliver(tx, &input, &answer))
+            .await
+    }
+}
+
+fn status(tx: &Tx<'_>, execution: [u8; 16]) -> Outcome<Option<Status>> {
+    let word: Option<String> = tx.conn.first(
+        "SELECT status FROM executions WHERE id = ?1",
+        params![execution],
+        |row| row.get(0),
+    )?;
+    Ok(word.map(|word| parse("a status", &word)).transpose()?)
+}
+
+fn cancel(
+    tx: &mut Tx<'_>,
+    execution: [u8; 16],
+    wish: &Cancel,
+    at_once: &UnownedEnding,
+    now: i64,
+) -> Outcome<CancelAnswer> {
+    match status(tx, execution)? {
+        None => Ok(CancelAnswer::NotFound),
+        Some(over) if over.is_terminal() => Ok(CancelAnswer::AlreadyOver(over)),
+        // Whoever claims it makes it running: nobody has begun it.
+        Some(Status::Queued) => {
+            note_wish(tx, execution, wish)?;
+            at_once.write(tx, execution, now)?;
+            Ok(CancelAnswer::Accepted)
+        }
+        Some(_) => {
+            // The first wish counts; repeating it wakes nobody again.
+            if note_wish(tx, execution, wish)? {
+                wake(tx, execution, now)?;
+            }
+            Ok(CancelAnswer::Accepted)
+        }
+    }
+}
+
+fn note_wish(tx: &Tx<'_>, execution: [u8; 16], wish: &Cancel) -> Outcome<bool> {
+    let noted = tx.conn.run(
+        "UPDATE executions SET cancel_by = ?2, cancel_reason = ?3 WHERE id = ?1 AND cancel_by IS NULL",
+        params![execution, wish.by, wish.reason],
+    )?;
+    Ok(noted == 1)
+}
+
+/// A request as its row tells it.
+struct Request {
+    seq: u32,
+    question: String,
+    until: i64,
+    is_consumed: bool,
+    answer: Option<RawInput>,
+}
+
+impl Request {
+    fn is_open(&self, now: i64) -> bool {
+        self.answer.is_none() && !self.is_consumed && now < self.until
+    }
+}
+
+fn deliver(tx: &mut Tx<'_>, input: &NewInput, answer: &str) -> Outcome<InputAnswer> {
+    let (execution, now) = (key(input.id), micros(input.now));
+    let Some(status) = status(tx, execution)? else {
+        return Ok(InputAnswer::NotFound);
+    };
+    let mut requests = requests(tx, execution)?;
+    match input.request {
+        Some(wanted) => requests.retain(|request| request.seq == wanted.get()),
+        None => {
+            let open: Vec<Seq> = requests
+                .iter()
+                .filter(|request| request.is_open(now))
+                .map(|request| Seq::new(request.seq))
+                .collect();
+            if open.len() > 1 && !status.is_terminal() {
+                return Ok(InputAnswer::Ambiguous(open));
+            }
+            // The open one; else the last that was answered and is not in the journal yet.
+            requests.retain(|request| match open.first() {
+                Some(only) => request.seq == only.get(),
+                None => !request.is_consumed && request.answer.is_some(),
+            });
+        }
+    }
+    let Some(request) = requests.pop() else {
+        return Ok(InputAnswer::NothingAsked(status));
+    };
+    if request.answer.is_none() && (status.is_terminal() || !request.is_open(now)) {
+        return Ok(InputAnswer::NothingAsked(status));
+    }
+    if let Some(first) = request.answer {
+        let first = first.read(input.id)?;
+        return Ok(InputAnswer::AlreadyAnswered { first });
+    }
+    let what = || {
+        format!(
+            "the question of step {} of execution {}",
+            request.seq, input.id
+        )
+    };
+    let question: domain::step::Question = decode(what, &request.question)?;
+    if !question.accepts(&input.answer) {
+        return Ok(InputAnswer::DoesNotFit(question));
+    }
+    tx.conn.run(
+        "UPDATE inputs SET answer = ?3, answered_by = ?4, answered_at = ?5 WHERE execution_id = ?1 AND request = ?2",
+        params![execution, request.seq, answer, input.by, now],
+    )?;
+    wake(tx, execution, now)?;
+    let request = Seq::new(request.seq);
+    Ok(InputAnswer::Accepted { request })
+}
+
+fn requests(tx: &Tx<'_>, execution: [u8; 16]) -> Outcome<Vec<Request>> {
+    tx.conn.all(
+        "SELECT request, answer, coalesce(answered_by, ''), question, until, consumed FROM inputs
+         WHERE execution_id = ?1 ORDER BY request",
+        params![execution],
+        |row| {
+            let answer: Option<String> = row.get(1)?;
+            let (seq, by) = (row.get(0)?, row.get(2)?);
+            Ok(Request {
+                seq,
+                question: row.get(3)?,
+                until: row.get(4)?,
+                is_consumed: row.get(5)?,
+                answer: answer.map(|answer| RawInput {
+                    request: seq,
+                    answer,
+                    by,
+                }),
+            })
+        },
+    )
+}

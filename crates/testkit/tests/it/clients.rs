@@ -1,0 +1,58 @@
+//! The official client libraries of OpenAI, Anthropic and Ollama prove that the stand-in is right.
+//!
+//! They come from `scripts/test-deps`, the scripts and their scenarios from `clients/`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use agentrunner_testkit::provider::Script;
+use agentrunner_testkit::{ProviderStandIn, node_folder, python};
+
+fn clients() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
+}
+
+/// Runs a client script against a fresh stand-in and expects it to succeed.
+fn prove(mut command: Command) {
+    let scenarios = std::fs::read_to_string(clients().join("scenarios.yaml")).unwrap();
+    let script = Script::parse(&scenarios).unwrap();
+    let provider = ProviderStandIn::start(script.into_behaviour());
+    let output = command.arg(provider.url()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains(" passed, 0 failed"), "{said}");
+    assert!(provider.count() > 10, "the client talked to the stand-in");
+}
+
+fn python_script(name: &str) -> Command {
+    let mut command = Command::new(python());
+    command
+        .env("PYTHONDONTWRITEBYTECODE", "1")
+        .arg(clients().join("python").join(name));
+    command
+}
+
+#[test]
+fn openai_for_python() {
+    prove(python_script("openai_client.py"));
+}
+
+#[test]
+fn anthropic_for_python() {
+    prove(python_script("anthropic_client.py"));
+}
+
+#[test]
+fn ollama_for_python() {
+    prove(python_script("ollama_client.py"));
+}
+
+#[test]
+fn all_three_for_node() {
+    let mut command = Command::new("node");
+    command
+        .current_dir(node_folder())
+        .arg(clients().join("node/clients.mjs"));
+    prove(command);
+}
