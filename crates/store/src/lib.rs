@@ -16,11 +16,10 @@ pub mod sqlite;
 
 use std::sync::Arc;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -49,6 +48,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Extends leases and tells what the owner should know; leases without news are not in the answer.
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
+
+    /// Who holds leases.
+    async fn lease_holders(&self) -> Result<Vec<WorkerId>>;
+
+    /// Makes everything that a worker holds due at once, as if its leases had run out; answers how much that was. For
+    /// a worker that is known to be gone.
+    async fn end_leases(&self, worker: &WorkerId, now: Time) -> Result<u64>;
 
     /// Commits steps of an execution and what follows from them, fenced by the epoch: all or nothing.
     async fn append(&self, append: Append) -> Result<Appended>;
@@ -161,14 +167,4 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until everything that was accepted is on disk, and closes. Later calls fail.
     async fn close(&self) -> Result<()>;
-
-    /// Told after a commit that wrote to the outbox, when the store is in this process.
-    fn outbox_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
-        None
-    }
-
-    /// Told after a commit that made something due, when the store is in this process.
-    fn due_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
-        None
-    }
 }

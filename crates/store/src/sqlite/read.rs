@@ -13,11 +13,10 @@ use super::writer::Tx;
 use crate::{AgentStats, ExecutionFilter, ExecutionRow, Page, Result};
 
 const SELECT: &str = "SELECT id, spec, status, status_reason, worker, heartbeat_at, epoch, due_at, started_at,
-        finished_at, input_tokens, output_tokens, cached_tokens, cost_nanos, model_calls, tool_calls, steps, outcome,
-        cancel_by, cancel_reason, crashes
+        finished_at, input_tokens, output_tokens, cached_tokens, cost_nanos, model_calls, tool_calls, steps,
+        (SELECT outcome FROM execution_results r WHERE r.execution_id = id), cancel_by, cancel_reason, crashes
     FROM executions
-    LEFT JOIN execution_specs s ON s.execution_id = id
-    LEFT JOIN execution_results r ON r.execution_id = id";
+    LEFT JOIN execution_specs s ON s.execution_id = id";
 
 impl Sqlite {
     pub(super) async fn one_execution(&self, wanted: ExecutionId) -> Result<Option<ExecutionRow>> {
