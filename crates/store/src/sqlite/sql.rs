@@ -126,8 +126,7 @@ pub(super) fn parse<T: std::str::FromStr>(what: &str, word: &str) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {
-    word.parse()
-        .map_err(|error: T::Err| corrupt(what, error))
+    word.parse().map_err(|error: T::Err| corrupt(what, error))
 }
 
 fn depth(json: &str) -> usize {
