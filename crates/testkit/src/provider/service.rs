@@ -13,7 +13,7 @@ use axum::{Json, Router};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::answer::{Answer, ErrorKind, ProviderError, Raw};
+use super::answer::{Answer, ErrorKind, ProviderError};
 use super::face::{Face, Headers};
 use super::faults::{Frames, Transport};
 use super::record::Recorded;
@@ -96,37 +96,20 @@ impl Service {
     }
 
     async fn chat(self, face: Face, link: Link, headers: &HeaderMap, body: Bytes) -> Response {
-        let headers = plain(headers);
-        let recorded = self.0.log.append(|earlier| {
-            let number = self.0.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
-            let mut recorded = Recorded::read(number, face, headers, &body, earlier);
-            let refused = face
-                .dialect()
-                .check(&recorded.request.headers, &recorded.request.raw);
-            recorded.rejected = refused
-                .as_ref()
-                .err()
-                .map(|error| error.message.clone().unwrap_or_default());
-            (recorded.clone(), (recorded.request, refused))
-        });
-        let (request, refused) = recorded;
-        let fate = Fate::of(self.0.log.clone(), request.number);
+        let (request, refused) = self.receive(face, headers, &body);
         let ticket = request.ticket();
-        let barrier = self.0.barrier.clone();
         let mut transport = Transport {
-            barrier,
+            barrier: self.0.barrier.clone(),
             ticket: ticket.clone().with("point", "mid_stream"),
             link,
-            fate,
+            fate: Fate::of(self.0.log.clone(), request.number),
         };
         let answer = match refused {
             Ok(()) => {
                 let behaviour = self.0.behaviour.lock().expect("no holder panics").clone();
                 let answer = behaviour(&request);
-                self.0
-                    .barrier
-                    .pass(&ticket.with("point", "before_answer"))
-                    .await;
+                let ticket = ticket.with("point", "before_answer");
+                self.0.barrier.pass(&ticket).await;
                 transport.before(&answer.delivery).await;
                 answer
             }
@@ -141,22 +124,37 @@ impl Service {
         self.0.log.amend(is_it, |entry| entry.status = Some(status));
         response
     }
+
+    /// Records a request and checks it as the real provider would.
+    fn receive(
+        &self,
+        face: Face,
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> (Request, Result<(), ProviderError>) {
+        self.0.log.append(|earlier| {
+            let number = self.0.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
+            let mut recorded = Recorded::read(number, face, plain(headers), body, earlier);
+            let request = recorded.request.clone();
+            let refused = face.dialect().check(&request.headers, &request.raw);
+            let reason = |error: &ProviderError| error.message.clone().unwrap_or_default();
+            recorded.rejected = refused.as_ref().err().map(reason);
+            (recorded, (request, refused))
+        })
+    }
 }
 
 /// Puts an answer on the wire.
 fn deliver(request: &Request, answer: Answer, transport: Transport<Recorded>) -> Response {
     let dialect = request.face.dialect();
     let (status, content_type, frames) = match (&answer.raw, &answer.error) {
-        (
-            Some(Raw {
+        (Some(raw), _) => {
+            let status = StatusCode::from_u16(raw.status).expect("a status of three digits");
+            (
                 status,
-                content_type,
-                body,
-            }),
-            _,
-        ) => {
-            let status = StatusCode::from_u16(*status).expect("a status of three digits");
-            (status, content_type.clone(), Frames::whole(body.clone()))
+                raw.content_type.clone(),
+                Frames::whole(raw.body.clone()),
+            )
         }
         (None, Some(error)) => {
             let (status, body) = dialect.error(request.number, error);

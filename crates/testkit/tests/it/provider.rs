@@ -134,7 +134,8 @@ async fn holds_before_the_answer_and_in_mid_stream() {
     before.release();
     assert_eq!(asked.await.unwrap().unwrap().status(), 200);
 
-    let middle = provider.hold(Filter::any().with("point", "mid_stream"), Some(1));
+    let filter = Filter::any().containing("slow").with("point", "mid_stream");
+    let middle = provider.hold(filter, Some(1));
     let mut chunks = ask(&provider, "slow", true).await.bytes_stream();
     middle.wait(1).await;
     assert!(
@@ -231,13 +232,10 @@ async fn falls_silent_or_never_answers() {
     );
 
     let never = breaking(Fault::NeverAnswer);
-    let patience = Duration::from_millis(50);
-    let error = openai(&never, &question("x", true))
-        .timeout(patience)
-        .send()
-        .await
-        .unwrap_err();
-    assert!(error.is_timeout());
+    let asked = tokio::spawn(openai(&never, &question("x", true)).send());
+    never.wait_for_requests(1).await;
+    assert!(!asked.is_finished());
+    asked.abort();
     never
         .wait_until(|all| all[0].outcome == Outcome::Abandoned)
         .await;
