@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use domain::definition::Provider;
 use domain::retry::ModelErrorClass as Class;
+use serde_json::json;
 use testkit::ProviderStandIn;
 use testkit::provider::{Answer, ErrorKind, Fault};
 
-use crate::support::{FACES, KEY, providers, say};
+use crate::support::{FACES, KEY, ask, config, providers, request, say, user};
 
 #[tokio::test]
 async fn every_refusal_has_its_class() {
@@ -167,4 +168,29 @@ async fn nobody_there_is_said_with_what_to_do() {
             "{face:?}: {error}"
         );
     }
+}
+
+#[tokio::test]
+async fn an_address_that_leads_nowhere_is_said() {
+    let stand_in = ProviderStandIn::start(|_| Answer::say("never"));
+    let providers = providers(&stand_in);
+    let told = async |address: &str| {
+        let config = config(
+            Provider::Openai,
+            json!({"api_base": address, "api_key": "k"}),
+        );
+        let error = ask(&providers, request(&config, &[user("hi")], &[]))
+            .await
+            .unwrap_err();
+        assert_eq!(error.class, Class::Unavailable, "{error}");
+        assert!(error.source.is_some(), "{error}");
+        error.message
+    };
+    let message = told("http://no-such-host.invalid/v1").await;
+    assert!(
+        message.contains("no-such-host.invalid can't be found"),
+        "{message}"
+    );
+    let message = told(&stand_in.url().replace("http", "https")).await;
+    assert!(message.contains("does not speak TLS"), "{message}");
 }

@@ -1,3 +1,5 @@
+//! Every provider against a stand-in that speaks its true wire format, and what all of them have in common.
+
 #![allow(
     clippy::expect_used,
     clippy::indexing_slicing,
@@ -5,7 +7,6 @@
     clippy::unwrap_used,
     reason = "a test that cannot go on should stop at once"
 )]
-//! Every provider against a stand-in that speaks its true wire format, and what all of them have in common.
 
 mod chunking;
 mod conformance;
