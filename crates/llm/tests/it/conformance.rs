@@ -250,7 +250,7 @@ async fn a_provider_that_falls_silent_is_given_up() {
     }
     let stand_in = ProviderStandIn::start(|_| Answer::say("never").fault(Fault::Reset));
     for face in FACES {
-        let error = say(&impatient(&stand_in), face, "hi").await.unwrap_err();
+        let error = say(&providers(&stand_in), face, "hi").await.unwrap_err();
         assert_eq!(error.class, Class::Unavailable, "{face:?}: {error}");
     }
 }
