@@ -25,6 +25,7 @@ use super::Surroundings;
 use super::activity::Activity;
 use super::catalogue::MAX_LISTED;
 use super::stdio::Child;
+use super::token::NoToken;
 use crate::text::{MAX_MESSAGE_BYTES, short};
 
 /// How long a server may take to close a connection in good order.
@@ -268,12 +269,24 @@ async fn watch(
 fn sorted(error: &ServiceError) -> CallError {
     let reason = short(&error.to_string(), MAX_MESSAGE_BYTES);
     match error {
+        ServiceError::McpError(answer) if is_lost_session(answer) => {
+            CallError::NotSent("the server lost the session".to_owned())
+        }
         ServiceError::McpError(answer) => {
             CallError::Answered(short(&answer.message, MAX_MESSAGE_BYTES))
         }
         ServiceError::TransportSend(failure) => sorted_transport(failure.error.as_ref(), reason),
         _ => CallError::Gone(reason),
     }
+}
+
+/// Whether an error says that the server knows nothing of our session. The protocol wants HTTP 404; servers on the
+/// TypeScript SDK often answer 400 with one of these, before they look at the call.
+fn is_lost_session(answer: &ErrorData) -> bool {
+    let of_transport = matches!(answer.code.0, -32_000 | -32_001 | -32_600);
+    let phrases = ["session id", "session not found", "server not initialized"];
+    let message = answer.message.to_ascii_lowercase();
+    of_transport && phrases.iter().any(|phrase| message.contains(phrase))
 }
 
 fn sorted_transport(failure: &(dyn StdError + 'static), reason: String) -> CallError {
@@ -305,7 +318,17 @@ fn sorted_http(error: &StreamableHttpError<reqwest::Error>, reason: String) -> C
         StreamableHttpError::Client(error) if error.is_connect() => {
             CallError::NotSent("the server can't be reached".to_owned())
         }
-        StreamableHttpError::Io(error) => CallError::NotSent(short(&error.to_string(), 500)),
+        StreamableHttpError::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.is::<NoToken>()) =>
+        {
+            CallError::NotSent(short(&error.to_string(), 500))
+        }
+        // What the SDK makes of a status: the server, or what stands before it, did not take the call.
+        StreamableHttpError::UnexpectedServerResponse(text)
+            if text.starts_with("HTTP 3") || text.starts_with("HTTP 4") =>
+        {
+            CallError::Answered(short(text, MAX_MESSAGE_BYTES))
+        }
         StreamableHttpError::HttpStatus(status) if !matches!(status.status, 502 | 504) => {
             CallError::Answered(reason)
         }

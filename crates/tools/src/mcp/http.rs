@@ -20,7 +20,7 @@ use url::Url;
 
 use super::Surroundings;
 use super::server::ConnectError;
-use super::token::TokenSource;
+use super::token::{NoToken, TokenSource};
 use crate::egress::Origin;
 
 /// The longest message of a server, in bytes.
@@ -93,7 +93,7 @@ impl Client {
             None => Ok(fixed),
             Some(tokens) => match tokens.current().await {
                 Ok(token) => Ok(Some(token)),
-                Err(message) => Err(StreamableHttpError::Io(io::Error::other(message))),
+                Err(message) => Err(StreamableHttpError::Io(io::Error::other(NoToken(message)))),
             },
         }
     }
