@@ -269,24 +269,12 @@ async fn watch(
 fn sorted(error: &ServiceError) -> CallError {
     let reason = short(&error.to_string(), MAX_MESSAGE_BYTES);
     match error {
-        ServiceError::McpError(answer) if is_lost_session(answer) => {
-            CallError::NotSent("the server lost the session".to_owned())
-        }
         ServiceError::McpError(answer) => {
             CallError::Answered(short(&answer.message, MAX_MESSAGE_BYTES))
         }
         ServiceError::TransportSend(failure) => sorted_transport(failure.error.as_ref(), reason),
         _ => CallError::Gone(reason),
     }
-}
-
-/// Whether an error says that the server knows nothing of our session. The protocol wants HTTP 404; servers on the
-/// TypeScript SDK often answer 400 with one of these, before they look at the call.
-fn is_lost_session(answer: &ErrorData) -> bool {
-    let of_transport = matches!(answer.code.0, -32_000 | -32_001 | -32_600);
-    let phrases = ["session id", "session not found", "server not initialized"];
-    let message = answer.message.to_ascii_lowercase();
-    of_transport && phrases.iter().any(|phrase| message.contains(phrase))
 }
 
 fn sorted_transport(failure: &(dyn StdError + 'static), reason: String) -> CallError {
