@@ -16,8 +16,6 @@ pub mod sqlite;
 
 use std::sync::Arc;
 
-use std::sync::Arc;
-
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
@@ -161,14 +159,4 @@ pub trait Store: Send + Sync + 'static {
 
     /// Waits until everything that was accepted is on disk, and closes. Later calls fail.
     async fn close(&self) -> Result<()>;
-
-    /// Told after a commit that wrote to the outbox, when the store is in this process.
-    fn outbox_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
-        None
-    }
-
-    /// Told after a commit that made something due, when the store is in this process.
-    fn due_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
-        None
-    }
 }
