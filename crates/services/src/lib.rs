@@ -2,7 +2,23 @@
 //!
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
-//! - [`orchestrator`], [`config_api`] and [`state`] are the services; none knows of another.
+//! - [`orchestrator`], [`config_api`] and [`state`] are the services; none knows of another. What they show alike is
+//!   in [`execution`].
 //! - [`Server`] binds and serves them.
 
+#![allow(
+    unused_qualifications,
+    reason = "utoipa's path macro repeats the names of parameter types in qualified form"
+)]
+
 pub mod config;
+pub mod config_api;
+pub mod execution;
+pub mod http;
+pub mod orchestrator;
+pub mod server;
+pub mod state;
+
+pub use http::guard::check_bind;
+pub use http::{App, Service};
+pub use server::{BindError, Server};

@@ -62,7 +62,7 @@ pub fn parse(text: &str, file: &str, lookup: &Lookup) -> Result<Parsed, Vec<Diag
 ///
 /// # Errors
 /// Where the first byte is that is not UTF-8.
-pub fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Diagnostic> {
+pub fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Box<Diagnostic>> {
     std::str::from_utf8(bytes).map_err(|error| {
         let good = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let good = std::str::from_utf8(good).unwrap_or_default();
@@ -73,7 +73,7 @@ pub fn decode<'a>(bytes: &'a [u8], file: &str) -> Result<&'a str, Diagnostic> {
         };
         let message = "a byte here is not UTF-8";
         let flaw = Flaw::new(mark, "", message, "save the file with the encoding UTF-8");
-        Diagnostic::new(file, "", flaw, Severity::Error)
+        Box::new(Diagnostic::new(file, "", flaw, Severity::Error))
     })
 }
 

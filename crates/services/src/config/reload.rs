@@ -516,7 +516,7 @@ fn read_file(found: Found, known: &BTreeMap<String, File>, lookup: &Lookup) -> (
     }
     let (text, outcome) = match decode(&bytes, &path) {
         Ok(text) => (text.to_owned(), parse(text, &path, lookup)),
-        Err(diagnostic) => (String::new(), Err(vec![diagnostic])),
+        Err(diagnostic) => (String::new(), Err(vec![*diagnostic])),
     };
     (path, File::new(hash, text, outcome))
 }

@@ -128,7 +128,7 @@ impl<'a> Fitting<'a> {
         if let Some(tag) = tag_of(choices) {
             let words: Vec<&str> = choices
                 .iter()
-                .filter_map(|choice| choice["properties"][tag]["const"].as_str())
+                .filter_map(|choice| field(choice, tag)["const"].as_str())
                 .collect();
             let Some(entry) = node.get(tag) else {
                 let hint = format!("say {tag}: with one of {}", words.join(", "));
@@ -142,7 +142,7 @@ impl<'a> Fitting<'a> {
             };
             return choices
                 .iter()
-                .find(|choice| choice["properties"][tag]["const"] == word.as_str())
+                .find(|choice| field(choice, tag)["const"] == word.as_str())
                 .copied();
         }
         let fits = |choice: &&&Value| match &node.kind {
@@ -245,7 +245,7 @@ impl<'a> Fitting<'a> {
     }
 
     fn resolve_in(&self, schema: &Value, name: &str) -> String {
-        schema["properties"][name]["description"]
+        field(schema, name)["description"]
             .as_str()
             .unwrap_or_default()
             .to_owned()
@@ -393,6 +393,11 @@ pub(crate) fn join(path: &str, name: &str) -> String {
     }
 }
 
+/// The schema of a field; null when there is none.
+fn field<'a>(schema: &'a Value, name: &str) -> &'a Value {
+    schema["properties"].get(name).unwrap_or(&Value::Null)
+}
+
 fn has_type(schema: &Value, name: &str) -> bool {
     match &schema["type"] {
         Value::String(one) => one == name,
@@ -420,11 +425,11 @@ fn tag_of<'a>(choices: &[&'a Value]) -> Option<&'a str> {
     let first = choices.first()?["properties"].as_object()?;
     first
         .iter()
-        .find(|(name, field)| {
-            field.get("const").is_some()
+        .find(|(name, own)| {
+            own.get("const").is_some()
                 && choices
                     .iter()
-                    .all(|choice| choice["properties"][name.as_str()].get("const").is_some())
+                    .all(|choice| field(choice, name).get("const").is_some())
         })
         .map(|(name, _)| name.as_str())
 }

@@ -73,7 +73,11 @@ impl Watching {
     fn begin(folder: &Path, debounce: Duration, hint: mpsc::Sender<()>) -> Option<Self> {
         let id = identity(folder)?;
         // What comes while a hint waits is covered by it.
-        let handler = move |_: notify_debouncer_full::DebounceEventResult| drop(hint.try_send(()));
+        let handler = move |_: notify_debouncer_full::DebounceEventResult| {
+            if hint.try_send(()).is_err() {
+                tracing::trace!("a reload is due already");
+            }
+        };
         let started = new_debouncer(debounce, None, handler).and_then(|mut debouncer| {
             debouncer.watch(folder, RecursiveMode::Recursive)?;
             Ok(debouncer)

@@ -1,0 +1,166 @@
+//! The numbers of the process, for Prometheus and for people.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use http::{HeaderMap, header};
+use metrics::{counter, gauge, histogram};
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
+use serde_json::{Map, Value, json};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use super::{App, Service};
+
+/// Bounds of the buckets of durations, in seconds.
+const SECONDS: [f64; 12] = [
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0,
+];
+
+/// Prepares the recorder of a process; the caller installs it, and hands its handle to [`App::new`].
+///
+/// # Errors
+/// Never with these buckets.
+pub fn recorder() -> Result<metrics_exporter_prometheus::PrometheusRecorder, BuildError> {
+    let durations = Matcher::Suffix("_seconds".to_owned());
+    Ok(PrometheusBuilder::new()
+        .set_buckets_for_metric(durations, &SECONDS)?
+        .build_recorder())
+}
+
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new().routes(routes!(show))
+}
+
+pub(crate) fn count_request(
+    service: Service,
+    method: &str,
+    route: &str,
+    status: u16,
+    took: Duration,
+) {
+    // The method is the caller's to choose: only known ones become a label.
+    let method = match method {
+        "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS" => method.to_owned(),
+        _ => "other".to_owned(),
+    };
+    let labels = [
+        ("service", service.as_str().to_owned()),
+        ("method", method),
+        ("route", route.to_owned()),
+    ];
+    histogram!("http_request_duration_seconds", &labels).record(took.as_secs_f64());
+    let status = status.to_string();
+    let [service, method, route] = labels;
+    counter!(
+        "http_requests_total",
+        &[service, method, route, ("status", status)]
+    )
+    .increment(1);
+}
+
+/// The numbers of the process: Prometheus text, or JSON when that is asked for.
+#[utoipa::path(get, path = "/metrics", tag = "health", responses(
+    (status = 200, description = "Prometheus text; with `Accept: application/json` an object of lists.", content(
+        (String = "text/plain"),
+        (Object = "application/json"),
+    )),
+))]
+async fn show(State(app): State<App>, headers: HeaderMap) -> Response {
+    let (active, capacity) = app.engine.load();
+    gauge!("agentrunner_executions_active").set(active as f64);
+    gauge!("agentrunner_executions_capacity").set(capacity as f64);
+    gauge!("agentrunner_agents").set(app.engine.agents().all().len() as f64);
+    gauge!("agentrunner_uptime_seconds").set(app.started.elapsed().as_secs_f64());
+    if let Ok(stats) = app.engine.store().agent_stats(None).await {
+        gauge!("agentrunner_executions_queued")
+            .set(stats.iter().map(|agent| agent.queued).sum::<u64>() as f64);
+    }
+    let text = app
+        .metrics
+        .as_ref()
+        .map_or_else(String::new, |metrics| metrics.render());
+    let accept = headers
+        .get(header::ACCEPT)
+        .and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("application/json")) {
+        return Json(to_json(&text)).into_response();
+    }
+    let content_type = [(
+        header::CONTENT_TYPE,
+        "text/plain; version=0.0.4; charset=utf-8",
+    )];
+    (content_type, text).into_response()
+}
+
+/// The same as JSON: a list of `{labels, value}` under each name.
+fn to_json(text: &str) -> Value {
+    let mut out = Map::new();
+    for line in text.lines().filter(|line| !line.starts_with('#')) {
+        let Some((series, value)) = line.rsplit_once(' ') else {
+            continue;
+        };
+        let (name, labels) = match series.split_once('{') {
+            Some((name, labels)) => (name, read_labels(labels.trim_end_matches('}'))),
+            None => (series, Map::new()),
+        };
+        let value: f64 = value.parse().unwrap_or_default();
+        let list = out.entry(name).or_insert_with(|| json!([]));
+        if let Value::Array(list) = list {
+            list.push(json!({"labels": labels, "value": value}));
+        }
+    }
+    Value::Object(out)
+}
+
+fn read_labels(text: &str) -> Map<String, Value> {
+    let mut labels = Map::new();
+    let mut rest = text;
+    while let Some((name, after)) = rest.split_once("=\"") {
+        let mut value = String::new();
+        let mut chars = after.char_indices();
+        let mut end = after.len();
+        while let Some((at, c)) = chars.next() {
+            match c {
+                '"' => {
+                    end = at + 1;
+                    break;
+                }
+                '\\' => match chars.next() {
+                    Some((_, 'n')) => value.push('\n'),
+                    Some((_, other)) => value.push(other),
+                    None => {}
+                },
+                other => value.push(other),
+            }
+        }
+        labels.insert(
+            name.trim_start_matches(',').to_owned(),
+            Value::String(value),
+        );
+        rest = after.get(end..).unwrap_or_default();
+    }
+    labels
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prometheus_text_becomes_json() {
+        let text = "# TYPE a counter\na{x=\"1\",y=\"q\\\"}\"} 3\na{x=\"2\"} 4.5\nb 1\n";
+        assert_eq!(
+            to_json(text),
+            json!({
+                "a": [
+                    {"labels": {"x": "1", "y": "q\"}"}, "value": 3.0},
+                    {"labels": {"x": "2"}, "value": 4.5},
+                ],
+                "b": [{"labels": {}, "value": 1.0}],
+            })
+        );
+    }
+}

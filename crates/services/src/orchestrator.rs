@@ -1,0 +1,39 @@
+//! AgentOrchestrator: agents, tasks, their events and results, questions to people.
+
+mod agents;
+mod dead_letters;
+mod effects;
+mod events;
+mod inbox;
+mod stream;
+mod submit;
+mod tasks;
+mod usage;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::http::App;
+
+/// The routes.
+pub(crate) fn routes() -> OpenApiRouter<App> {
+    OpenApiRouter::new()
+        .routes(routes!(agents::list))
+        .routes(routes!(agents::show))
+        .routes(routes!(agents::status))
+        .routes(routes!(submit::invoke))
+        .routes(routes!(submit::submit, tasks::list))
+        .routes(routes!(tasks::show, tasks::cancel))
+        .routes(routes!(tasks::result))
+        .routes(routes!(effects::list))
+        .routes(routes!(effects::settle))
+        .routes(routes!(inbox::answer))
+        .routes(routes!(inbox::list))
+        .routes(routes!(stream::follow))
+        .routes(routes!(events::publish))
+        .routes(routes!(dead_letters::list))
+        .routes(routes!(dead_letters::remove))
+        .routes(routes!(dead_letters::replay))
+        .routes(routes!(usage::list))
+        .routes(routes!(usage::pools))
+}

@@ -1,0 +1,247 @@
+//! Agents as they are now.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use domain::{AgentName, ExecutionMode, Time};
+use engine::Agent;
+use http::Uri;
+use serde::{Deserialize, Serialize};
+use store::AgentStats;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::execution::provider;
+use crate::http::error::ErrorBody;
+use crate::http::page::Listed;
+use crate::http::params::{Params, agent_name};
+use crate::http::{Answer, ApiError, App, Code};
+
+/// An agent as it stands.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AgentOut {
+    /// Its name.
+    name: String,
+    /// The label that its author gave it.
+    agent_type: String,
+    /// autonomous, collaborative, continuous or scheduled.
+    #[schema(value_type = String, example = "autonomous")]
+    execution_mode: ExecutionMode,
+    /// ready, running, degraded, unavailable or disabled.
+    status: &'static str,
+    /// Why, in words; null when all is well.
+    status_reason: Option<String>,
+    /// What it does.
+    description: String,
+    /// Labels to filter by.
+    tags: Vec<String>,
+    /// Whether it takes work.
+    enabled: bool,
+    /// The version that new executions begin with.
+    config_version: String,
+    /// The version label that its author gave it.
+    version: Option<String>,
+    /// Whose model answers.
+    provider: &'static str,
+    /// Which.
+    model: String,
+    /// The names of its tools.
+    tools: Vec<String>,
+    /// Executions that are under way or wait.
+    active_tasks: u64,
+    /// Executions that nobody has begun.
+    queued_tasks: u64,
+    /// Executions in all.
+    total_executions: u64,
+    /// The share of executions that ended with an answer, of those that ended by themselves; null when none has.
+    success_rate: Option<f64>,
+    /// When the worker of this agent was last heard of.
+    #[schema(value_type = String, format = DateTime)]
+    last_heartbeat: Time,
+    /// When this version was loaded.
+    #[schema(value_type = String, format = DateTime)]
+    loaded_at: Time,
+}
+
+impl AgentOut {
+    fn new(agent: &Agent, stats: Option<&AgentStats>, app: &App) -> Self {
+        let definition = &agent.definition;
+        let count = |field: fn(&AgentStats) -> u64| stats.map_or(0, field);
+        let (completed, failed) = (count(|s| s.completed), count(|s| s.failed));
+        let ended = completed + failed;
+        let (status, status_reason) = standing(agent, count(|s| s.active), app);
+        Self {
+            name: definition.name.to_string(),
+            agent_type: definition.agent_type.clone(),
+            execution_mode: definition.execution_mode,
+            status,
+            status_reason,
+            description: definition.description.clone(),
+            tags: definition.tags.clone(),
+            enabled: definition.enabled,
+            config_version: agent.version.to_string(),
+            version: definition.version.clone(),
+            provider: provider(definition.llm_config.provider),
+            model: definition.llm_config.model.clone(),
+            tools: definition
+                .tools
+                .iter()
+                .map(|tool| tool.name.clone())
+                .collect(),
+            active_tasks: count(|s| s.active),
+            queued_tasks: count(|s| s.queued),
+            total_executions: count(|s| s.total),
+            success_rate: (ended > 0).then(|| completed as f64 / ended as f64),
+            last_heartbeat: app.engine.now(),
+            loaded_at: agent.loaded_at,
+        }
+    }
+}
+
+fn standing(agent: &Agent, active: u64, app: &App) -> (&'static str, Option<String>) {
+    if !agent.definition.enabled {
+        return ("disabled", Some("its file says enabled: false".to_owned()));
+    }
+    if let Err(missing) = app.engine.agents().expand(&agent.definition) {
+        return ("unavailable", Some(missing.to_string()));
+    }
+    if let Some(rejected) = &agent.rejected {
+        let reason =
+            format!("its file has mistakes, so its last good version is used:\n{rejected}");
+        return ("degraded", Some(reason));
+    }
+    (if active > 0 { "running" } else { "ready" }, None)
+}
+
+/// Which agents; all of them when nothing is said.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ListParams {
+    /// autonomous, collaborative, continuous or scheduled.
+    execution_mode: Option<String>,
+    /// Only those in this state.
+    status: Option<String>,
+    /// Only those with all of these labels, joined by commas.
+    tags: Option<String>,
+    /// How many at most: 1 to 1000, 100 when nothing is said.
+    limit: Option<usize>,
+    /// Where to go on: from the `Link` header of the answer before.
+    cursor: Option<String>,
+}
+
+impl ListParams {
+    fn wants(&self, agent: &AgentOut) -> bool {
+        let mode = self.execution_mode.as_deref();
+        mode.is_none_or(|mode| mode == agent.execution_mode.as_str())
+            && self
+                .status
+                .as_deref()
+                .is_none_or(|status| status == agent.status)
+            && self
+                .tags
+                .iter()
+                .flat_map(|tags| tags.split(','))
+                .all(|tag| agent.tags.iter().any(|own| own == tag.trim()))
+    }
+}
+
+/// Lists agents.
+#[utoipa::path(get, path = "/agents", tag = "agents", params(ListParams), responses(
+    (status = 200, description = "Agents by name.", body = Vec<AgentOut>),
+    (status = 400, body = ErrorBody),
+))]
+pub(super) async fn list(
+    State(app): State<App>,
+    Params(params): Params<ListParams>,
+    uri: Uri,
+) -> Answer<Response> {
+    let stats = app.engine.store().agent_stats(None).await?;
+    let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
+    let agents: Vec<AgentOut> = app
+        .engine
+        .agents()
+        .all()
+        .iter()
+        .map(|agent| AgentOut::new(agent, stats.get(&agent.definition.name).copied(), &app))
+        .filter(|agent| params.wants(agent))
+        .collect();
+    let cursor = params.cursor.as_deref();
+    let listed = Listed::of_all(agents, |agent| &agent.name, params.limit, cursor, &uri)?;
+    Ok(listed.into_response())
+}
+
+/// Shows an agent.
+#[utoipa::path(get, path = "/agents/{name}", tag = "agents", params(("name" = String, Path)), responses(
+    (status = 200, body = AgentOut),
+    (status = 404, body = ErrorBody),
+))]
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Answer<Json<AgentOut>> {
+    let agent = find(&app, &name)?;
+    let stats = stats(&app, &agent.definition.name).await?;
+    Ok(Json(AgentOut::new(&agent, stats.as_ref(), &app)))
+}
+
+/// How an agent stands, briefly.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct StatusOut {
+    /// Its name.
+    name: String,
+    /// ready, running, degraded, unavailable or disabled.
+    status: &'static str,
+    /// Why, in words; null when all is well.
+    status_reason: Option<String>,
+    /// Executions that are under way or wait.
+    active_tasks: u64,
+    /// Executions that nobody has begun.
+    queued_tasks: u64,
+    /// The version that new executions begin with.
+    config_version: String,
+    /// When the worker of this agent was last heard of.
+    #[schema(value_type = String, format = DateTime)]
+    last_heartbeat: Time,
+}
+
+/// Tells how an agent stands.
+#[utoipa::path(get, path = "/agents/{name}/status", tag = "agents", params(("name" = String, Path)), responses(
+    (status = 200, body = StatusOut),
+    (status = 404, body = ErrorBody),
+))]
+pub(super) async fn status(
+    State(app): State<App>,
+    Path(name): Path<String>,
+) -> Answer<Json<StatusOut>> {
+    let agent = find(&app, &name)?;
+    let stats = stats(&app, &agent.definition.name).await?;
+    let whole = AgentOut::new(&agent, stats.as_ref(), &app);
+    Ok(Json(StatusOut {
+        name: whole.name,
+        status: whole.status,
+        status_reason: whole.status_reason,
+        active_tasks: whole.active_tasks,
+        queued_tasks: whole.queued_tasks,
+        config_version: whole.config_version,
+        last_heartbeat: whole.last_heartbeat,
+    }))
+}
+
+fn find(app: &App, name: &str) -> Answer<Agent> {
+    let agents = app.engine.agents();
+    let parsed = agent_name(name, Code::AgentNotFound)?;
+    agents.get(&parsed).ok_or_else(|| {
+        let nearest = agents.nearest(name);
+        let error = engine::Error::UnknownAgent {
+            name: name.to_owned(),
+            nearest,
+        };
+        ApiError::from(error)
+    })
+}
+
+async fn stats(app: &App, name: &AgentName) -> Answer<Option<AgentStats>> {
+    Ok(app.engine.store().agent_stats(Some(name)).await?.pop())
+}

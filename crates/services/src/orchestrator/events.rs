@@ -1,0 +1,111 @@
+//! Events from outside.
+
+use axum::Json;
+use axum::extract::State;
+use domain::{Event, EventId, Topic};
+use http::{HeaderMap, StatusCode};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::submit::idempotency_key;
+use crate::http::body::{JsonBody, Payload};
+use crate::http::edge::Trace;
+use crate::http::error::ErrorBody;
+use crate::http::{Answer, ApiError, App, Code};
+
+/// Topics that AgentRunner itself speaks on; what is said there must be true.
+const RESERVED: [&str; 8] = [
+    "agent.execution.",
+    "agent.health.",
+    "agent.registered",
+    "agent.output.",
+    "autonomous.task.",
+    "collaborative.task.",
+    "collaboration.completed.",
+    "config.changed.",
+];
+
+/// Something that happened.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct EventIn {
+    /// What it is about: words joined by dots.
+    #[schema(example = "orders.created")]
+    topic: String,
+    /// The facts.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    data: Value,
+    /// Unique to the happening: each agent acts on it once, however often it is sent. The `Idempotency-Key` when it is
+    /// left out, else a new one.
+    #[serde(default)]
+    event_id: Option<String>,
+}
+
+impl Payload for EventIn {}
+
+/// A taken event.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct EventOut {
+    /// Its id.
+    event_id: String,
+    /// What it is about.
+    topic: String,
+    /// The trace that it belongs to.
+    trace_id: String,
+}
+
+/// Publishes an event. When this answers, it is durable and goes out to every agent that subscribes to its topic.
+#[utoipa::path(post, path = "/events", tag = "events",
+    params(("Idempotency-Key" = Option<String>, Header, description = "The event's id, when the body has none.")),
+    request_body = EventIn,
+    responses(
+        (status = 202, body = EventOut),
+        (status = 400, body = ErrorBody), (status = 403, description = "The topic is reserved.", body = ErrorBody),
+        (status = 503, body = ErrorBody),
+    ))]
+pub(super) async fn publish(
+    State(app): State<App>,
+    trace: Trace,
+    headers: HeaderMap,
+    body: JsonBody<EventIn>,
+) -> Answer<(StatusCode, Json<EventOut>)> {
+    let given = body.value;
+    let topic: Topic = given.topic.parse().map_err(|why| invalid("topic", &why))?;
+    if RESERVED
+        .iter()
+        .any(|reserved| topic.as_str().starts_with(reserved))
+    {
+        let message = format!("topic: {topic} is AgentRunner's own; publish to a topic of yours");
+        return Err(ApiError::new(Code::Forbidden, message));
+    }
+    let id = match given.event_id {
+        Some(id) => id,
+        None => idempotency_key(&headers)?.unwrap_or_else(|| Uuid::now_v7().to_string()),
+    };
+    let id: EventId = id.parse().map_err(|why| invalid("event_id", &why))?;
+    let out = EventOut {
+        event_id: id.to_string(),
+        topic: topic.to_string(),
+        trace_id: trace.id.to_string(),
+    };
+    app.engine
+        .publish(Event {
+            id,
+            topic,
+            source: "/events".to_owned(),
+            time: app.engine.now(),
+            trace_id: trace.id,
+            hops: 0,
+            data: given.data,
+        })
+        .await?;
+    Ok((StatusCode::ACCEPTED, Json(out)))
+}
+
+fn invalid(field: &str, why: &dyn std::fmt::Display) -> ApiError {
+    let why = why.to_string();
+    ApiError::new(Code::InvalidRequest, format!("{field}: {why}")).with_field(field, &why, "")
+}

@@ -1,0 +1,366 @@
+//! Taking tasks in.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Response};
+use domain::budget::BudgetLimits;
+use domain::{ConversationId, ExecutionId, Money, Priority, Status, Time, Tokens};
+use engine::{Accepted, NewTask};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use store::IdempotencyKey;
+use utoipa::{IntoParams, ToSchema};
+
+use crate::execution::ResultOut;
+use crate::http::body::{JsonBody, Payload};
+use crate::http::edge::{LONGEST_WAIT, Trace};
+use crate::http::error::ErrorBody;
+use crate::http::params::{Params, duration, no_execution};
+use crate::http::{Answer, ApiError, App, Code};
+
+/// A task for an agent.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TaskIn {
+    /// For whom. Left out when the address names the agent.
+    #[schema(example = "incident-writer")]
+    #[serde(default)]
+    agent_name: Option<String>,
+    /// What is to be done: any JSON. An object with a single text (`prompt`, `text`, `message`, `task`, `question` or
+    /// `input`) is that text to the model.
+    #[schema(value_type = Object, example = json!({"prompt": "Summarise the log."}))]
+    task_data: Value,
+    /// Who goes first when many wait: low, normal or high.
+    #[serde(default)]
+    #[schema(value_type = String, example = "normal")]
+    priority: Priority,
+    /// How long it may take; never longer than the agent's own limit.
+    #[serde(default)]
+    timeout_seconds: Option<u64>,
+    /// Where to send the result.
+    #[serde(default)]
+    callback_url: Option<String>,
+    /// The conversation that it belongs to.
+    #[serde(default)]
+    conversation_id: Option<String>,
+    /// Limits besides the agent's own; the tighter one holds.
+    #[serde(default)]
+    budget: Option<BudgetIn>,
+    /// Your own notes, kept and given back.
+    #[serde(default)]
+    #[schema(value_type = Object)]
+    metadata: Value,
+}
+
+impl Payload for TaskIn {
+    const INVALID: Code = Code::InvalidTaskData;
+}
+
+/// Limits of an execution.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct BudgetIn {
+    /// Prompt and answer tokens of all model calls together.
+    #[serde(default)]
+    max_tokens: Option<u64>,
+    /// Dollars.
+    #[serde(default)]
+    max_cost_usd: Option<f64>,
+    /// Tool calls.
+    #[serde(default)]
+    max_tool_calls: Option<u32>,
+}
+
+/// An accepted task.
+#[derive(Debug, Serialize, ToSchema)]
+struct AcceptedOut {
+    /// Its id.
+    #[schema(value_type = String, format = Uuid)]
+    execution_id: ExecutionId,
+    /// Who does it.
+    agent_name: String,
+    /// `queued`: that is how an accepted task begins.
+    #[schema(value_type = String, example = "queued")]
+    status: Status,
+    /// The trace of the request.
+    trace_id: String,
+    /// When it was accepted.
+    #[schema(value_type = String, format = DateTime)]
+    created_at: Time,
+    /// Where to look.
+    links: Links,
+}
+
+/// Where to look for an execution.
+#[derive(Debug, Serialize, ToSchema)]
+struct Links {
+    /// How it stands.
+    #[serde(rename = "self")]
+    this: String,
+    /// How it ended.
+    result: String,
+    /// What happens, as it happens.
+    events: String,
+}
+
+/// How long to wait.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitParams {
+    /// Waits so long for the end, such as 30s (at most 300s), and answers the result if it comes in time.
+    #[param(example = "30s")]
+    pub(super) wait: Option<String>,
+}
+
+impl WaitParams {
+    pub(super) fn duration(&self) -> Answer<Option<Duration>> {
+        let wait = self.wait.as_deref();
+        wait.map(|text| duration("wait", text, LONGEST_WAIT))
+            .transpose()
+    }
+}
+
+/// Gives an agent a task. When this answers, the task is durable and will reach exactly one end.
+#[utoipa::path(post, path = "/tasks", tag = "tasks",
+    params(WaitParams, ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request harmless.")),
+    request_body = TaskIn,
+    responses(
+        (status = 200, description = "It ended while you waited.", body = ResultOut),
+        (status = 202, description = "It is accepted.", body = AcceptedOut),
+        (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody),
+    ))]
+pub(super) async fn submit(
+    State(app): State<App>,
+    trace: Trace,
+    Params(wait): Params<WaitParams>,
+    headers: HeaderMap,
+    body: JsonBody<TaskIn>,
+) -> Answer<Response> {
+    let Some(agent) = body.value.agent_name.clone() else {
+        let hint = "GET /agents lists the agents";
+        let message = format!("agent_name: the field is missing; {hint}");
+        return Err(ApiError::new(Code::InvalidTaskData, message).with_field(
+            "agent_name",
+            "the field is missing",
+            hint,
+        ));
+    };
+    accept(app, agent, body, trace, wait, headers).await
+}
+
+/// Gives the named agent a task; the same as POST /tasks.
+#[utoipa::path(post, path = "/agents/{name}/invoke", tag = "agents",
+    params(("name" = String, Path), WaitParams,
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request harmless.")),
+    request_body = TaskIn,
+    responses(
+        (status = 200, description = "It ended while you waited.", body = ResultOut),
+        (status = 202, description = "It is accepted.", body = AcceptedOut),
+        (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody),
+    ))]
+pub(super) async fn invoke(
+    State(app): State<App>,
+    Path(name): Path<String>,
+    trace: Trace,
+    Params(wait): Params<WaitParams>,
+    headers: HeaderMap,
+    body: JsonBody<TaskIn>,
+) -> Answer<Response> {
+    if let Some(other) = body
+        .value
+        .agent_name
+        .as_ref()
+        .filter(|other| **other != name)
+    {
+        let message =
+            format!("agent_name: {other:?} is not the agent of the address; leave it out");
+        return Err(ApiError::new(Code::InvalidTaskData, message));
+    }
+    accept(app, name, body, trace, wait, headers).await
+}
+
+async fn accept(
+    app: App,
+    agent: String,
+    body: JsonBody<TaskIn>,
+    trace: Trace,
+    wait: WaitParams,
+    headers: HeaderMap,
+) -> Answer<Response> {
+    let wait = wait.duration()?;
+    let key = idempotency_key(&headers)?;
+    let mut task = task(agent, body.value, trace)?;
+    task.idempotency = key.map(|key| IdempotencyKey {
+        key,
+        body_hash: body.hash,
+    });
+    let accepted = app.engine.submit(task).await?;
+    if let Some(wait) = wait
+        && let Some(response) = outcome_within(&app, accepted.id, wait).await?
+    {
+        return Ok(response);
+    }
+    let mut response = (
+        StatusCode::ACCEPTED,
+        Json(first_answer(&app, &accepted).await?),
+    )
+        .into_response();
+    let headers = response.headers_mut();
+    if let Ok(location) = HeaderValue::try_from(format!("/tasks/{}", accepted.id)) {
+        headers.insert(header::LOCATION, location);
+    }
+    if accepted.was_known {
+        let name = HeaderName::from_static("idempotency-replayed");
+        headers.insert(name, HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+fn task(agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask> {
+    let budget = given.budget.unwrap_or_default();
+    if budget
+        .max_cost_usd
+        .is_some_and(|usd| !usd.is_finite() || usd < 0.0)
+    {
+        return Err(invalid(
+            "budget.max_cost_usd",
+            "it is a number of dollars, 0 or more",
+        ));
+    }
+    if given.timeout_seconds == Some(0) {
+        return Err(invalid(
+            "timeout_seconds",
+            "0 leaves no time; it is at least 1",
+        ));
+    }
+    let conversation = given
+        .conversation_id
+        .map(ConversationId::try_from)
+        .transpose()
+        .map_err(|error| invalid("conversation_id", &error.to_string()))?;
+    if let Some(url) = &given.callback_url
+        && !url.starts_with("http://")
+        && !url.starts_with("https://")
+    {
+        return Err(invalid(
+            "callback_url",
+            "it begins with https:// or http://",
+        ));
+    }
+    Ok(NewTask {
+        priority: given.priority,
+        conversation,
+        timeout: given.timeout_seconds.map(Duration::from_secs),
+        budget: BudgetLimits {
+            max_tokens: budget.max_tokens.map(Tokens),
+            max_cost_usd: budget.max_cost_usd.map(Money::from_usd),
+            max_tool_calls: budget.max_tool_calls,
+        },
+        callback_url: given.callback_url,
+        metadata: given.metadata,
+        ..NewTask::new(agent, given.task_data, trace.id)
+    })
+}
+
+fn invalid(field: &str, why: &str) -> ApiError {
+    ApiError::new(Code::InvalidTaskData, format!("{field}: {why}")).with_field(field, why, "")
+}
+
+/// What the first request was answered, also when this one repeats it.
+async fn first_answer(app: &App, accepted: &Accepted) -> Answer<AcceptedOut> {
+    let id = accepted.id;
+    let (trace_id, created_at) = if accepted.was_known {
+        let row = app.engine.store().execution(id).await?;
+        let execution = row.ok_or_else(|| no_execution(id))?.execution;
+        (execution.trace_id, execution.created_at)
+    } else {
+        (accepted.trace_id.clone(), app.engine.now())
+    };
+    Ok(AcceptedOut {
+        execution_id: id,
+        agent_name: accepted.agent.to_string(),
+        status: Status::Queued,
+        trace_id: trace_id.to_string(),
+        created_at,
+        links: Links {
+            this: format!("/tasks/{id}"),
+            result: format!("/tasks/{id}/result"),
+            events: format!("/tasks/{id}/events"),
+        },
+    })
+}
+
+/// The result, if the execution ends within `wait`.
+pub(super) async fn outcome_within(
+    app: &App,
+    id: ExecutionId,
+    wait: Duration,
+) -> Answer<Option<Response>> {
+    let mut watch = app.engine.watch(id, None);
+    let end = async {
+        while watch.next().await?.is_some() {}
+        Ok::<_, store::Error>(())
+    };
+    tokio::select! {
+        ended = tokio::time::timeout(wait, end) => {
+            if let Ok(ended) = ended {
+                ended?;
+            }
+        }
+        () = app.shutdown.cancelled() => {}
+    }
+    let row = app.engine.store().execution(id).await?;
+    let row = row.ok_or_else(|| no_execution(id))?;
+    let result = ResultOut::new(&row, app.engine.now());
+    Ok(row
+        .status
+        .is_terminal()
+        .then(|| Json(result).into_response()))
+}
+
+/// The `Idempotency-Key`, bare or quoted.
+pub(super) fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
+    let Some(value) = headers.get("idempotency-key") else {
+        return Ok(None);
+    };
+    let text = value.to_str().unwrap_or_default();
+    let quoted = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'));
+    let key = quoted.unwrap_or(text);
+    let valid = !key.is_empty()
+        && key.len() <= 255
+        && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
+    if valid {
+        Ok(Some(key.to_owned()))
+    } else {
+        let message = "Idempotency-Key: it is 1 to 255 visible ASCII characters without quotes, such as a UUID";
+        Err(ApiError::new(Code::InvalidRequest, message))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idempotency_keys_are_taken_bare_and_quoted() {
+        let key = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("idempotency-key", text.parse().unwrap());
+            idempotency_key(&headers)
+        };
+        assert_eq!(key("abc").unwrap().as_deref(), Some("abc"));
+        assert_eq!(key("\"abc\"").unwrap().as_deref(), Some("abc"));
+        for bad in ["", "\"\"", "a b", "\"a", &"x".repeat(256)] {
+            assert!(key(bad).is_err(), "{bad:?}");
+        }
+        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+    }
+}
