@@ -156,19 +156,22 @@ fn http(events: &[Value]) -> Vec<u8> {
     .into_bytes()
 }
 
-fn chunk(choices: &Value) -> Value {
-    json!({ "id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "bench", "choices": choices })
+fn chunk(choices: &Value, usage: &Value) -> Value {
+    json!({
+        "id": "chatcmpl-bench", "object": "chat.completion.chunk", "created": 1, "model": "bench",
+        "choices": choices, "usage": usage,
+    })
 }
 
 fn end(reason: &str) -> [Value; 2] {
-    let mut usage = chunk(&json!([]));
-    usage["usage"] = json!({ "prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110 });
-    [chunk(&json!([{ "index": 0, "delta": {}, "finish_reason": reason }])), usage]
+    let usage = json!({ "prompt_tokens": 100, "completion_tokens": 10, "total_tokens": 110 });
+    let last = json!([{ "index": 0, "delta": {}, "finish_reason": reason }]);
+    [chunk(&last, &Value::Null), chunk(&json!([]), &usage)]
 }
 
 fn text(text: &str) -> Vec<Value> {
     let delta = json!({ "role": "assistant", "content": text });
-    let mut events = vec![chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]))];
+    let mut events = vec![chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), &Value::Null)];
     events.extend(end("stop"));
     events
 }
@@ -176,7 +179,7 @@ fn text(text: &str) -> Vec<Value> {
 fn call(id: &str, tool: &str, arguments: &str) -> Vec<Value> {
     let call = json!({ "index": 0, "id": id, "type": "function", "function": { "name": tool, "arguments": arguments } });
     let delta = json!({ "role": "assistant", "content": null, "tool_calls": [call] });
-    let mut events = vec![chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]))];
+    let mut events = vec![chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), &Value::Null)];
     events.extend(end("tool_calls"));
     events
 }

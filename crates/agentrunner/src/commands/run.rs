@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use domain::{Outcome, Status};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::backend::Backend;
 use super::follow::{self, Followed};
@@ -89,14 +89,16 @@ impl Run {
     }
 
     fn task(&self, input: Value) -> Value {
-        let mut task = json!({ "agent_name": self.agent, "task_data": input });
+        let mut task = Map::new();
+        task.insert("agent_name".to_owned(), self.agent.clone().into());
+        task.insert("task_data".to_owned(), input);
         if let Some(seconds) = self.timeout {
-            task["timeout_seconds"] = seconds.into();
+            task.insert("timeout_seconds".to_owned(), seconds.into());
         }
         if let Some(conversation) = &self.conversation {
-            task["conversation_id"] = conversation.clone().into();
+            task.insert("conversation_id".to_owned(), conversation.clone().into());
         }
-        task
+        Value::Object(task)
     }
 
     fn input(&self) -> anyhow::Result<Value> {

@@ -74,7 +74,7 @@ impl Checked {
     fn add(&mut self, bytes: &[u8], name: &str, lookup: &Lookup) {
         self.files += 1;
         let parsed = decode(bytes, name)
-            .map_err(|diagnostic| vec![diagnostic])
+            .map_err(|diagnostic| vec![*diagnostic])
             .and_then(|text| parse(text, name, lookup));
         match parsed {
             Ok(parsed) => {

@@ -47,7 +47,7 @@ pub(crate) enum State {
 impl Variable {
     /// Whether its value must not be shown.
     pub(crate) const fn is_secret(&self) -> bool {
-        matches!(self.kind, Kind::Secret)
+        matches!(self.kind, Secret)
     }
 
     /// The variable of that name.

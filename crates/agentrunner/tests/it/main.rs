@@ -1,5 +1,13 @@
 //! The binary, end to end: as a person at a shell and as a program around it would use it.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says by panicking that something is wrong"
+)]
+
 mod init;
 mod project;
 mod run;

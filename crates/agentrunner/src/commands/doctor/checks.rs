@@ -126,7 +126,7 @@ pub(super) async fn tool_servers(settings: &Settings, agents: &[Definition]) -> 
                 continue;
             }
         };
-        findings.push(match toolkit.offers(&agent.name, &expanded.tools).await {
+        findings.push(match toolkit.offers(&agent.name, &agent.content_hash(), &expanded.tools).await {
             Ok(offers) => Finding::good(&what, format!("{} are offered", offers.len())),
             Err(error) => Finding::failed(&what, error.to_string(), "start the server, or correct the entry"),
         });
