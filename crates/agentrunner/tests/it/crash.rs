@@ -5,9 +5,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use agentrunner_testkit::effects::{Call, Route};
-use agentrunner_testkit::provider::{Answer, Request};
-use agentrunner_testkit::{EffectsStandIn, Filter, Hold, ProviderStandIn};
+use testkit::effects::{Call, Route};
+use testkit::provider::{Answer, Request};
+use testkit::{EffectsStandIn, Filter, Hold, ProviderStandIn};
 use serde_json::{Value, json};
 
 use crate::product::{Product, Project};

@@ -1,8 +1,8 @@
 //! The built binary with real MCP servers from npm, and a provider stand-in on the true wire of each provider (that the
 //! stand-in is right is proved with the official client libraries, in the testkit's own tests).
 
-use agentrunner_testkit::provider::{Answer, Fault, Request};
-use agentrunner_testkit::{CommandLine, ProviderStandIn, npm_servers};
+use testkit::provider::{Answer, Fault, Request};
+use testkit::{CommandLine, ProviderStandIn, npm_servers};
 use serde_json::{Value, json};
 
 use crate::product::{Product, Project};
