@@ -6,6 +6,8 @@ mod bench;
 mod cli;
 mod client;
 mod commands;
+#[cfg(debug_assertions)]
+mod hold;
 mod screen;
 mod settings;
 mod telemetry;

@@ -224,6 +224,14 @@ pub(crate) fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> 
     let path = database(settings);
     let store = Sqlite::open(&path, Options::default())
         .with_context(|| format!("the database {} can't be used", path.display()))?;
+    #[cfg(debug_assertions)]
+    if let Some(folder) = settings.values.lookup("AGENTRUNNER_HOLD_DIR") {
+        let hold = crate::hold::Hold::new(folder.into());
+        return Ok(Arc::new(store::intercept::Intercepted::new(
+            Arc::new(store),
+            hold,
+        )));
+    }
     Ok(Arc::new(store))
 }
 
@@ -298,11 +306,25 @@ fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
         poll: POLL,
         max_crashes: settings.work.max_crashes,
         max_reply_bytes: MAX_REPLY_BYTES,
+        is_gone: Some(Arc::new(is_gone)),
     })
 }
 
-/// Host, process id and a random part: a lease tells whose it is, and a restart is somebody else.
-fn worker_id() -> anyhow::Result<WorkerId> {
+/// Whether a worker was a process of this host that is no more. One whose number another process has by now counts as
+/// alive: its leases run out by themselves.
+fn is_gone(worker: &WorkerId) -> bool {
+    let mut parts = worker.as_str().rsplitn(3, '-');
+    let (Some(_random), Some(process), Some(host)) = (parts.next(), parts.next(), parts.next())
+    else {
+        return false;
+    };
+    host == host_name()
+        && process
+            .parse::<u32>()
+            .is_ok_and(|id| !Path::new("/proc").join(id.to_string()).exists())
+}
+
+fn host_name() -> String {
     let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
     let host: String = host
         .trim()
@@ -310,7 +332,16 @@ fn worker_id() -> anyhow::Result<WorkerId> {
         .filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c))
         .take(100)
         .collect();
-    let host = if host.is_empty() { "localhost" } else { &host };
+    if host.is_empty() {
+        "localhost".to_owned()
+    } else {
+        host
+    }
+}
+
+/// Host, process id and a random part: a lease tells whose it is, and a restart is somebody else.
+fn worker_id() -> anyhow::Result<WorkerId> {
+    let host = host_name();
     let random = uuid::Uuid::new_v4().simple().to_string();
     let random = random.get(..WORKER_ID_BYTES).unwrap_or(&random);
     format!("{host}-{}-{random}", std::process::id())

@@ -10,7 +10,7 @@ use serde_json::Value;
 use store::{ExecutionFilter, ExecutionRow, Store};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::http::page::{Listed, cursor, next_address, page};
+use crate::http::page::{Listed, cursor, execution_page, next_address};
 use crate::http::{Answer, ApiError, App, Code};
 
 /// How many steps are read at once.
@@ -329,7 +329,7 @@ fn invalid(field: &str, why: &str) -> ApiError {
 /// A list of executions.
 pub(crate) async fn list(app: &App, params: &ListParams, uri: &Uri) -> Answer<Response> {
     use axum::response::IntoResponse;
-    let page = page(params.limit, params.cursor.as_deref())?;
+    let page = execution_page(params.limit, params.cursor.as_deref())?;
     let limit = page.limit;
     let (rows, total) = app
         .engine

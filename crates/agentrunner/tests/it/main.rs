@@ -8,9 +8,13 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod crash;
 mod init;
+mod product;
 mod project;
+mod real_parts;
 mod run;
 mod serve;
 mod survive;
+mod tidy;
 mod wrong_use;

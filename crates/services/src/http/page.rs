@@ -3,7 +3,7 @@
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use chrono::DateTime;
-use domain::Time;
+use domain::{ExecutionId, Time};
 use http::{HeaderName, HeaderValue, Uri, header};
 use serde::Serialize;
 use store::Page;
@@ -43,17 +43,30 @@ pub(crate) fn page(given: Option<usize>, cursor: Option<&str>) -> Answer<Page> {
 }
 
 fn read_cursor(text: &str) -> Answer<(Time, String)> {
-    let bad = || {
-        let message =
-            "query parameter cursor: it is not one that a list gave; leave it out to begin anew";
-        ApiError::new(Code::InvalidRequest, message)
-    };
-    let (nanos, id) = text.split_once('-').ok_or_else(bad)?;
-    let nanos = i64::from_str_radix(nanos, 16).map_err(|_| bad())?;
+    let (nanos, id) = text.split_once('-').ok_or_else(bad_cursor)?;
+    let nanos = i64::from_str_radix(nanos, 16).map_err(|_| bad_cursor())?;
     if id.is_empty() || id.len() > 255 || !id.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(bad());
+        return Err(bad_cursor());
     }
     Ok((DateTime::from_timestamp_nanos(nanos), id.to_owned()))
+}
+
+/// As [`page`], for lists of executions: the store reads the id in the cursor as one.
+///
+/// # Errors
+/// As there.
+pub(crate) fn execution_page(given: Option<usize>, cursor: Option<&str>) -> Answer<Page> {
+    let page = page(given, cursor)?;
+    match &page.after {
+        Some((_, id)) if id.parse::<ExecutionId>().is_err() => Err(bad_cursor()),
+        _ => Ok(page),
+    }
+}
+
+fn bad_cursor() -> ApiError {
+    let message =
+        "query parameter cursor: it is not one that this list gave; leave it out to begin anew";
+    ApiError::new(Code::InvalidRequest, message)
 }
 
 /// The cursor that goes on after a row.

@@ -13,7 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use crate::execution::{QuestionOut, journal, open_questions};
 use crate::http::body::{JsonBody, Payload};
 use crate::http::error::ErrorBody;
-use crate::http::page::{Listed, cursor, next_address, page};
+use crate::http::page::{Listed, cursor, execution_page, next_address};
 use crate::http::params::{Params, execution_id, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
 
@@ -54,7 +54,7 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
-    let page = page(params.limit, params.cursor.as_deref())?;
+    let page = execution_page(params.limit, params.cursor.as_deref())?;
     let limit = page.limit;
     let agent = params.agent_name.map(|name| name.parse()).transpose();
     let filter = ExecutionFilter {
