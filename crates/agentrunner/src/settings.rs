@@ -17,7 +17,7 @@ use secrecy::SecretString;
 
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
-pub(crate) use variable::{State, VARIABLES};
+pub(crate) use variable::VARIABLES;
 
 /// What the program is told.
 #[derive(Clone)]

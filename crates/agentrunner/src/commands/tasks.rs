@@ -1,6 +1,6 @@
 //! `tasks`: what ran, runs and waits; and acting on it.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use domain::step::Answer;
 use domain::{ExecutionId, Seq, Status};
 use serde_json::Value;
@@ -60,22 +60,23 @@ struct List {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["text", "approve", "reject", "happened", "repeat"])]
+#[command(group(ArgGroup::new("what").required(true)))]
 struct AnswerArgs {
     id: ExecutionId,
     /// The words, for a question
+    #[arg(group = "what")]
     text: Option<String>,
     /// Allow the tool call
-    #[arg(long)]
+    #[arg(long, group = "what")]
     approve: bool,
     /// Refuse, and tell the model why
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", group = "what")]
     reject: Option<String>,
     /// The call of unknown outcome happened, with this result
-    #[arg(long, value_name = "RESULT")]
+    #[arg(long, value_name = "RESULT", group = "what")]
     happened: Option<String>,
     /// The call of unknown outcome did not happen: call again
-    #[arg(long)]
+    #[arg(long, group = "what")]
     repeat: bool,
     /// Which request, when several are open
     #[arg(long, value_name = "SEQ")]

@@ -8,6 +8,13 @@ pub(crate) struct Variable {
     pub(crate) kind: Kind,
     /// Empty when there is none.
     pub(crate) default: &'static str,
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the page that a test compares is where it is read"
+        )
+    )]
     pub(crate) about: &'static str,
     pub(crate) state: State,
 }
