@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 use domain::step::Answer;
-use domain::{ExecutionId, Seq, Status};
+use domain::{ExecutionId, Money, Seq, Status};
 use serde_json::Value;
 
 use super::backend::Backend;
@@ -133,6 +133,11 @@ impl List {
             Column::field("agent", "agent_name"),
             Column::field("status", "status"),
             Column::of("created", |task| time(task.get("created_at"))),
+            Column::field("steps", "steps"),
+            Column::of("tokens", |task| {
+                task.pointer("/usage/total_tokens").map(plain).unwrap_or_default()
+            }),
+            Column::of("cost", cost),
             Column::of("why", |task| {
                 task.get("status_reason").map(plain).unwrap_or_default()
             }),
@@ -187,6 +192,15 @@ fn what(step: &Value) -> String {
         .map(str::to_owned)
         .take(1);
     one_line(&texts.chain(calls).collect::<Vec<_>>().join(" "), 60)
+}
+
+/// Dollars; empty where no price is known.
+fn cost(task: &Value) -> String {
+    task.get("cost_usd")
+        .and_then(Value::as_f64)
+        .filter(|cost| *cost > 0.0)
+        .map(|cost| Money::from_usd(cost).to_string())
+        .unwrap_or_default()
 }
 
 /// A time without its date's noise: to the second, UTC.

@@ -194,6 +194,13 @@ fn only_loopback_without_keys() {
 }
 
 #[test]
+fn a_rule_for_outgoing_requests_that_cannot_be_read_stops_the_start() {
+    let text = refusal(&[("EGRESS_DENY", "10.0.0.0/99")]);
+    assert!(text.contains("EGRESS_DENY=10.0.0.0/99"), "{text}");
+    assert!(read(&[("EGRESS_ALLOW", "127.0.0.1,10.0.0.0/8")]).is_ok());
+}
+
+#[test]
 fn two_services_cannot_share_a_port() {
     let text = refusal(&[("CONFIG_SERVICE_PORT", "8003")]);
     assert!(

@@ -255,6 +255,12 @@ pub(crate) const PREFIXES: &[&str] = &[
     "TLS_",
 ];
 
+/// Known to builds with debug assertions only: where tests stop executions (see `hold`).
+#[cfg(debug_assertions)]
+pub(crate) const FOR_TESTS: &[&str] = &["AGENTRUNNER_HOLD_DIR"];
+#[cfg(not(debug_assertions))]
+pub(crate) const FOR_TESTS: &[&str] = &[];
+
 /// Names that belong to other programs and look like slips of ours.
 pub(crate) const FOREIGN: &[&str] = &[
     "AWS_REGIONS",
