@@ -34,19 +34,10 @@ fn victim() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Sqlite::open(Path::new(&path), Options::default()).unwrap();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move {
-                    loop {
-                        write_one(&store).await;
-                    }
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.await.unwrap();
+        for _ in 1..WRITERS {
+            tokio::spawn(write_for_ever(store.clone()));
         }
+        write_for_ever(store).await;
     });
 }
 
@@ -54,6 +45,12 @@ fn say(words: &str) {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{words}").unwrap();
     out.flush().unwrap();
+}
+
+async fn write_for_ever(store: Sqlite) {
+    loop {
+        write_one(&store).await;
+    }
 }
 
 async fn write_one(store: &Sqlite) {
