@@ -83,7 +83,7 @@ pub struct Sqlite {
 
 impl Sqlite {
     /// Opens the database at `path`, made if it is missing and brought to the current schema if it is older. Folder
-    /// and file are made for this user alone.
+    /// and file are made for this user alone. Blocks while it reads and, at times, migrates.
     ///
     /// # Errors
     /// It can't be opened or written, is not ours, is damaged, or was made by a newer program; the message says what
