@@ -1,6 +1,6 @@
 //! The store in one file of SQLite: for one machine, with nothing installed.
 //!
-//! One thread writes and commits in groups ([`writer`]); a few connections read ([`readers`]). A commit is on disk
+//! One thread writes and commits in groups (`sqlite/writer.rs`); a few connections read (`sqlite/readers.rs`). A commit is on disk
 //! when it is acknowledged: write-ahead log, `synchronous = FULL`.
 //!
 //! Several processes may use the same file at once, say a server and a command that reads: SQLite lets one of them
