@@ -271,7 +271,6 @@ async fn hold_round(bench: &mut Bench, point: &'static str, effects: &[&'static 
     hold.wait(effects.len()).await;
     bench.product.as_ref().expect("it runs").signal_kill();
     hold.release();
-    drop(hold);
     bench.kill_and_recover().await;
 }
 
@@ -279,7 +278,7 @@ async fn audit(bench: &Bench, kills: usize) {
     let mut asked_by_turn: BTreeMap<(String, usize), usize> = BTreeMap::new();
     for request in bench.provider.requests() {
         *asked_by_turn
-            .entry((request.conversation.clone(), request.turn))
+            .entry((request.request.conversation.clone(), request.request.turn))
             .or_default() += 1;
     }
     let rejections = bench.provider.rejections();

@@ -2,7 +2,7 @@
 //! stand-in is right is proved with the official client libraries, in the testkit's own tests).
 
 use serde_json::{Value, json};
-use testkit::provider::{Answer, Fault, Request};
+use testkit::provider::{Answer, ErrorKind, Fault, Request};
 use testkit::{CommandLine, ProviderStandIn, npm_servers};
 
 use crate::product::{Product, Project};
@@ -83,7 +83,10 @@ async fn the_real_filesystem_server_is_read_through_every_face() {
         provider.rejections()
     );
     assert!(
-        provider.requests().iter().all(|request| request.stream),
+        provider
+            .requests()
+            .iter()
+            .all(|recorded| recorded.request.stream),
         "answers are streamed"
     );
 }
@@ -163,7 +166,7 @@ async fn what_providers_do_wrong_is_retried_or_said() {
         match (request.last_user(), request.attempt) {
             ("cut", 1) => say().fault(Fault::Cut { after: None }),
             ("limited", 1) => Answer::rate_limited(0),
-            ("key", _) => Answer::unauthorized(),
+            ("key", _) => Answer::error(ErrorKind::Unauthorized),
             _ => say(),
         }
     });
