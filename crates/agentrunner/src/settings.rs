@@ -256,8 +256,16 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
 /// A rule that can't be read must not silently allow or forbid nothing.
 fn check_egress(egress: &Egress, mistakes: &mut Vec<Mistake>) {
     let rules = [
-        ("EGRESS_ALLOW", egress.allow.as_str(), EgressPolicy::parse(&egress.allow, "")),
-        ("EGRESS_DENY", egress.deny.as_str(), EgressPolicy::parse("", &egress.deny)),
+        (
+            "EGRESS_ALLOW",
+            egress.allow.as_str(),
+            EgressPolicy::parse(&egress.allow, ""),
+        ),
+        (
+            "EGRESS_DENY",
+            egress.deny.as_str(),
+            EgressPolicy::parse("", &egress.deny),
+        ),
     ];
     for (name, value, parsed) in rules {
         if let Err(error) = parsed {

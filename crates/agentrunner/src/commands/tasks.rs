@@ -135,7 +135,9 @@ impl List {
             Column::of("created", |task| time(task.get("created_at"))),
             Column::field("steps", "steps"),
             Column::of("tokens", |task| {
-                task.pointer("/usage/total_tokens").map(plain).unwrap_or_default()
+                task.pointer("/usage/total_tokens")
+                    .map(plain)
+                    .unwrap_or_default()
             }),
             Column::of("cost", cost),
             Column::of("why", |task| {
