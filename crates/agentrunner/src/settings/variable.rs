@@ -162,7 +162,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // Work.
     live("AGENT_CAPACITY", Number(1, 100_000, "executions"), "1000", "How many executions a process performs at once."),
     live("AGENT_SHUTDOWN_TIMEOUT", Number(0, 3600, "seconds"), "30", "How long a shutdown waits for what is under way before it hands it back."),
-    live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 100, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
+    live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 1000, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
     later("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "How often the health of agents is looked at."),
     later("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how long a silent conversation is set aside."),
     later("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on a state is kept compressed."),
