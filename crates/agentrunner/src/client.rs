@@ -49,10 +49,16 @@ impl Client {
     /// # Errors
     /// TLS can't be set up.
     pub(crate) fn new(base: &str) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder()
+        let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
-            .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")))
-            .build()?;
+            .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")));
+        let builder = match (is_loopback(base), base.starts_with("http:")) {
+            // A company's proxy can't reach this machine, and reading certificates takes longer than asking it.
+            (true, true) => builder.no_proxy().tls_certs_only([]),
+            (true, false) => builder.no_proxy(),
+            (false, _) => builder,
+        };
+        let http = builder.build()?;
         Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
             http,
@@ -142,6 +148,16 @@ impl Client {
     }
 }
 
+fn is_loopback(base: &str) -> bool {
+    let url = reqwest::Url::parse(base).ok();
+    let host = url
+        .as_ref()
+        .and_then(reqwest::Url::host_str)
+        .unwrap_or_default();
+    let address = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>();
+    host == "localhost" || address.is_ok_and(|address| address.is_loopback())
+}
+
 /// The body of an answer as JSON, or what the server refuses for.
 async fn read(response: Response) -> anyhow::Result<Value> {
     let status = response.status();
@@ -180,4 +196,29 @@ async fn body(mut response: Response) -> anyhow::Result<Vec<u8>> {
         bytes.extend_from_slice(&chunk);
     }
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_loopback;
+
+    #[test]
+    fn this_machine_is_asked_past_every_proxy() {
+        for local in [
+            "http://127.0.0.1:8003",
+            "http://localhost:1",
+            "http://[::1]:8003",
+            "http://127.9.9.9",
+        ] {
+            assert!(is_loopback(local), "{local}");
+        }
+        for other in [
+            "http://10.0.0.1",
+            "https://agents.example.com",
+            "http://127.0.0.1.example.com",
+            "nonsense",
+        ] {
+            assert!(!is_loopback(other), "{other}");
+        }
+    }
 }

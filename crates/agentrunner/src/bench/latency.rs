@@ -11,7 +11,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::report::Report;
-use super::rig::{Rig, SCHEMA};
+use super::rig::{Rig, SCHEMA, client};
 use super::statistics::{ms, percentile};
 use crate::cli::Context;
 use crate::commands::bench::Latency;
@@ -24,7 +24,7 @@ const WARMUP: u32 = 20;
 /// The stand-in does not answer, or the rig can't be built.
 pub(crate) async fn measure(context: &Context, args: &Latency) -> anyhow::Result<()> {
     let rig = Rig::start(context, Duration::ZERO, 4, args.store_dir.as_deref()).await?;
-    let client = reqwest::Client::new();
+    let client = client()?;
     let spinner = context.screen.spinner("measuring");
     let mut direct = Vec::new();
     let mut durable = Vec::new();

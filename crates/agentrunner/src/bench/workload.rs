@@ -38,7 +38,7 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     let latency = Duration::from_millis(args.latency_ms);
     let rig = Rig::start(context, latency, concurrency, args.store_dir.as_deref()).await?;
     let mut report = Report::default();
-    report.add("executions", "executions", f64::from(args.executions), "");
+    report.add("executions", "executions", f64::from(args.executions()), "");
     report.add("concurrency", "at once", f64::from(args.concurrency), "");
     report.add(
         "latency_ms",
@@ -48,15 +48,14 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     );
 
     let spinner = context.screen.spinner("warming up");
-    run(rig.system.engine(), args.warmup as usize, concurrency).await?;
-    spinner.set_message(format!("measuring {} executions", args.executions));
-    let measured = run(rig.system.engine(), args.executions as usize, concurrency).await?;
+    run(rig.system.engine(), args.warmup() as usize, concurrency).await?;
+    spinner.set_message(format!("measuring {} executions", args.executions()));
+    let measured = run(rig.system.engine(), args.executions() as usize, concurrency).await?;
     // Before the rest below adds its own.
     let peak = memory::peak_mib();
     spinner.set_message("measuring the disk and the stand-in alone");
-    let seconds = measured.took.as_secs_f64();
-    let executions_per_s = f64::from(args.executions) / seconds;
-    report.add("seconds", "took", seconds, "s");
+    let executions_per_s = measured.per_second(concurrency);
+    report.add("seconds", "took", measured.took().as_secs_f64(), "s");
     report.add("executions_per_s", "executions", executions_per_s, "/s");
     report.add(
         "steps_per_s",
@@ -107,16 +106,40 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
 }
 
 /// A run.
-pub(crate) struct Run {
-    pub(crate) took: Duration,
-    pub(crate) ids: Vec<ExecutionId>,
+struct Run {
+    /// When each execution ended, from the beginning of the run.
+    ends: Vec<Duration>,
+    ids: Vec<ExecutionId>,
+}
+
+impl Run {
+    fn took(&self) -> Duration {
+        self.ends.last().copied().unwrap_or_default()
+    }
+
+    /// Executions a second while all slots were taken: without the first round, in which they fill, and the last, in
+    /// which they empty. The whole run, when it is too short for that.
+    fn per_second(&self, concurrency: usize) -> f64 {
+        let full = self
+            .ends
+            .len()
+            .checked_sub(2 * concurrency)
+            .filter(|full| *full >= 2 * concurrency);
+        let ended = |n: usize| n.checked_sub(1).and_then(|index| self.ends.get(index));
+        let span = full.and_then(|full| {
+            let (from, to) = (ended(concurrency)?, ended(concurrency + full)?);
+            Some((full, *to - *from))
+        });
+        let (count, took) = span.unwrap_or((self.ends.len(), self.took()));
+        count as f64 / took.as_secs_f64()
+    }
 }
 
 /// Performs `count` executions, `concurrency` at once and as many again in the queue, so that no slot is ever idle.
 ///
 /// # Errors
 /// One did not complete.
-pub(crate) async fn run(engine: &Engine, count: usize, concurrency: usize) -> anyhow::Result<Run> {
+async fn run(engine: &Engine, count: usize, concurrency: usize) -> anyhow::Result<Run> {
     let mut ended = engine
         .bus()
         .subscribe(bus::Subscription {
@@ -136,26 +159,28 @@ pub(crate) async fn run(engine: &Engine, count: usize, concurrency: usize) -> an
         .try_collect::<Vec<_>>();
     let counting = async {
         let mut seen = HashSet::with_capacity(count);
-        while seen.len() < count {
+        let mut ends = Vec::with_capacity(count);
+        while ends.len() < count {
             let delivery = tokio::time::timeout(STALLED, ended.next())
                 .await
                 .with_context(|| {
                     format!(
                         "{} of {count} executions ended, then nothing for {STALLED:?}",
-                        seen.len()
+                        ends.len()
                     )
                 })?
                 .context("the bus closed")?;
             if seen.insert(delivery.event.id.clone()) {
+                ends.push(began.elapsed());
                 room.add_permits(1);
             }
             delivery.done();
         }
-        anyhow::Ok(began.elapsed())
+        anyhow::Ok(ends)
     };
-    let (ids, took) = tokio::try_join!(submitting, counting)?;
+    let (ids, ends) = tokio::try_join!(submitting, counting)?;
     check(engine, &ids).await?;
-    Ok(Run { took, ids })
+    Ok(Run { ends, ids })
 }
 
 async fn submit(engine: &Engine, room: &Semaphore) -> anyhow::Result<ExecutionId> {
@@ -201,4 +226,32 @@ async fn gaps(engine: &Engine, ids: &[ExecutionId]) -> anyhow::Result<Vec<f64>> 
         );
     }
     Ok(gaps)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_rate_is_that_of_full_slots() {
+        // Ten a second, after a slow first round and before a slow last one.
+        let ends = (0..10)
+            .map(|_| 5000)
+            .chain((1..=30).map(|n| 5000 + n * 100))
+            .chain((0..10).map(|_| 20_000));
+        let run = Run {
+            ends: ends.map(Duration::from_millis).collect(),
+            ids: Vec::new(),
+        };
+        assert!(
+            (run.per_second(10) - 10.0).abs() < 0.01,
+            "{}",
+            run.per_second(10)
+        );
+        assert!(
+            (run.per_second(20) - 2.5).abs() < 0.01,
+            "{}",
+            run.per_second(20)
+        );
+    }
 }

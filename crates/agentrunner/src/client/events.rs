@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::{Client, read};
+use super::{Client, Refused, read};
 
 /// How often in a row a broken stream is taken up again.
 const MAX_TRIES: u32 = 8;
@@ -45,9 +45,15 @@ impl Events {
     /// The server can't be reached any more, however often it was tried, or refuses.
     pub(crate) async fn next(&mut self) -> anyhow::Result<Option<LiveEvent>> {
         while !self.is_over {
-            let frames = match &mut self.frames {
-                Some(frames) => frames,
-                none => none.insert(connect(&self.client, self.id, &self.last_id).await?),
+            let Some(frames) = &mut self.frames else {
+                match connect(&self.client, self.id, &self.last_id).await {
+                    Ok(frames) => self.frames = Some(frames),
+                    Err(error) if self.tries > 0 && !is_final(&error) => {
+                        self.lost(Some(error)).await?
+                    }
+                    Err(error) => return Err(error),
+                }
+                continue;
             };
             match frames.next().await {
                 Some(Ok(frame)) => {
@@ -78,6 +84,12 @@ impl Events {
         tokio::time::sleep(Duration::from_millis(100 << self.tries.min(5))).await;
         Ok(())
     }
+}
+
+/// Whether coming back would be answered the same.
+fn is_final(error: &anyhow::Error) -> bool {
+    let refused = error.downcast_ref::<Refused>();
+    refused.is_some_and(|refused| refused.status.is_client_error())
 }
 
 fn is_last(step: &Step) -> bool {

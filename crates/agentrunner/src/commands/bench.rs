@@ -46,21 +46,34 @@ enum What {
 
 #[derive(Debug, Args)]
 pub(crate) struct Steps {
-    /// How many executions are measured
-    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
-    pub(crate) executions: u32,
+    /// How many executions are measured [default: 2000, and at least five times as many as run at once]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    executions: Option<u32>,
     /// How many run at once
     #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) concurrency: u32,
     /// How long the stand-in takes for an answer
     #[arg(long, default_value_t = 0)]
     pub(crate) latency_ms: u64,
-    /// How many executions run before, unmeasured
-    #[arg(long, default_value_t = 200)]
-    pub(crate) warmup: u32,
+    /// How many executions run before, unmeasured [default: 200, and at least as many as run at once]
+    #[arg(long)]
+    warmup: Option<u32>,
     /// Where the database is made [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     pub(crate) store_dir: Option<PathBuf>,
+}
+
+impl Steps {
+    /// How many executions are measured.
+    pub(crate) fn executions(&self) -> u32 {
+        self.executions
+            .unwrap_or(self.concurrency.saturating_mul(5).max(2000))
+    }
+
+    /// How many run before.
+    pub(crate) fn warmup(&self) -> u32 {
+        self.warmup.unwrap_or(self.concurrency.max(200))
+    }
 }
 
 #[derive(Debug, Args)]

@@ -115,6 +115,29 @@ async fn control_c_cancels_the_execution() {
 }
 
 #[tokio::test]
+async fn following_goes_on_when_the_server_comes_back() {
+    let project = Project::new();
+    let server = project.up().await;
+    let child = project.command(&["run", "thinker", "go"]).spawn().unwrap();
+    project
+        .until("/tasks", |tasks| tasks[0]["steps"].as_u64() >= Some(3))
+        .await;
+    server.kill().await;
+    let _server = project.up().await;
+    let ran = Ran::from(child.wait_with_output().await.unwrap());
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (0, "I have thought.\n"),
+        "{ran:?}"
+    );
+    assert_eq!(
+        ran.stderr.matches("← current_time").count(),
+        1,
+        "no step is shown twice: {ran:?}"
+    );
+}
+
+#[tokio::test]
 async fn a_question_that_nobody_is_there_to_answer_can_be_answered_later() {
     let project = Project::new();
     let ran = project.run(&["run", "asker", "go"]).await;
