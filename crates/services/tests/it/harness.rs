@@ -61,7 +61,7 @@ pub(crate) const SCRIPT: &str = r#"
   reply: late
   delay_ms: 60000
 - when: { prompt_contains: fail }
-  error: { kind: invalid }
+  error: { class: invalid_request, message: no }
 - reply: "Hello from the script."
   chunk_delay_ms: 1
   usage: { input_tokens: 10, output_tokens: 5 }
