@@ -1,1 +1,21 @@
-fn main() {}
+//! AgentRunner: agents that survive crashes, in one binary. This file hands the command line to [`cli`]; the rooms
+//! behind it are `commands/` (one file per command), `settings` (every variable), `wiring` (what is built of what),
+//! `client` (asking a server) and `bench/` (measuring).
+
+mod bench;
+mod cli;
+mod client;
+mod commands;
+#[cfg(debug_assertions)]
+mod hold;
+mod screen;
+mod settings;
+mod telemetry;
+mod transcript;
+mod wiring;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    cli::main(std::env::args_os())
+}

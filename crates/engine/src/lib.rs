@@ -9,6 +9,7 @@ mod error;
 mod host;
 mod leases;
 mod live;
+mod recovery;
 mod relay;
 mod run;
 mod shared;
@@ -33,6 +34,7 @@ pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
+pub use recovery::IsGone;
 pub use task::{Accepted, NewTask};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
@@ -54,7 +56,7 @@ pub struct Ports {
 }
 
 /// How the engine works.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Settings {
     /// Who it is: unique to the process.
     pub worker: WorkerId,
@@ -70,6 +72,8 @@ pub struct Settings {
     pub max_crashes: u32,
     /// The longest answer that is kept, in bytes.
     pub max_reply_bytes: usize,
+    /// Tells which workers are certainly gone, so that their work is taken over at start without waiting.
+    pub is_gone: Option<IsGone>,
 }
 
 /// The engine: a handle that can be cloned and shared.
@@ -109,7 +113,14 @@ impl Engine {
     pub fn start(&self) {
         let (core, close) = (&self.core, &self.close);
         let dispatcher = Dispatcher::new(core.clone(), self.tasks.clone());
-        self.tasks.spawn(dispatcher.run(self.stop.clone()));
+        let stop = self.stop.clone();
+        self.tasks.spawn({
+            let core = core.clone();
+            async move {
+                recovery::recover(&core).await;
+                dispatcher.run(stop).await;
+            }
+        });
         self.tasks.spawn(leases::renew(core.clone(), close.clone()));
         self.tasks.spawn(relay::relay(core.clone(), close.clone()));
         self.tasks

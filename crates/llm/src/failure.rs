@@ -69,7 +69,7 @@ pub(crate) fn broke_off(endpoint: &Endpoint, model: &str, status: u16, report: &
     Error::new(class, message)
 }
 
-const TOO_LONG: [&str; 11] = [
+const TOO_LONG: [&str; 12] = [
     "context_length_exceeded",
     "string_above_max_length",
     "request_too_large",
@@ -78,6 +78,7 @@ const TOO_LONG: [&str; 11] = [
     "context length",
     "context window",
     "context size",
+    "context limit",
     "too many tokens",
     "input is too long",
     "request too large for",
@@ -147,6 +148,10 @@ fn hint(
 ) -> Option<String> {
     let model = quote(model);
     match class {
+        Class::Auth if status == 403 => Some(format!(
+            "the key may not do this: ask for its rights to {model}, or {}",
+            endpoint.key_hint()
+        )),
         Class::Auth => Some(endpoint.key_hint()),
         Class::ContextTooLong => Some(format!(
             "shorten the conversation or choose a model that reads more than {model}"

@@ -9,10 +9,10 @@ use domain::definition::Provider;
 use domain::retry::ModelErrorClass as Class;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Response};
+use reqwest::{Client, ClientBuilder, Response};
 use secrecy::{ExposeSecret, SecretString};
 use tokio::time::timeout;
-use url::Url;
+use url::{Host, Url};
 
 use crate::Error;
 use crate::endpoint::Endpoint;
@@ -26,10 +26,14 @@ const REFUSAL_PATIENCE: Duration = Duration::from_secs(10);
 /// Idle connections that are kept for each host: as many as there may be calls at once.
 const IDLE_CONNECTIONS: usize = 1024;
 
-/// The client, built at its first use: reading the system's certificates takes longer than a start should.
+/// The clients, each built at its first use.
 #[derive(Debug)]
 pub(crate) struct Http {
-    client: OnceLock<Result<Client, String>>,
+    /// For the world: through the system's proxy if it has one, with the system's certificates. Reading those takes
+    /// longer than a start should.
+    far: OnceLock<Result<Client, String>>,
+    /// For plain HTTP on this machine: no proxy could reach it, and no certificate is needed.
+    near: OnceLock<Result<Client, String>>,
     connect_timeout: Duration,
 }
 
@@ -54,14 +58,15 @@ pub(crate) struct Outgoing<'a> {
 impl Http {
     pub(crate) const fn new(connect_timeout: Duration) -> Self {
         Self {
-            client: OnceLock::new(),
+            far: OnceLock::new(),
+            near: OnceLock::new(),
             connect_timeout,
         }
     }
 
     /// Sends a request. Whatever is not 2xx is an error.
     pub(crate) async fn send(&self, call: Outgoing<'_>) -> Result<Response, Error> {
-        let client = self.client()?;
+        let client = self.client(&call.url)?;
         let request = match call.body {
             Some(body) => client.post(call.url).body(body),
             None => client.get(call.url),
@@ -86,28 +91,46 @@ impl Http {
         ))
     }
 
-    fn client(&self) -> Result<&Client, Error> {
-        self.client
-            .get_or_init(|| build(self.connect_timeout).map_err(|error| chain(&error)))
-            .as_ref()
-            .map_err(|reason| Error::unavailable(format!("there is no HTTP client: {reason}")))
+    fn client(&self, url: &Url) -> Result<&Client, Error> {
+        let built = if is_near(url) {
+            self.near.get_or_init(|| {
+                let plain = self.settings().no_proxy().tls_certs_only([]);
+                plain.build().map_err(|error| chain(&error))
+            })
+        } else {
+            self.far
+                .get_or_init(|| self.settings().build().map_err(|error| chain(&error)))
+        };
+        built.as_ref().map_err(|reason| {
+            Error::unavailable(format!("the HTTP client can't be set up: {reason}"))
+        })
+    }
+
+    /// HTTP/1.1 only: one HTTP/2 connection carries about a hundred streams, and a thousand calls would wait for it.
+    fn settings(&self) -> ClientBuilder {
+        Client::builder()
+            .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")))
+            .http1_only()
+            .redirect(Policy::none())
+            .referer(false)
+            .no_gzip()
+            .connect_timeout(self.connect_timeout)
+            .pool_max_idle_per_host(IDLE_CONNECTIONS)
+            .pool_idle_timeout(Duration::from_secs(60))
+            .tcp_nodelay(true)
+            .tcp_keepalive(Duration::from_secs(30))
     }
 }
 
-/// HTTP/1.1 only: one HTTP/2 connection carries about a hundred streams, and a thousand calls would wait for it.
-fn build(connect_timeout: Duration) -> reqwest::Result<Client> {
-    Client::builder()
-        .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")))
-        .http1_only()
-        .redirect(Policy::none())
-        .referer(false)
-        .no_gzip()
-        .connect_timeout(connect_timeout)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS)
-        .pool_idle_timeout(Duration::from_secs(60))
-        .tcp_nodelay(true)
-        .tcp_keepalive(Duration::from_secs(30))
-        .build()
+/// Whether an address is plain HTTP on this machine.
+fn is_near(url: &Url) -> bool {
+    let is_local = match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    };
+    is_local && url.scheme() == "http"
 }
 
 /// The headers of every call that carries JSON.
@@ -219,7 +242,7 @@ fn unreachable(endpoint: &Endpoint, error: reqwest::Error) -> Error {
         format!("{place} does not take connections in time")
     } else if lower.contains("dns error") || lower.contains("failed to lookup") {
         format!("the host of {place} can't be found: check the address and the network")
-    } else if lower.contains("certificate") || lower.contains("tls") {
+    } else if TLS_TROUBLE.iter().any(|word| lower.contains(word)) {
         format!("{place} can't be trusted or does not speak TLS ({causes})")
     } else if error.is_connect() {
         format!("{place} can't be reached ({causes})")
@@ -234,6 +257,9 @@ fn unreachable(endpoint: &Endpoint, error: reqwest::Error) -> Error {
     };
     Error::unavailable(format!("{name} is not available: {what}{hint}")).because(error)
 }
+
+/// Words by which rustls' errors are known; their type is hidden inside reqwest's.
+const TLS_TROUBLE: [&str; 4] = ["certificate", "tls", "corrupt message", "handshake"];
 
 fn is_refused(error: &reqwest::Error) -> bool {
     causes(error)

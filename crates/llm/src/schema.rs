@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 /// The system prompt, with the schema that the answer must meet written out below it if there is one.
 pub(crate) fn spelled_out<'a>(system: &'a str, schema: Option<&Value>) -> Cow<'a, str> {
@@ -16,26 +16,66 @@ pub(crate) fn spelled_out<'a>(system: &'a str, schema: Option<&Value>) -> Cow<'a
     ))
 }
 
-/// Whether a schema keeps OpenAI's rules for strict mode: every object closed, every property required.
+/// The keywords that OpenAI's strict mode knows. With any other it refuses the request; without strict mode, which
+/// we then leave off, it takes the schema as a wish.
+const STRICT: [&str; 19] = [
+    "$defs",
+    "$ref",
+    "additionalProperties",
+    "anyOf",
+    "const",
+    "description",
+    "enum",
+    "exclusiveMaximum",
+    "exclusiveMinimum",
+    "items",
+    "maxItems",
+    "maximum",
+    "minItems",
+    "minimum",
+    "multipleOf",
+    "properties",
+    "required",
+    "title",
+    "type",
+];
+
+/// Whether a schema keeps OpenAI's rules for strict mode: no keyword that it does not know, every object closed,
+/// every property required.
 pub(crate) fn is_strict(schema: &Value) -> bool {
-    match schema {
-        Value::Object(members) => is_closed(members) && members.values().all(is_strict),
-        Value::Array(items) => items.iter().all(is_strict),
-        _ => true,
-    }
+    let Some(members) = schema.as_object() else {
+        return false;
+    };
+    members
+        .iter()
+        .all(|(keyword, value)| match keyword.as_str() {
+            "properties" | "$defs" => value
+                .as_object()
+                .is_some_and(|all| all.values().all(is_strict)),
+            "anyOf" => value
+                .as_array()
+                .is_some_and(|all| all.iter().all(is_strict)),
+            "items" => is_strict(value),
+            keyword => STRICT.contains(&keyword),
+        })
+        && is_closed(members)
 }
 
-fn is_closed(schema: &serde_json::Map<String, Value>) -> bool {
-    let Some(properties) = schema.get("properties").and_then(Value::as_object) else {
-        return schema.get("type") != Some(&Value::from("object"));
+fn is_closed(schema: &Map<String, Value>) -> bool {
+    let is_object = match schema.get("type") {
+        Some(Value::Array(types)) => types.iter().any(|one| one == "object"),
+        Some(one) => one == "object",
+        None => schema.contains_key("properties"),
     };
-    // A property may itself be called `properties`; then this is not a schema, and looser is safe.
+    if !is_object {
+        return true;
+    }
+    let properties = schema.get("properties").and_then(Value::as_object);
     let required = schema.get("required").and_then(Value::as_array);
-    let is_required = |name: &String| {
-        required.is_some_and(|names| names.iter().any(|known| known.as_str() == Some(name)))
-    };
+    let is_required =
+        |name: &String| required.is_some_and(|names| names.iter().any(|known| known == name));
     schema.get("additionalProperties") == Some(&Value::Bool(false))
-        && properties.keys().all(is_required)
+        && properties.is_some_and(|all| all.keys().all(is_required))
 }
 
 #[cfg(test)]

@@ -4,13 +4,16 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use domain::{AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time};
+use domain::{
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    WorkerId,
+};
 use serde_json::Value;
 
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter,
-    ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
+    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
+    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -47,10 +50,22 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.inner.renew(renewal).await
     }
+    async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
+        self.inner.lease_holders().await
+    }
+    async fn end_leases(&self, worker: &WorkerId, now: Time) -> Result<u64> {
+        self.inner.end_leases(worker, now).await
+    }
     async fn waiting(&self, id: ExecutionId) -> Result<Waiting> {
         self.inner.waiting(id).await
     }
-    async fn cancel(&self, id: ExecutionId, by: &str, reason: &str, now: Time) -> Result<CancelAnswer> {
+    async fn cancel(
+        &self,
+        id: ExecutionId,
+        by: &str,
+        reason: &str,
+        now: Time,
+    ) -> Result<CancelAnswer> {
         self.inner.cancel(id, by, reason, now).await
     }
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
@@ -77,7 +92,11 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>> {
         self.inner.execution(id).await
     }
-    async fn executions(&self, filter: ExecutionFilter, page: Page) -> Result<(Vec<ExecutionRow>, u64)> {
+    async fn executions(
+        &self,
+        filter: ExecutionFilter,
+        page: Page,
+    ) -> Result<(Vec<ExecutionRow>, u64)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
@@ -89,19 +108,42 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn put_config(&self, record: ConfigRecord) -> Result<()> {
         self.inner.put_config(record).await
     }
-    async fn config(&self, agent: &AgentName, version: &ConfigVersion) -> Result<Option<ConfigRecord>> {
+    async fn config(
+        &self,
+        agent: &AgentName,
+        version: &ConfigVersion,
+    ) -> Result<Option<ConfigRecord>> {
         self.inner.config(agent, version).await
     }
     async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>> {
         self.inner.config_versions(agent).await
     }
-    async fn conversation(&self, agent: &AgentName, conversation: &ConversationId, limit: usize) -> Result<Vec<Message>> {
+    async fn conversation(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
         self.inner.conversation(agent, conversation, limit).await
     }
-    async fn remember(&self, agent: &AgentName, key: &str, value: &Value, idempotency_key: &str, now: Time) -> Result<()> {
-        self.inner.remember(agent, key, value, idempotency_key, now).await
+    async fn remember(
+        &self,
+        agent: &AgentName,
+        key: &str,
+        value: &Value,
+        idempotency_key: &str,
+        now: Time,
+    ) -> Result<()> {
+        self.inner
+            .remember(agent, key, value, idempotency_key, now)
+            .await
     }
-    async fn recall(&self, agent: &AgentName, like: &str, limit: usize) -> Result<Vec<(String, Value)>> {
+    async fn recall(
+        &self,
+        agent: &AgentName,
+        like: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>> {
         self.inner.recall(agent, like, limit).await
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {

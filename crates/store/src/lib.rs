@@ -19,6 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -42,19 +43,31 @@ pub trait Store: Send + Sync + 'static {
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
     /// Takes leases on due executions: high priority first, then in turn between agents, then the longest due.
-    /// Each one taken gets the next epoch. An execution whose earlier lease ran out counts one more crash.
+    /// Each one taken gets the next epoch. An execution whose earlier lease ran out counts one more crash. One that
+    /// can't be read is ended as failed ([`domain::FailureCode::Corrupt`]) and holds up no other.
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>>;
 
     /// Extends leases and tells what the owner should know; leases without news are not in the answer.
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
 
-    /// Commits steps of an execution and what follows from them, fenced by the epoch: all or nothing.
+    /// Who holds leases.
+    async fn lease_holders(&self) -> Result<Vec<WorkerId>>;
+
+    /// Makes everything that a worker holds due at once, as if its leases had run out; answers how much that was. For
+    /// a worker that is known to be gone.
+    async fn end_leases(&self, worker: &WorkerId, now: Time) -> Result<u64>;
+
+    /// Commits steps of an execution and what follows from them, fenced by the epoch: all or nothing. A lease that was
+    /// given up or taken over is lost, even when nobody else has claimed yet. May be repeated when the answer was
+    /// lost: steps that the journal has under the same lease are applied. Steps that do not follow the journal are an
+    /// error and change nothing.
     async fn append(&self, append: Append) -> Result<Appended>;
 
     /// What has come for a leased execution since it was claimed: answers, ended children, a cancellation.
     async fn waiting(&self, id: ExecutionId) -> Result<Waiting>;
 
-    /// Asks for the end of an execution and wakes it; one that nobody has begun ends at once.
+    /// Asks for the end of an execution and wakes it; one that nobody has begun ends at once. The first to ask is the
+    /// one whose word is kept.
     async fn cancel(
         &self,
         id: ExecutionId,
@@ -63,7 +76,8 @@ pub trait Store: Send + Sync + 'static {
         now: Time,
     ) -> Result<CancelAnswer>;
 
-    /// Gives a person's answer to an open request, once, and wakes the execution.
+    /// Gives a person's answer to an open request, once, and wakes the execution. A request is open until its `until`
+    /// has come, an answer is in the journal, or the execution is over.
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer>;
 
     /// Takes events to be sent out; one whose id is still waiting to go out is taken once.
@@ -99,7 +113,8 @@ pub trait Store: Send + Sync + 'static {
     /// One execution.
     async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>>;
 
-    /// Executions, newest first, and how many there are in all.
+    /// Executions, newest first, and how many there are in all. Those that can't be read are counted and left out.
+    /// The total is cheap when only agent and states are asked for, else it costs a look at every match.
     async fn executions(
         &self,
         filter: ExecutionFilter,
@@ -151,7 +166,8 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<(String, Value)>>;
 
-    /// Tokens and cost by agent, model and UTC day.
+    /// Tokens and cost by agent, model and UTC day, oldest day first. Kept by [`Store::append`] from the steps; tool
+    /// calls, delegations among them, count with the model that wanted them.
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>>;
 
     /// Reads and writes something trivial: fails when the store cannot take work.

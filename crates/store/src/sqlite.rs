@@ -19,6 +19,7 @@ mod memory;
 mod outbox;
 mod read;
 mod readers;
+mod recovery;
 mod schema;
 mod sql;
 mod submit;
@@ -33,6 +34,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -118,6 +120,14 @@ impl Store for Sqlite {
 
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.extend(renewal).await
+    }
+
+    async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
+        self.holders().await
+    }
+
+    async fn end_leases(&self, worker: &WorkerId, now: Time) -> Result<u64> {
+        self.give_up_leases(worker, now).await
     }
 
     async fn append(&self, append: Append) -> Result<Appended> {

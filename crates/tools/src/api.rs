@@ -83,8 +83,7 @@ fn outcome(response: &Response, effect: Effect, max: usize) -> ToolOutcome {
 
 fn unanswered(error: &EgressError, effect: Effect) -> ToolOutcome {
     match error {
-        EgressError::Refused(_) => refused(error.to_string()),
-        EgressError::Unreachable(_) => failed(error.to_string()),
+        EgressError::Refused(_) | EgressError::Unreachable(_) => failed(error.to_string()),
         EgressError::Broken(_) | EgressError::TimedOut => lost(effect, error.to_string()),
     }
 }

@@ -115,7 +115,8 @@ impl Decoder {
                 id: id.unwrap_or_else(|| format!("call_{index}")),
                 name: call.function.name,
             });
-            if let Some(fragment) = call.function.arguments.and_then(arguments_of) {
+            let fragment = arguments_of(call.function.arguments)?;
+            if !fragment.is_empty() {
                 out.push_back(Chunk::Arguments { index, fragment });
             }
         }

@@ -13,7 +13,7 @@ use crate::{ChatRequest, Error, ToolSpec};
 /// Models that think first: they take no sampling settings, and know only `max_completion_tokens`.
 const THINKERS: [&str; 4] = ["o1", "o3", "o4", "gpt-5"];
 /// Models from before schemas could be enforced.
-const WITHOUT_SCHEMAS: [&str; 3] = ["gpt-3.5", "gpt-4-", "chatgpt-"];
+const WITHOUT_SCHEMAS: [&str; 4] = ["gpt-3.5", "gpt-4-", "gpt-4o-2024-05-13", "chatgpt-"];
 /// OpenAI takes no more stop sequences.
 const MOST_STOPS: usize = 4;
 

@@ -126,9 +126,7 @@ impl Decode for Decoder {
 impl Decoder {
     fn choice(&mut self, choice: Choice<'_>, out: &mut VecDeque<Chunk>) -> Result<(), Fault> {
         if let Some(delta) = choice.delta.or(choice.message) {
-            if let Some(text) = delta.content.and_then(text_of) {
-                push_text(text, out);
-            }
+            push_text(text_of(delta.content)?, out);
             if let Some(refusal) = delta.refusal.filter(|text| !text.is_empty()) {
                 self.has_refused = true;
                 push_text(refusal, out);
@@ -161,9 +159,8 @@ impl Decoder {
                 self.begin(call.index, id, name, out)
             }
         };
-        if let Some(fragment) = arguments.and_then(arguments_of)
-            && !fragment.is_empty()
-        {
+        let fragment = arguments_of(arguments)?;
+        if !fragment.is_empty() {
             out.push_back(Chunk::Arguments { index, fragment });
         }
         Ok(())
@@ -206,24 +203,31 @@ fn push_text(text: String, out: &mut VecDeque<Chunk>) {
 }
 
 /// Text that is a string, or a list of parts.
-fn text_of(raw: &RawValue) -> Option<String> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw.get()).ok(),
+fn text_of(raw: Option<&RawValue>) -> Result<String, Fault> {
+    let raw = raw.map_or("", RawValue::get);
+    match raw.as_bytes().first() {
+        Some(b'"') => parsed(raw),
         Some(b'[') => {
-            let parts: Vec<Part> = serde_json::from_str(raw.get()).ok()?;
-            Some(parts.into_iter().filter_map(|part| part.text).collect())
+            let parts: Vec<Part> = parsed(raw)?;
+            Ok(parts.into_iter().filter_map(|part| part.text).collect())
         }
-        _ => None,
+        _ => Ok(String::new()),
     }
 }
 
 /// Arguments are JSON inside a string; some servers send the object itself.
-pub(crate) fn arguments_of(raw: &RawValue) -> Option<String> {
-    match raw.get().as_bytes().first() {
-        Some(b'"') => serde_json::from_str(raw.get()).ok(),
-        Some(b'{') => Some(raw.get().to_owned()),
-        _ => None,
+pub(crate) fn arguments_of(raw: Option<&RawValue>) -> Result<String, Fault> {
+    let raw = raw.map_or("", RawValue::get);
+    match raw.as_bytes().first() {
+        Some(b'"') => parsed(raw),
+        Some(b'{') => Ok(raw.to_owned()),
+        _ => Ok(String::new()),
     }
+}
+
+/// A value that is JSON already, but whose text may still be none: half of a character, say.
+fn parsed<'a, T: Deserialize<'a>>(raw: &'a str) -> Result<T, Fault> {
+    serde_json::from_str(raw).map_err(|error| Fault::unreadable(&error, raw.as_bytes()))
 }
 
 fn reported(error: &RawValue) -> Fault {

@@ -67,42 +67,50 @@ pub(super) fn closed() -> Error {
     unavailable("the store is closed")
 }
 
+/// What a state of the surroundings is called, and what to do about it; nothing for errors of another kind.
+pub(super) fn words(error: &rusqlite::Error) -> Option<&'static str> {
+    use ffi::ErrorCode as Code;
+    Some(match error.sqlite_error_code()? {
+        Code::DiskFull => {
+            "the disk is full; free some space and try again, what was committed is safe"
+        }
+        Code::DatabaseBusy | Code::DatabaseLocked => {
+            "another process has been writing to it for too long; stop that process or try again"
+        }
+        Code::ReadOnly => {
+            "the file or its folder is read-only; check owner and permissions, and whether the disk is mounted read-only"
+        }
+        Code::CannotOpen | Code::PermissionDenied => {
+            "the file can't be opened; check that the folder exists and that this user may read and write it"
+        }
+        Code::SystemIoFailure => {
+            "the disk reports an error; look at the system's log, and keep a backup before going on"
+        }
+        Code::FileLockingProtocolFailed => {
+            "the file can't be locked; put the data folder on a local disk, network drives do not work"
+        }
+        Code::OutOfMemory => "there is not enough memory",
+        _ => return None,
+    })
+}
+
 /// Puts SQLite's error into words that say what to do. A statement that failed changed nothing.
 fn told(error: rusqlite::Error) -> Error {
     use ffi::ErrorCode as Code;
-    let words = match error.sqlite_error_code() {
-        Some(Code::DiskFull) => {
-            "the disk is full; free some space and try again, what was committed is safe"
-        }
-        Some(Code::DatabaseBusy | Code::DatabaseLocked) => {
-            "another process has been writing to it for too long; stop that process or try again"
-        }
-        Some(Code::ReadOnly) => {
-            "the file or its folder is read-only; check owner and permissions, and whether the disk is mounted read-only"
-        }
-        Some(Code::CannotOpen | Code::PermissionDenied) => {
-            "the file can't be opened; check that the folder exists and that this user may read and write it"
-        }
-        Some(Code::SystemIoFailure) => {
-            "the disk reports an error; look at the system's log, and keep a backup before going on"
-        }
-        Some(Code::FileLockingProtocolFailed) => {
-            "the file can't be locked; put the data folder on a local disk, network drives do not work"
-        }
-        Some(Code::OutOfMemory) => "there is not enough memory",
-        Some(Code::NotADatabase) => {
-            return corrupt("the database file", "it is not a SQLite database");
-        }
+    if let Some(words) = words(&error) {
+        return Error::Unavailable {
+            message: words.to_owned(),
+            certainty: Certainty::NotApplied,
+            source: Some(Box::new(error)),
+        };
+    }
+    match error.sqlite_error_code() {
+        Some(Code::NotADatabase) => corrupt("the database file", "it is not a SQLite database"),
         Some(Code::DatabaseCorrupt) => {
-            return corrupt("the database file", "it is damaged; restore a backup");
+            corrupt("the database file", "it is damaged; restore a backup")
         }
-        Some(_) => return broken(error),
-        None => return misread(error),
-    };
-    Error::Unavailable {
-        message: words.to_owned(),
-        certainty: Certainty::NotApplied,
-        source: Some(Box::new(error)),
+        Some(_) => broken(error),
+        None => misread(error),
     }
 }
 

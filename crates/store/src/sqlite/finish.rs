@@ -1,4 +1,4 @@
-//! How an execution ends: state, result, conversation and the parent's wake-up at once.
+//! How an execution ends: state, result, conversation, the end of its children and the parent's wake-up at once.
 
 use domain::{Message, Status, StepBody};
 use rusqlite::{OptionalExtension, params};
@@ -60,6 +60,7 @@ impl Ending {
         if let Some(conversation) = conversation {
             self.continue_conversation(tx, execution, &agent, &conversation, now)?;
         }
+        wake::end_children(tx, execution, &self.reason, now)?;
         if let Some(parent) = parent {
             wake::wake(tx, parent, now)?;
         }

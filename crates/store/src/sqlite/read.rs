@@ -12,12 +12,11 @@ use super::sql::{Sql, counted, decode, id, key, limit, micros, parse, time};
 use super::writer::Tx;
 use crate::{AgentStats, ExecutionFilter, ExecutionRow, Page, Result};
 
-const SELECT: &str = "SELECT id, spec, status, status_reason, worker, heartbeat_at, epoch, due_at, started_at,
-        finished_at, input_tokens, output_tokens, cached_tokens, cost_nanos, model_calls, tool_calls, steps, outcome,
+const SELECT: &str = "SELECT id, (SELECT spec FROM execution_specs WHERE execution_id = id), status, status_reason,
+        worker, heartbeat_at, epoch, due_at, started_at, finished_at, input_tokens, output_tokens, cached_tokens,
+        cost_nanos, model_calls, tool_calls, steps, (SELECT outcome FROM execution_results WHERE execution_id = id),
         cancel_by, cancel_reason, crashes
-    FROM executions
-    LEFT JOIN execution_specs s ON s.execution_id = id
-    LEFT JOIN execution_results r ON r.execution_id = id";
+    FROM executions";
 
 impl Sqlite {
     pub(super) async fn one_execution(&self, wanted: ExecutionId) -> Result<Option<ExecutionRow>> {

@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::fault::{Outcome, corrupt};
-use crate::{Error, Result};
+use crate::Result;
 
 /// The deepest nesting of JSON that `serde_json` reads back, less a little for what a reader may wrap around it.
 const MAX_DEPTH: usize = 120;
@@ -126,8 +126,7 @@ pub(super) fn parse<T: std::str::FromStr>(what: &str, word: &str) -> Result<T>
 where
     T::Err: std::fmt::Display,
 {
-    word.parse()
-        .map_err(|error: T::Err| Error::from(corrupt(what, error)))
+    word.parse().map_err(|error: T::Err| corrupt(what, error))
 }
 
 fn depth(json: &str) -> usize {

@@ -91,6 +91,25 @@ pub(super) fn wake(tx: &mut Tx<'_>, execution: [u8; 16], now: i64) -> Outcome<()
     Ok(())
 }
 
+/// Asks for the end of all that an ended execution had started: nobody waits for it any more.
+pub(super) fn end_children(tx: &mut Tx<'_>, parent: [u8; 16], why: &str, now: i64) -> Outcome<()> {
+    let children: Vec<[u8; 16]> = tx.conn.all(
+        "SELECT id FROM executions WHERE parent_id = ?1 AND finished_at IS NULL",
+        params![parent],
+        |row| row.get(0),
+    )?;
+    let wish = Cancel {
+        by: "its parent".to_owned(),
+        reason: why.to_owned(),
+    };
+    for child in children {
+        if note_wish(tx, child, &wish)? {
+            wake(tx, child, now)?;
+        }
+    }
+    Ok(())
+}
+
 /// Adds the answers and ended children to what is known to have come.
 pub(super) fn load(
     conn: &Connection,

@@ -17,7 +17,7 @@ use std::thread;
 use rusqlite::{Connection, ffi};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::fault::{Fault, Outcome, closed, internal};
+use super::fault::{self, Fault, Outcome, closed, internal};
 use super::sql::Sql;
 use crate::{Certainty, Error, Result};
 
@@ -139,7 +139,9 @@ where
 
     fn complaint(&self) -> String {
         match &self.result {
-            Some(Err(Fault::Sql(error))) => error.to_string(),
+            Some(Err(Fault::Sql(error))) => {
+                fault::words(error).map_or_else(|| error.to_string(), str::to_owned)
+            }
             Some(Err(Fault::Told(error))) => error.to_string(),
             Some(Ok(_)) | None => "the transaction was rolled back".to_owned(),
         }
@@ -424,10 +426,10 @@ mod tests {
         assert!(writer.write(|tx| insert(tx, 99)).await.is_err());
         assert!(writer.close().await.is_ok());
         let conn = Connection::open(dir.path().join("w.db")).unwrap();
-        let found: usize = conn
+        let found: i64 = conn
             .query_row("SELECT count(*) FROM t", [], |row| row.get(0))
             .unwrap();
-        assert_eq!(found, accepted);
+        assert_eq!(found, accepted as i64);
     }
 
     async fn futures_all<T>(futures: impl IntoIterator<Item = impl Future<Output = T>>) -> Vec<T> {

@@ -1,11 +1,11 @@
 //! HTML as readable text: good enough for a model, in one pass, whatever the markup.
 
 /// Elements whose content is not for reading.
-const SILENT: [&str; 8] = [
-    "script", "style", "noscript", "template", "svg", "head", "iframe", "object",
+const SILENT: [&str; 9] = [
+    "script", "style", "noscript", "template", "svg", "head", "iframe", "object", "title",
 ];
 /// Elements that stand on lines of their own.
-const BLOCKS: [&str; 36] = [
+const BLOCKS: [&str; 35] = [
     "address",
     "article",
     "aside",
@@ -39,7 +39,6 @@ const BLOCKS: [&str; 36] = [
     "table",
     "tr",
     "ul",
-    "title",
     "summary",
     "details",
 ];

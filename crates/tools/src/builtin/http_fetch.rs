@@ -76,13 +76,10 @@ pub(super) async fn call(
         max_bytes: MAX_READ.max(call.entry.max_result_bytes),
         reuse: true,
     };
-    let response = egress.send(request).await.map_err(|error| {
-        if error.was_sent() {
-            Failure::failed(error.to_string())
-        } else {
-            Failure::refused(error.to_string())
-        }
-    })?;
+    let response = egress
+        .send(request)
+        .await
+        .map_err(|error| Failure::failed(error.to_string()))?;
     shown(&response)
 }
 

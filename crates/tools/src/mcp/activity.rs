@@ -90,18 +90,16 @@ impl Drop for InUse {
 mod tests {
     use super::*;
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_connection_in_use_is_not_idle() {
         let activity = Activity::new();
         let in_use = activity.begin().unwrap();
-        let idle = activity.idle_for(Duration::from_secs(10));
+        let idle = activity.idle_for(Duration::from_millis(1));
         tokio::pin!(idle);
-        let early = tokio::time::timeout(Duration::from_secs(100), &mut idle).await;
+        let early = tokio::time::timeout(Duration::from_millis(30), &mut idle).await;
         assert!(early.is_err());
         drop(in_use);
-        let from = Instant::now();
         idle.await;
-        assert!(from.elapsed() <= Duration::from_secs(20));
         assert!(activity.begin().is_none());
     }
 }

@@ -25,6 +25,7 @@ use super::Surroundings;
 use super::activity::Activity;
 use super::catalogue::MAX_LISTED;
 use super::stdio::Child;
+use super::token::NoToken;
 use crate::text::{MAX_MESSAGE_BYTES, short};
 
 /// How long a server may take to close a connection in good order.
@@ -305,7 +306,17 @@ fn sorted_http(error: &StreamableHttpError<reqwest::Error>, reason: String) -> C
         StreamableHttpError::Client(error) if error.is_connect() => {
             CallError::NotSent("the server can't be reached".to_owned())
         }
-        StreamableHttpError::Io(error) => CallError::NotSent(short(&error.to_string(), 500)),
+        StreamableHttpError::Io(error)
+            if error.get_ref().is_some_and(|inner| inner.is::<NoToken>()) =>
+        {
+            CallError::NotSent(short(&error.to_string(), 500))
+        }
+        // What the SDK makes of a status: the server, or what stands before it, did not take the call.
+        StreamableHttpError::UnexpectedServerResponse(text)
+            if text.starts_with("HTTP 3") || text.starts_with("HTTP 4") =>
+        {
+            CallError::Answered(short(text, MAX_MESSAGE_BYTES))
+        }
         StreamableHttpError::HttpStatus(status) if !matches!(status.status, 502 | 504) => {
             CallError::Answered(reason)
         }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use domain::definition::{McpAuth, McpTool};
 use futures::stream::BoxStream;
 use http::{HeaderName, HeaderValue};
-use rmcp::model::ClientJsonRpcMessage;
+use rmcp::model::{ClientJsonRpcMessage, ErrorData, ServerJsonRpcMessage};
 use rmcp::transport::StreamableHttpClientTransport;
 use rmcp::transport::common::client_side_sse::ExponentialBackoff;
 use rmcp::transport::streamable_http_client::{
@@ -20,7 +20,7 @@ use url::Url;
 
 use super::Surroundings;
 use super::server::ConnectError;
-use super::token::TokenSource;
+use super::token::{NoToken, TokenSource};
 use crate::egress::Origin;
 
 /// The longest message of a server, in bytes.
@@ -77,6 +77,15 @@ fn key_header(name: &str, key: &str) -> Result<(HeaderName, HeaderValue), Connec
     }
 }
 
+/// Whether an error says that the server knows nothing of our session. The protocol wants HTTP 404; servers on the
+/// TypeScript SDK often answer 400 with one of these, before they look at the message.
+fn is_lost_session(error: &ErrorData) -> bool {
+    let of_transport = matches!(error.code.0, -32_000 | -32_001 | -32_600);
+    let phrases = ["session id", "session not found", "server not initialized"];
+    let message = error.message.to_ascii_lowercase();
+    of_transport && phrases.iter().any(|phrase| message.contains(phrase))
+}
+
 /// The guard's client, with a fresh access token on every request where the server wants one.
 #[derive(Clone)]
 pub(super) struct Client {
@@ -93,7 +102,7 @@ impl Client {
             None => Ok(fixed),
             Some(tokens) => match tokens.current().await {
                 Ok(token) => Ok(Some(token)),
-                Err(message) => Err(StreamableHttpError::Io(io::Error::other(message))),
+                Err(message) => Err(StreamableHttpError::Io(io::Error::other(NoToken(message)))),
             },
         }
     }
@@ -133,12 +142,26 @@ impl StreamableHttpClient for Client {
         limits: StreamableHttpResponseLimits,
     ) -> Result<StreamableHttpPostResponse, Failure> {
         let auth = self.token(auth).await?;
-        let inner = &self.inner;
-        self.seen(
-            inner
-                .post_message_with_response_limits(uri, message, session, auth, headers, limits)
-                .await,
-        )
+        let request = match &message {
+            ClientJsonRpcMessage::Request(request) => Some(request.id.clone()),
+            _ => None,
+        };
+        let posted = self
+            .inner
+            .post_message_with_response_limits(uri, message, session, auth, headers, limits)
+            .await;
+        match self.seen(posted)? {
+            StreamableHttpPostResponse::Json(ServerJsonRpcMessage::Error(answer), session) => {
+                if is_lost_session(&answer.error) {
+                    return Err(StreamableHttpError::SessionExpired);
+                }
+                // Without an id the error would belong to no request, and ours would wait for ever.
+                let id = answer.id.or(request);
+                let answer = ServerJsonRpcMessage::error(answer.error, id);
+                Ok(StreamableHttpPostResponse::Json(answer, session))
+            }
+            answer => Ok(answer),
+        }
     }
 
     async fn delete_session(

@@ -152,11 +152,13 @@ impl Server {
 
     async fn connect(&self, deadline: Instant) -> Result<Connection, String> {
         let mut wait = FIRST_WAIT;
+        let mut last = "the server does not answer".to_owned();
         loop {
             let error = match timeout_at(deadline, self.try_once()).await {
                 Ok(Ok(connection)) => return Ok(connection),
                 Ok(Err(error)) => error,
-                Err(_) => return Err("the server does not answer".to_owned()),
+                // What an earlier try has found says more than that the last one took too long.
+                Err(_) => return Err(last),
             };
             if !error.passing || Instant::now() + wait >= deadline {
                 return Err(error.message);
@@ -168,6 +170,7 @@ impl Server {
             );
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
+            last = error.message;
         }
     }
 
@@ -179,20 +182,18 @@ impl Server {
             (Some(command), _) => {
                 let (child, transport) =
                     Child::start(&self.name, command, &self.mcp, &self.surroundings)?;
-                let known = child.last_words();
-                self.handshake(transport, Some(child))
-                    .await
-                    .map_err(|error| {
-                        let said = known.text();
-                        ConnectError {
-                            message: if said.is_empty() {
-                                error.message
-                            } else {
-                                format!("{}; it says: {said}", error.message)
-                            },
-                            passing: error.passing,
-                        }
-                    })
+                let last_words = child.last_words();
+                match self.handshake(transport, Some(child)).await {
+                    Ok(connection) => Ok(connection),
+                    Err(error) => {
+                        let said = last_words.spoken().await;
+                        let said = said.map(|said| format!("; it says: {said}"));
+                        Err(ConnectError {
+                            message: error.message + said.as_deref().unwrap_or_default(),
+                            ..error
+                        })
+                    }
+                }
             }
             (None, Some(url)) => {
                 let tokens = self.tokens.clone();

@@ -11,6 +11,7 @@ use rmcp::RoleClient;
 use rmcp::transport::async_rw::AsyncRwTransport;
 use tokio::io::{AsyncReadExt, BufReader};
 use tokio::process::{ChildStderr, ChildStdin, ChildStdout};
+use tokio_util::sync::CancellationToken;
 
 use super::Surroundings;
 use super::server::ConnectError;
@@ -34,18 +35,28 @@ pub(super) struct Child {
 
 /// The last line that a server wrote to its log, for the message that tells why it ended.
 #[derive(Debug, Clone, Default)]
-pub(super) struct LastWords(Arc<Mutex<String>>);
+pub(super) struct LastWords {
+    line: Arc<Mutex<String>>,
+    /// Cancelled when the log has been read to its end.
+    complete: CancellationToken,
+}
 
 impl LastWords {
-    pub(super) fn text(&self) -> String {
-        self.0
+    /// The line, once the log of the ended server has been read.
+    pub(super) async fn spoken(&self) -> Option<String> {
+        tokio::time::timeout(GRACE, self.complete.cancelled())
+            .await
+            .ok();
+        let line = self
+            .line
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .clone()
+            .clone();
+        (!line.is_empty()).then_some(line)
     }
 
     fn set(&self, line: String) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = line;
+        *self.line.lock().unwrap_or_else(PoisonError::into_inner) = line;
     }
 }
 
@@ -147,6 +158,7 @@ async fn read_log(name: String, stderr: ChildStderr, last: LastWords, secrets: V
         }
     }
     told(&name, &line, &last, &secrets);
+    last.complete.cancel();
 }
 
 fn told(server: &str, line: &[u8], last: &LastWords, secrets: &[String]) {

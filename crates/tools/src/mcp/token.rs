@@ -26,6 +26,11 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest answer, in bytes.
 const MAX_ANSWER: usize = 64 << 10;
 
+/// There is no token, so that the request was not sent.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(super) struct NoToken(pub(super) String);
+
 /// Gets tokens for one server.
 pub(super) struct TokenSource {
     egress: Arc<Egress>,

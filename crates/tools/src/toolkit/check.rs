@@ -2,17 +2,9 @@
 
 use domain::ToolOutcome;
 use domain::definition::Tool;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use crate::{Call, Checked, Toolbox};
-
-#[derive(Deserialize)]
-struct Answer {
-    happened: bool,
-    #[serde(default)]
-    result: Value,
-}
 
 /// Calls the check tool of `call` and reads its answer; one that says something else leaves the matter open.
 pub(super) async fn check(toolbox: &dyn Toolbox, call: &Call<'_>, check_entry: &Tool) -> Checked {
@@ -40,19 +32,17 @@ pub(super) async fn check(toolbox: &dyn Toolbox, call: &Call<'_>, check_entry: &
 }
 
 fn read(content: &str, truncated: bool) -> Checked {
-    match serde_json::from_str::<Answer>(content) {
-        Ok(Answer {
-            happened: false, ..
-        }) => Checked::DidNotHappen,
-        Ok(Answer { result, .. }) => Checked::Happened(match result {
-            Value::Null => String::new(),
-            Value::String(text) => text,
-            other => other.to_string(),
-        }),
-        Err(_) if truncated => Checked::Unknown(
-            "the check tool's answer is longer than its max_result_bytes".to_owned(),
-        ),
-        Err(_) => Checked::Unknown(
+    if truncated {
+        let reason = "the check tool's answer is longer than its max_result_bytes";
+        return Checked::Unknown(reason.to_owned());
+    }
+    let answer: Map<String, Value> = serde_json::from_str(content).unwrap_or_default();
+    match (answer.get("happened"), answer.get("result")) {
+        (Some(Value::Bool(false)), _) => Checked::DidNotHappen,
+        (Some(Value::Bool(true)), None | Some(Value::Null)) => Checked::Happened(String::new()),
+        (Some(Value::Bool(true)), Some(Value::String(text))) => Checked::Happened(text.clone()),
+        (Some(Value::Bool(true)), Some(other)) => Checked::Happened(other.to_string()),
+        _ => Checked::Unknown(
             "the check tool did not answer {\"happened\": true or false, \"result\": …}".to_owned(),
         ),
     }

@@ -1,0 +1,30 @@
+# The commands of this repository. `make` alone lists them; what is longer than a line is a script in scripts/.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+.PHONY: help run test lint format bench clean
+
+help: ## List the commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+
+run: ## Build, serve the starter agents, let one of them work, keep serving (ONCE=1: end then; PROFILE=release; AGENT=, TASK=)
+	@ONCE='$(ONCE)' PROFILE='$(PROFILE)' scripts/run
+
+test: ## Install what the tests need; check format and lints; run all tests
+	@scripts/test
+
+lint: ## Check format, lints, shell scripts, licences
+	@scripts/lint
+
+format: ## Format the code
+	@cargo fmt --all
+
+bench: ## Measure this machine with a release build; the figures of docs/performance.md
+	@scripts/bench
+
+clean: ## Delete what was built, and the data of `make run`
+	@cargo clean
+	@rm -rf data

@@ -1,0 +1,195 @@
+//! What every measurement stands on: a folder of its own, agents, the stand-in provider as a process, and the real
+//! wiring.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use futures::StreamExt;
+use serde_json::json;
+use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::process::{Child, Command};
+
+use super::disk;
+use super::report::Report;
+use super::statistics::{ms, percentile};
+use crate::cli::Context;
+use crate::settings::Settings;
+use crate::wiring::System;
+
+/// How long the stand-in is asked alone.
+const ALONE: Duration = Duration::from_millis(1500);
+const ALONE_AT_ONCE: usize = 64;
+const COMMITS: usize = 200;
+
+/// The agents and the path of the stand-in that each asks.
+pub(crate) const TURNS: &str = "bench-turns";
+pub(crate) const SCHEMA: &str = "bench-schema";
+pub(crate) const ASK: &str = "bench-ask";
+
+/// A folder that is deleted when it is dropped.
+pub(crate) struct Folder(PathBuf);
+
+impl Folder {
+    /// Below `parent`, or below `DATA_DIR`: measured is the disk that would be used.
+    ///
+    /// # Errors
+    /// It can't be made.
+    pub(crate) fn new(settings: &Settings, parent: Option<&Path>) -> anyhow::Result<Self> {
+        let parent = parent.unwrap_or(&settings.data_dir);
+        let name = format!("bench-{}", uuid::Uuid::now_v7().simple());
+        let path = parent.join(name);
+        std::fs::create_dir_all(path.join("config/agents"))
+            .with_context(|| format!("{} can't be written", path.display()))?;
+        Ok(Self(std::path::absolute(path)?))
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "the folder of the bench is left behind");
+        }
+    }
+}
+
+/// The stand-in as a process.
+pub(crate) struct Provider {
+    pub(crate) url: String,
+    // Killed when it is dropped.
+    _child: Child,
+}
+
+impl Provider {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// This program can't be started once more.
+    pub(crate) async fn start(latency: Duration) -> anyhow::Result<Self> {
+        let mut child = Command::new(std::env::current_exe()?)
+            .arg("bench-provider")
+            .arg("--latency-ms")
+            .arg(latency.as_millis().to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()?;
+        let out = child.stdout.take().context("the stand-in has no output")?;
+        let url = BufReader::new(out).lines().next_line().await?.context("the stand-in did not start")?;
+        Ok(Self { url, _child: child })
+    }
+
+    /// Requests a second that it answers without latency, asked by the client that the engine uses too.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) async fn requests_per_s(&self) -> anyhow::Result<f64> {
+        let client = reqwest::Client::new();
+        let began = Instant::now();
+        let answers = futures::stream::repeat(())
+            .take_while(|()| std::future::ready(began.elapsed() < ALONE))
+            .map(|()| self.ask(&client, "/bare/turns"))
+            .buffer_unordered(ALONE_AT_ONCE)
+            .fold(Ok(0u32), |count: anyhow::Result<u32>, answer| async move {
+                answer?;
+                Ok(count? + 1)
+            })
+            .await?;
+        Ok(f64::from(answers) / began.elapsed().as_secs_f64())
+    }
+
+    /// One model turn without an engine: asked, and read to the end.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub(crate) async fn ask(&self, client: &reqwest::Client, path: &str) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        let body = json!({
+            "model": "bench", "stream": true,
+            "messages": [{ "role": "system", "content": "You are measured." }, { "role": "user", "content": "Go." }],
+        });
+        let url = format!("{}{path}/v1/chat/completions", self.url);
+        client.post(url).json(&body).send().await?.error_for_status()?.bytes().await?;
+        Ok(began.elapsed())
+    }
+}
+
+/// The system under measurement.
+pub(crate) struct Rig {
+    pub(crate) system: System,
+    pub(crate) provider: Provider,
+    pub(crate) folder: Folder,
+}
+
+impl Rig {
+    /// Builds and starts it.
+    ///
+    /// # Errors
+    /// The folder can't be written, or a process not started.
+    pub(crate) async fn start(
+        context: &Context,
+        latency: Duration,
+        capacity: usize,
+        store_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let folder = Folder::new(&context.settings, store_dir)?;
+        let provider = Provider::start(latency).await?;
+        write_agents(folder.path(), &provider.url)?;
+        let mut settings = context.settings.clone();
+        settings.config_dir = folder.path().join("config");
+        settings.data_dir = folder.path().join("data");
+        settings.work.capacity = capacity;
+        settings.models.instead = None;
+        let system = System::engine_alone(&settings).await?;
+        Ok(Self { system, provider, folder })
+    }
+
+    /// Adds what the disk can do alone.
+    ///
+    /// # Errors
+    /// The disk can't be written.
+    pub(crate) async fn report_disk(&self, report: &mut Report) -> anyhow::Result<()> {
+        report.add("fsync_ms_p50", "raw fsync, median", disk::fsync_ms(self.folder.path())?, "ms");
+        report.add("commit_ms_p50", "one row committed, median", self.commit_ms().await?, "ms");
+        Ok(())
+    }
+
+    /// The median time of a transaction with one row, one after the other.
+    async fn commit_ms(&self) -> anyhow::Result<f64> {
+        let engine = self.system.engine();
+        let agent = TURNS.parse()?;
+        let mut samples = Vec::with_capacity(COMMITS);
+        for n in 0..COMMITS {
+            let key = format!("bench-{n}");
+            let began = Instant::now();
+            engine.store().remember(&agent, &key, &json!(n), &key, engine.now()).await?;
+            samples.push(ms(began.elapsed()));
+        }
+        Ok(percentile(&mut samples, 50.0))
+    }
+
+    /// Ends it and deletes its folder.
+    pub(crate) async fn close(self) {
+        self.system.shutdown().await;
+    }
+}
+
+fn write_agents(folder: &Path, provider: &str) -> std::io::Result<()> {
+    let agents = [
+        (TURNS, "turns", "tools:\n  - name: current_time\n    type: function\n"),
+        (SCHEMA, "schema", "output_schema: {type: object, required: [x], properties: {x: {type: integer}}}\n"),
+        (ASK, "ask", "tools:\n  - name: ask_human\n    type: function\n"),
+    ];
+    for (name, path, rest) in agents {
+        let text = format!(
+            "name: {name}\nexecution_mode: autonomous\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"
+        );
+        std::fs::write(folder.join(format!("config/agents/{name}.yml")), text)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,151 @@
+//! Durable steps a second: executions of five model turns and four tool calls.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use domain::event::topics;
+use domain::{ExecutionId, Status, TraceId};
+use engine::{Engine, NewTask};
+use futures::{StreamExt, TryStreamExt};
+use serde_json::json;
+use tokio::sync::Semaphore;
+use uuid::Uuid;
+
+use super::memory;
+use super::provider::TOOL_TURNS;
+use super::report::Report;
+use super::rig::{Rig, TURNS};
+use super::statistics::{ms, percentile};
+use crate::cli::Context;
+use crate::commands::bench::Steps;
+
+/// Model calls and tool calls of one execution.
+const STEPS: usize = TOOL_TURNS + 1 + TOOL_TURNS;
+/// When nothing ends for so long, something is wrong.
+const STALLED: Duration = Duration::from_secs(60);
+/// From how many journals the times of steps are read.
+const SAMPLED: usize = 500;
+const SUBMITTED_AT_ONCE: usize = 64;
+
+/// Measures, and prints.
+///
+/// # Errors
+/// An execution did not complete, or the rig can't be built.
+pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<()> {
+    let concurrency = args.concurrency as usize;
+    let latency = Duration::from_millis(args.latency_ms);
+    let rig = Rig::start(context, latency, concurrency, args.store_dir.as_deref()).await?;
+    let mut report = Report::default();
+    report.add("executions", "executions", f64::from(args.executions), "");
+    report.add("concurrency", "at once", f64::from(args.concurrency), "");
+    report.add("latency_ms", "latency of the stand-in", args.latency_ms as f64, "ms");
+
+    let spinner = context.screen.spinner("warming up");
+    run(rig.system.engine(), args.warmup as usize, concurrency).await?;
+    spinner.set_message(format!("measuring {} executions", args.executions));
+    let measured = run(rig.system.engine(), args.executions as usize, concurrency).await?;
+    // Before the rest below adds its own.
+    let peak = memory::peak_mib();
+    spinner.set_message("measuring the disk and the stand-in alone");
+    let seconds = measured.took.as_secs_f64();
+    let executions_per_s = f64::from(args.executions) / seconds;
+    report.add("seconds", "took", seconds, "s");
+    report.add("executions_per_s", "executions", executions_per_s, "/s");
+    report.add("steps_per_s", "durable steps", executions_per_s * STEPS as f64, "/s");
+    let mut gaps = gaps(rig.system.engine(), &measured.ids).await?;
+    report.add("step_ms_p50", "from step to step, median", percentile(&mut gaps, 50.0), "ms");
+    report.add("step_ms_p99", "from step to step, 99 of 100", percentile(&mut gaps, 99.0), "ms");
+    report.add("peak_rss_mib", "most memory", peak, "MiB");
+    rig.report_disk(&mut report).await?;
+    let alone = rig.provider.requests_per_s().await?;
+    report.add("provider_requests_per_s", "the stand-in alone", alone, "requests/s");
+    let ideal = (!latency.is_zero())
+        .then(|| concurrency as f64 / (latency.as_secs_f64() * (TOOL_TURNS + 1) as f64));
+    report.add("ideal_executions_per_s", "ideal for this latency", ideal, "executions/s");
+    report.add("of_ideal", "of the ideal", ideal.map(|ideal| executions_per_s / ideal * 100.0), "%");
+    spinner.finish_and_clear();
+    report.print(&context.screen);
+    rig.close().await;
+    Ok(())
+}
+
+/// A run.
+pub(crate) struct Run {
+    pub(crate) took: Duration,
+    pub(crate) ids: Vec<ExecutionId>,
+}
+
+/// Performs `count` executions, `concurrency` at once and as many again in the queue, so that no slot is ever idle.
+///
+/// # Errors
+/// One did not complete.
+pub(crate) async fn run(engine: &Engine, count: usize, concurrency: usize) -> anyhow::Result<Run> {
+    let mut ended = engine
+        .bus()
+        .subscribe(bus::Subscription {
+            queue: "bench".to_owned(),
+            patterns: vec![topics::EXECUTION_COMPLETED.parse()?, topics::EXECUTION_FAILED.parse()?],
+            prefetch: 1000,
+        })
+        .await?;
+    let room = Arc::new(Semaphore::new(concurrency * 2));
+    let began = Instant::now();
+    let submitting = futures::stream::iter(0..count)
+        .map(|_| submit(engine, &room))
+        .buffer_unordered(SUBMITTED_AT_ONCE)
+        .try_collect::<Vec<_>>();
+    let counting = async {
+        let mut seen = HashSet::with_capacity(count);
+        while seen.len() < count {
+            let delivery = tokio::time::timeout(STALLED, ended.next())
+                .await
+                .with_context(|| format!("{} of {count} executions ended, then nothing for {STALLED:?}", seen.len()))?
+                .context("the bus closed")?;
+            if seen.insert(delivery.event.id.clone()) {
+                room.add_permits(1);
+            }
+            delivery.done();
+        }
+        anyhow::Ok(began.elapsed())
+    };
+    let (ids, took) = tokio::try_join!(submitting, counting)?;
+    check(engine, &ids).await?;
+    Ok(Run { took, ids })
+}
+
+async fn submit(engine: &Engine, room: &Semaphore) -> anyhow::Result<ExecutionId> {
+    room.acquire().await?.forget();
+    let task = NewTask::new(TURNS, json!({ "prompt": "Go." }), TraceId::from_uuid(Uuid::now_v7()));
+    Ok(engine.submit(task).await?.id)
+}
+
+/// A figure counts only when every execution came to its answer.
+async fn check(engine: &Engine, ids: &[ExecutionId]) -> anyhow::Result<()> {
+    for id in ids.iter().step_by((ids.len() / SAMPLED).max(1)) {
+        let row = engine.store().execution(*id).await?.context("an execution is gone")?;
+        anyhow::ensure!(
+            row.status == Status::Completed,
+            "{id} is {}: {}",
+            row.status,
+            row.outcome.map(|outcome| outcome.reason()).unwrap_or_default()
+        );
+    }
+    Ok(())
+}
+
+/// The times between the steps of a sample of journals, in milliseconds.
+async fn gaps(engine: &Engine, ids: &[ExecutionId]) -> anyhow::Result<Vec<f64>> {
+    let mut gaps = Vec::new();
+    for id in ids.iter().step_by((ids.len() / SAMPLED).max(1)) {
+        let steps = engine.store().steps(*id, None, 100).await?;
+        gaps.extend(
+            steps
+                .iter()
+                .zip(steps.iter().skip(1))
+                .map(|(step, next)| ms((next.at - step.at).to_std().unwrap_or_default())),
+        );
+    }
+    Ok(gaps)
+}

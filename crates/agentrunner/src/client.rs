@@ -1,0 +1,150 @@
+//! Asking a server: AgentOrchestrator's HTTP API as the commands use it.
+
+mod events;
+
+use std::time::Duration;
+
+use anyhow::Context as _;
+use domain::ExecutionId;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::Value;
+
+pub(crate) use events::Events;
+
+const CONNECT: Duration = Duration::from_secs(3);
+const ANSWER: Duration = Duration::from_secs(30);
+/// The longest body that is read of an answer.
+const MAX_BODY_BYTES: usize = 64 << 20;
+
+/// A server that speaks the contract.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    base: String,
+    http: reqwest::Client,
+}
+
+/// Nobody answers there.
+#[derive(Debug, thiserror::Error)]
+#[error("no server answers at {url}; start one with `agentrunner up`, or name another with --server")]
+pub(crate) struct Unreachable {
+    url: String,
+    #[source]
+    source: reqwest::Error,
+}
+
+/// The server understood and said no.
+#[derive(Debug, thiserror::Error)]
+#[error("{message} ({code})")]
+pub(crate) struct Refused {
+    pub(crate) status: StatusCode,
+    pub(crate) code: String,
+    pub(crate) message: String,
+}
+
+impl Client {
+    /// Does not ask anything yet.
+    ///
+    /// # Errors
+    /// TLS can't be set up.
+    pub(crate) fn new(base: &str) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder()
+            .connect_timeout(CONNECT)
+            .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")))
+            .build()?;
+        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
+    }
+
+    /// Its address.
+    pub(crate) fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Whether an AgentRunner answers there, soon.
+    pub(crate) async fn answers(&self) -> bool {
+        let probe = self.http.get(format!("{}/health/live", self.base)).timeout(CONNECT).send();
+        match probe.await {
+            Ok(response) => read(response)
+                .await
+                .is_ok_and(|body| body.get("status").is_some_and(|status| status == "alive")),
+            Err(_) => false,
+        }
+    }
+
+    /// The health of the server, whatever it is; `None` when it is not ready.
+    pub(crate) async fn readiness(&self) -> anyhow::Result<(bool, Value)> {
+        let response = self.send(self.request(Method::GET, "/health/ready")).await?;
+        let is_ready = response.status().is_success();
+        Ok((is_ready, serde_json::from_slice(&body(response).await?)?))
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> anyhow::Result<Value> {
+        read(self.send(self.request(Method::GET, path)).await?).await
+    }
+
+    pub(crate) async fn get_with(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
+        read(self.send(self.request(Method::GET, path).query(query)).await?).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        read(self.send(self.request(Method::POST, path).json(body)).await?).await
+    }
+
+    pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
+        read(self.send(self.request(Method::DELETE, path)).await?).await
+    }
+
+    /// Follows an execution from its beginning.
+    pub(crate) fn events(&self, id: ExecutionId) -> Events {
+        Events::new(self.clone(), id)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).timeout(ANSWER)
+    }
+
+    async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
+        request.send().await.map_err(|source| {
+            if source.is_connect() || source.is_timeout() {
+                Unreachable { url: self.base.clone(), source }.into()
+            } else {
+                anyhow::Error::new(source).context(format!("asking {}", self.base))
+            }
+        })
+    }
+}
+
+/// The body of an answer as JSON, or what the server refuses for.
+async fn read(response: Response) -> anyhow::Result<Value> {
+    let status = response.status();
+    let bytes = body(response).await?;
+    if status.is_success() {
+        if bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        return serde_json::from_slice(&bytes).context("the server's answer is not JSON");
+    }
+    Err(refusal(status, &bytes).into())
+}
+
+fn refusal(status: StatusCode, bytes: &[u8]) -> Refused {
+    let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
+    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    Refused {
+        status,
+        code: text("/error/code").unwrap_or_else(|| status.as_u16().to_string()),
+        message: text("/error/message")
+            .unwrap_or_else(|| format!("the server answered {status}; is it AgentRunner?")),
+    }
+}
+
+async fn body(mut response: Response) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    while let Some(chunk) = response.chunk().await? {
+        anyhow::ensure!(
+            bytes.len() + chunk.len() <= MAX_BODY_BYTES,
+            "the server's answer is longer than {MAX_BODY_BYTES} bytes"
+        );
+        bytes.extend_from_slice(&chunk);
+    }
+    Ok(bytes)
+}

@@ -1,0 +1,18 @@
+//! One file per command. A command reads its settings, asks a server (or this process in its place), and prints.
+
+pub(crate) mod agents;
+pub(crate) mod bench;
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod doctor;
+pub(crate) mod init;
+pub(crate) mod migrate;
+pub(crate) mod run;
+pub(crate) mod tasks;
+pub(crate) mod up;
+pub(crate) mod validate;
+
+mod backend;
+pub(crate) mod choose;
+mod follow;
+mod starter;

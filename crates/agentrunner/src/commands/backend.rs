@@ -1,0 +1,76 @@
+//! Who answers a command: a server, or, when none runs, this process with the same store.
+
+use domain::ExecutionId;
+use serde_json::Value;
+
+use crate::cli::Context;
+use crate::client::Client;
+use crate::wiring::{Purpose, System};
+
+/// Something to ask, and what must be ended afterwards.
+pub(crate) struct Backend {
+    pub(crate) client: Client,
+    state: Client,
+    local: Option<System>,
+}
+
+impl Backend {
+    /// Asks the server that is named; or the one at the usual port, if one answers; or else serves this one command
+    /// itself, on a free port of loopback, so that every command has one way only.
+    ///
+    /// # Errors
+    /// The named server does not answer, or this process can't serve: the store can't be opened, or agents are broken.
+    pub(crate) async fn find(context: &Context, purpose: Purpose) -> anyhow::Result<Self> {
+        let client = Client::new(&context.settings.server_url())?;
+        let state = Client::new(&beside(client.base(), context.settings.listen.state_manager))?;
+        if context.settings.server.is_some() {
+            // Fails with the reason, when nobody is there.
+            client.get("/health/live").await?;
+            return Ok(Self { client, state, local: None });
+        }
+        if client.answers().await {
+            tracing::debug!(server = client.base(), "a server answers");
+            return Ok(Self { client, state, local: None });
+        }
+        let system = System::private(&context.settings, purpose).await?;
+        let client = Client::new(&system.orchestrator_url())?;
+        let state = Client::new(&system.state_manager_url())?;
+        Ok(Self { client, state, local: Some(system) })
+    }
+
+    /// Whether this process does the work itself.
+    pub(crate) const fn is_local(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// The steps of an execution, oldest first. They are StateManager's to show.
+    ///
+    /// # Errors
+    /// There is no such execution, or nobody answers.
+    pub(crate) async fn journal(&self, id: ExecutionId) -> anyhow::Result<Vec<Value>> {
+        let path = format!("/executions/{id}/steps");
+        match self.state.get_with(&path, &[("limit", "1000".to_owned())]).await? {
+            Value::Array(steps) => Ok(steps),
+            _ => anyhow::bail!("{} does not answer a list of steps; is it AgentRunner?", self.state.base()),
+        }
+    }
+
+    /// Ends what was begun for the command.
+    pub(crate) async fn close(self) {
+        if let Some(system) = self.local {
+            system.shutdown().await;
+        }
+    }
+}
+
+/// The same host at another port.
+fn beside(base: &str, port: u16) -> String {
+    match reqwest::Url::parse(base) {
+        Ok(mut url) => {
+            // Only an address without a host can't have a port, and such a one was refused with the settings.
+            let _is_set = url.set_port(Some(port));
+            url.to_string()
+        }
+        Err(_) => base.to_owned(),
+    }
+}

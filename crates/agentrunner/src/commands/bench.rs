@@ -1,0 +1,122 @@
+//! `bench`: what this machine can do, by figures that can be repeated.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+
+use crate::bench::{latency, provider, startup, waiting, workload};
+use crate::cli::{Context, Exit, block_on};
+use crate::telemetry;
+
+/// Measures the durable engine on this machine and its disk.
+///
+/// Executions of five model turns, the first four with one tool call each, against a stand-in for a provider that
+/// runs as a process of its own. The database is a new one in a folder of its own and is deleted afterwards.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = "\
+Examples:
+  agentrunner bench                                             as many steps as possible
+  agentrunner bench --concurrency 200 --latency-ms 200          200 at once against a slow model
+  agentrunner bench --store-dir /mnt/nvme --json                on another disk, for a script
+  agentrunner bench waiting --count 10000                       memory of those that wait
+  agentrunner bench startup                                     time to ready, idle memory
+  agentrunner bench latency                                     what durability adds to a model turn")]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    what: Option<What>,
+    #[command(flatten)]
+    steps: Steps,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Executions and durable steps a second (the default)
+    Steps(Steps),
+    /// Memory of executions that wait for a person
+    Waiting(Waiting),
+    /// Time from start to ready, and idle memory
+    Startup(Startup),
+    /// What durability adds to one model turn
+    Latency(Latency),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Steps {
+    /// How many executions are measured
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) executions: u32,
+    /// How many run at once
+    #[arg(long, default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) concurrency: u32,
+    /// How long the stand-in takes for an answer
+    #[arg(long, default_value_t = 0)]
+    pub(crate) latency_ms: u64,
+    /// How many executions run before, unmeasured
+    #[arg(long, default_value_t = 200)]
+    pub(crate) warmup: u32,
+    /// Where the database is made [default: the system's folder for temporary files]
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Waiting {
+    /// How many wait
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) count: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Startup {
+    /// How many starts
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) starts: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Latency {
+    /// How many turns
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) turns: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+/// The stand-in model, in a process of its own so that the engine's memory is measured alone.
+#[derive(Debug, Args)]
+pub(crate) struct Provider {
+    #[arg(long, default_value_t = 0)]
+    latency_ms: u64,
+}
+
+impl Bench {
+    pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
+        telemetry::start_quiet(context)?;
+        block_on(async {
+            match &self.what {
+                None => workload::measure(context, &self.steps).await,
+                Some(What::Steps(args)) => workload::measure(context, args).await,
+                Some(What::Waiting(args)) => waiting::measure(context, args).await,
+                Some(What::Startup(args)) => startup::measure(context, args).await,
+                Some(What::Latency(args)) => latency::measure(context, args).await,
+            }
+        })?;
+        Ok(Exit::Done)
+    }
+}
+
+impl Provider {
+    pub(crate) fn run(&self) -> anyhow::Result<Exit> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(provider::serve(Duration::from_millis(self.latency_ms)))?;
+        Ok(Exit::Done)
+    }
+}

@@ -1,0 +1,200 @@
+//! `tasks`: what ran, runs and waits; and acting on it.
+
+use clap::{Args, Subcommand};
+use domain::step::Answer;
+use domain::{ExecutionId, Seq, Status};
+use serde_json::Value;
+
+use super::backend::Backend;
+use super::follow;
+use crate::cli::{Context, Exit, block_on};
+use crate::screen::{Column, one_line, plain};
+use crate::telemetry;
+use crate::wiring::Purpose;
+
+/// Lists, shows, cancels and answers executions.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, after_help = "\
+Examples:
+  agentrunner tasks                                  the newest executions
+  agentrunner tasks list --status waiting_for_input  what waits for a person
+  agentrunner tasks steps 0192f0c1-...               everything that one did
+  agentrunner tasks answer 0192f0c1-... --approve")]
+pub(crate) struct Tasks {
+    #[command(subcommand)]
+    verb: Option<Verb>,
+    #[command(flatten)]
+    list: List,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List executions, newest first (the default)
+    List(List),
+    /// Show one: status and why, usage, cost
+    Show { id: ExecutionId },
+    /// Show every step of one
+    Steps { id: ExecutionId },
+    /// Print the result of one
+    Result { id: ExecutionId },
+    /// End one
+    Cancel { id: ExecutionId },
+    /// Answer what one asks
+    Answer(AnswerArgs),
+}
+
+#[derive(Debug, Args)]
+struct List {
+    /// Only of this agent
+    #[arg(long)]
+    agent: Option<String>,
+    /// Only with this status
+    #[arg(long)]
+    status: Option<Status>,
+    /// How many
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    limit: u16,
+}
+
+#[derive(Debug, Args)]
+#[group(id = "what", required = true, multiple = false, args = ["text", "approve", "reject", "happened", "repeat"])]
+struct AnswerArgs {
+    id: ExecutionId,
+    /// The words, for a question
+    text: Option<String>,
+    /// Allow the tool call
+    #[arg(long)]
+    approve: bool,
+    /// Refuse, and tell the model why
+    #[arg(long, value_name = "REASON")]
+    reject: Option<String>,
+    /// The call of unknown outcome happened, with this result
+    #[arg(long, value_name = "RESULT")]
+    happened: Option<String>,
+    /// The call of unknown outcome did not happen: call again
+    #[arg(long)]
+    repeat: bool,
+    /// Which request, when several are open
+    #[arg(long, value_name = "SEQ")]
+    request: Option<u32>,
+}
+
+impl Tasks {
+    pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
+        telemetry::start_quiet(context)?;
+        block_on(async {
+            // Answering and cancelling wake the execution: without a server, whoever runs next goes on with it.
+            let backend = Backend::find(context, Purpose::Read).await?;
+            let result = self.perform(context, &backend).await;
+            backend.close().await;
+            result
+        })
+    }
+
+    async fn perform(&self, context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
+        let Backend { client, .. } = backend;
+        let screen = &context.screen;
+        match &self.verb {
+            None => self.list.show(context, backend).await?,
+            Some(Verb::List(list)) => list.show(context, backend).await?,
+            Some(Verb::Show { id }) => screen.value(&client.get(&format!("/tasks/{id}")).await?),
+            Some(Verb::Steps { id }) => steps(context, backend, *id).await?,
+            Some(Verb::Result { id }) => {
+                screen.value(&client.get(&format!("/tasks/{id}/result")).await?);
+            }
+            Some(Verb::Cancel { id }) => {
+                screen.value(&client.delete(&format!("/tasks/{id}")).await?);
+            }
+            Some(Verb::Answer(answer)) => {
+                let request = answer.request.map(Seq::new);
+                screen.value(&follow::give(client, answer.id, request, &answer.answer()).await?);
+            }
+        }
+        Ok(Exit::Done)
+    }
+}
+
+impl List {
+    async fn show(&self, context: &Context, backend: &Backend) -> anyhow::Result<()> {
+        let mut query = vec![("limit", self.limit.to_string())];
+        query.extend(self.agent.iter().map(|agent| ("agent_name", agent.clone())));
+        query.extend(self.status.iter().map(|status| ("status", status.to_string())));
+        let tasks = backend.client.get_with("/tasks", &query).await?;
+        let columns = [
+            Column::field("id", "execution_id"),
+            Column::field("agent", "agent_name"),
+            Column::field("status", "status"),
+            Column::of("created", |task| time(task.get("created_at"))),
+            Column::of("why", |task| task.get("status_reason").map(plain).unwrap_or_default()),
+        ];
+        context.screen.table(tasks.as_array().map_or(&[], Vec::as_slice), &columns);
+        Ok(())
+    }
+}
+
+async fn steps(context: &Context, backend: &Backend, id: ExecutionId) -> anyhow::Result<()> {
+    let steps = backend.journal(id).await?;
+    let columns = [
+        Column::field("seq", "seq"),
+        Column::of("at", |step| time(step.get("at"))),
+        Column::field("kind", "kind"),
+        Column::field("ms", "took_ms"),
+        Column::of("what", what),
+    ];
+    context.screen.table(&steps, &columns);
+    Ok(())
+}
+
+/// What a step is about, in a line.
+fn what(step: &Value) -> String {
+    let candidates = [
+        "/reply/text",
+        "/tool",
+        "/outcome/content",
+        "/outcome/message",
+        "/outcome/output",
+        "/outcome/status",
+        "/question/text",
+        "/question/tool",
+        "/answer/text",
+        "/answer/answer",
+        "/reason/message",
+        "/text",
+    ];
+    let calls = step
+        .pointer("/reply/tool_calls")
+        .and_then(Value::as_array)
+        .into_iter()
+        .flatten()
+        .filter_map(|call| call.get("name").and_then(Value::as_str))
+        .map(|name| format!("→ {name}"));
+    let texts = candidates
+        .iter()
+        .filter_map(|pointer| step.pointer(pointer).and_then(Value::as_str))
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+        .take(1);
+    one_line(&texts.chain(calls).collect::<Vec<_>>().join(" "), 60)
+}
+
+/// A time without its date's noise: to the second, UTC.
+fn time(value: Option<&Value>) -> String {
+    let text = value.and_then(Value::as_str).unwrap_or_default();
+    text.get(..19).unwrap_or(text).replace('T', " ")
+}
+
+impl AnswerArgs {
+    fn answer(&self) -> Answer {
+        if let Some(text) = &self.text {
+            Answer::Text { text: text.clone() }
+        } else if self.approve {
+            Answer::Approve
+        } else if let Some(result) = &self.happened {
+            Answer::Happened { result: result.clone() }
+        } else if self.repeat {
+            Answer::Repeat
+        } else {
+            Answer::Reject { reason: self.reject.clone().unwrap_or_default() }
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! All settings, from the command line, the environment, `.env` and defaults, in this order. Nothing else of the
+//! program reads a variable; nothing at all writes one.
+
+mod source;
+mod values;
+mod variable;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use domain::definition::Provider;
+use secrecy::SecretString;
+
+pub(crate) use source::{Origin, ProcessEnvironment, Source};
+pub(crate) use values::{Mistake, Values};
+pub(crate) use variable::{State, VARIABLES};
+
+/// What the program is told.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    pub(crate) config_dir: PathBuf,
+    pub(crate) data_dir: PathBuf,
+    pub(crate) log: Log,
+    pub(crate) listen: Listen,
+    /// The AgentOrchestrator to ask, when one is named.
+    pub(crate) server: Option<String>,
+    pub(crate) work: Work,
+    pub(crate) models: Models,
+    pub(crate) egress: Egress,
+    /// The values behind it all, for `doctor` and for `${NAME}` in agents.
+    pub(crate) values: Arc<Values>,
+}
+
+/// What is logged, how and where.
+#[derive(Debug, Clone)]
+pub(crate) struct Log {
+    pub(crate) level: String,
+    /// `None`: text on a terminal, else JSON.
+    pub(crate) is_json: Option<bool>,
+    pub(crate) dir: Option<PathBuf>,
+}
+
+/// Where the services listen.
+#[derive(Debug, Clone)]
+pub(crate) struct Listen {
+    pub(crate) address: IpAddr,
+    pub(crate) is_open: bool,
+    pub(crate) state_manager: u16,
+    pub(crate) config_service: u16,
+    pub(crate) orchestrator: u16,
+}
+
+/// How the engine works.
+#[derive(Debug, Clone)]
+pub(crate) struct Work {
+    pub(crate) capacity: usize,
+    pub(crate) shutdown: Duration,
+    pub(crate) max_crashes: u32,
+}
+
+/// Who answers.
+#[derive(Clone)]
+pub(crate) struct Models {
+    pub(crate) openai_key: Option<SecretString>,
+    pub(crate) openai_url: Option<String>,
+    pub(crate) anthropic_key: Option<SecretString>,
+    pub(crate) anthropic_url: Option<String>,
+    pub(crate) ollama_url: Option<String>,
+    /// Asked instead of what the agents say.
+    pub(crate) instead: Option<Instead>,
+}
+
+/// The provider that is asked instead of what the agents say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Instead {
+    pub(crate) provider: Provider,
+    /// `None` for `scripted`: each agent has its own script.
+    pub(crate) model: Option<String>,
+}
+
+/// Where tools may reach.
+#[derive(Debug, Clone)]
+pub(crate) struct Egress {
+    /// Separated by commas.
+    pub(crate) allow: String,
+    pub(crate) deny: String,
+}
+
+/// All mistakes in the settings, at once.
+#[derive(Debug, thiserror::Error)]
+pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
+
+impl fmt::Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let n = self.0.len();
+        write!(f, "{n} setting{} can't be used:", if n == 1 { "" } else { "s" })?;
+        for Mistake { name, value, message } in &self.0 {
+            match value.as_str() {
+                "" => write!(f, "\n  {name}: {message}")?,
+                _ => write!(f, "\n  {name}={value}: {message}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Settings {
+    /// Reads all settings. Does no I/O but reading the files that `_FILE` variables name.
+    ///
+    /// # Errors
+    /// All mistakes that there are.
+    pub(crate) fn read(
+        flags: &BTreeMap<String, String>,
+        environment: &dyn Source,
+        env_file: &dyn Source,
+    ) -> Result<Self, Mistakes> {
+        let (values, mut mistakes) = Values::merge(vec![
+            (Origin::Flag, flags.clone()),
+            (Origin::Environment, environment.all()),
+            (Origin::EnvFile, env_file.all()),
+        ]);
+        let settings = Self::from_values(values, &mut mistakes);
+        if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
+    }
+
+    /// Reads them from the process and from `.env` in the working directory.
+    ///
+    /// # Errors
+    /// All mistakes that there are.
+    pub(crate) fn from_process(flags: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
+        let file = source::read_env_file(Path::new(".env")).map_err(|message| {
+            Mistakes(vec![Mistake { name: ".env".to_owned(), value: String::new(), message }])
+        })?;
+        Self::read(flags, &ProcessEnvironment, &file)
+    }
+
+    /// Where the command line finds AgentOrchestrator.
+    pub(crate) fn server_url(&self) -> String {
+        self.server.clone().unwrap_or_else(|| {
+            let address = match self.listen.address {
+                address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
+                address => address,
+            };
+            format!("http://{}", SocketAddr::new(address, self.listen.orchestrator))
+        })
+    }
+
+    /// Where the files of agents are.
+    pub(crate) fn agents_dir(&self) -> PathBuf {
+        self.config_dir.join("agents")
+    }
+
+    fn from_values(values: Values, mistakes: &mut Vec<Mistake>) -> Self {
+        let path = |name| values.path(name).unwrap_or_default();
+        let text = |name| values.text(name).map(str::to_owned);
+        let secret = |name| values.text(name).map(SecretString::from);
+        let listen = Listen {
+            address: text("BIND_ADDRESS")
+                .and_then(|text| text.parse().ok())
+                .unwrap_or(IpAddr::from([127, 0, 0, 1])),
+            is_open: values.switch("ALLOW_UNAUTHENTICATED"),
+            state_manager: values.port("STATE_MANAGER_PORT"),
+            config_service: values.port("CONFIG_SERVICE_PORT"),
+            orchestrator: values.port("ORCHESTRATOR_PORT"),
+        };
+        check_listen(&listen, mistakes);
+        Self {
+            config_dir: path("CONFIG_DIR"),
+            data_dir: path("DATA_DIR"),
+            log: Log {
+                level: text("LOG_LEVEL").unwrap_or_default().to_ascii_uppercase(),
+                is_json: text("LOG_FORMAT").map(|format| format.eq_ignore_ascii_case("json")),
+                dir: values.path("LOG_DIR"),
+            },
+            listen,
+            server: text("AGENTRUNNER_SERVER").map(|url| url.trim_end_matches('/').to_owned()),
+            work: Work {
+                capacity: usize::try_from(values.number("AGENT_CAPACITY")).unwrap_or(usize::MAX),
+                shutdown: Duration::from_secs(values.number("AGENT_SHUTDOWN_TIMEOUT")),
+                max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS")).unwrap_or(u32::MAX),
+            },
+            models: Models {
+                openai_key: secret("OPENAI_API_KEY"),
+                openai_url: text("OPENAI_BASE_URL"),
+                anthropic_key: secret("ANTHROPIC_API_KEY"),
+                anthropic_url: text("ANTHROPIC_BASE_URL"),
+                ollama_url: text("OLLAMA_BASE_URL"),
+                instead: instead(&values, mistakes),
+            },
+            egress: Egress {
+                allow: text("EGRESS_ALLOW").unwrap_or_default(),
+                deny: text("EGRESS_DENY").unwrap_or_default(),
+            },
+            values: Arc::new(values),
+        }
+    }
+}
+
+/// Without keys, only this machine may reach the services, unless the operator says otherwise.
+fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
+    if !listen.address.is_loopback() && !listen.is_open {
+        mistakes.push(Mistake {
+            name: "BIND_ADDRESS".to_owned(),
+            value: listen.address.to_string(),
+            message: "other machines could reach it and nobody has to show a key; use 127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if something else guards it".to_owned(),
+        });
+    }
+    let ports = [
+        ("STATE_MANAGER_PORT", listen.state_manager),
+        ("CONFIG_SERVICE_PORT", listen.config_service),
+        ("ORCHESTRATOR_PORT", listen.orchestrator),
+    ];
+    for (index, (name, port)) in ports.iter().enumerate() {
+        if let Some((other, _)) =
+            ports.iter().take(index).find(|(_, earlier)| earlier == port && *port != 0)
+        {
+            mistakes.push(Mistake {
+                name: (*name).to_owned(),
+                value: port.to_string(),
+                message: format!("{other} is the same port; each service needs its own"),
+            });
+        }
+    }
+}
+
+fn instead(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Instead> {
+    let provider = match values.text("AGENTRUNNER_PROVIDER")?.to_ascii_lowercase().as_str() {
+        "openai" => Provider::Openai,
+        "anthropic" => Provider::Anthropic,
+        "ollama" => Provider::Ollama,
+        _ => Provider::Scripted,
+    };
+    let model = values.text("AGENTRUNNER_MODEL").map(str::to_owned);
+    if provider == Provider::Scripted {
+        return Some(Instead { provider, model: None });
+    }
+    if model.is_none() {
+        mistakes.push(Mistake {
+            name: "AGENTRUNNER_MODEL".to_owned(),
+            value: String::new(),
+            message: format!(
+                "needed with AGENTRUNNER_PROVIDER={}: the agents' own models belong to other providers",
+                provider.as_str()
+            ),
+        });
+    }
+    Some(Instead { provider, model })
+}
+
+/// Every variable with its value as it may be shown, and its origin.
+pub(crate) fn shown(values: &Values) -> impl Iterator<Item = (&'static str, String, Origin)> {
+    VARIABLES.iter().filter_map(|variable| {
+        let text = values.text(variable.name)?;
+        Some((variable.name, values::shown(variable, text), values.origin(variable.name)))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,232 @@
+//! The table of variables: each with its kind, default and sentence. What is read, checked, shown by `doctor` and
+//! documented in `docs/settings.md` all comes from here.
+
+/// A variable of the environment.
+#[derive(Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: &'static str,
+    pub(crate) kind: Kind,
+    /// Empty when there is none.
+    pub(crate) default: &'static str,
+    pub(crate) about: &'static str,
+    pub(crate) state: State,
+}
+
+/// What a value must look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Text,
+    /// Never shown.
+    Secret,
+    Path,
+    /// `http` or `https`.
+    Url,
+    /// An IP address.
+    Address,
+    Port,
+    Switch,
+    /// One of these, in any case.
+    Word(&'static [&'static str]),
+    /// A whole number in this range, of this unit.
+    Number(u64, u64, &'static str),
+    /// Separated by commas.
+    List,
+}
+
+/// Whether it does something in this build.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It works.
+    Live,
+    /// It is accepted and checked so that a complete `.env` works, and has no effect yet.
+    Later,
+    /// Setting it asks for something that this build does not have: start-up refuses, and says this.
+    Refused(&'static str),
+}
+
+impl Variable {
+    /// Whether its value must not be shown.
+    pub(crate) const fn is_secret(&self) -> bool {
+        matches!(self.kind, Secret)
+    }
+
+    /// The variable of that name.
+    pub(crate) fn named(name: &str) -> Option<&'static Self> {
+        VARIABLES.iter().find(|variable| variable.name == name)
+    }
+}
+
+impl Kind {
+    /// What is allowed, in words.
+    pub(crate) fn allowed(self) -> String {
+        match self {
+            Self::Text => "any text".to_owned(),
+            Self::Secret => "a secret".to_owned(),
+            Self::Path => "a path".to_owned(),
+            Self::Url => "an http:// or https:// address".to_owned(),
+            Self::Address => "an IP address such as 127.0.0.1 or ::1".to_owned(),
+            Self::Port => "a port from 1 to 65535, or 0 for any free one".to_owned(),
+            Self::Switch => "true or false".to_owned(),
+            Self::Word(words) => words.join(", "),
+            Self::Number(min, max, unit) => format!("{min} to {max} {unit}"),
+            Self::List => "names separated by commas".to_owned(),
+        }
+    }
+}
+
+/// The levels of a log, quietest last.
+pub(crate) const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR"];
+const DAY: u64 = 86_400;
+const NO_POSTGRES: &str = "this build keeps its data in an embedded SQLite file below DATA_DIR and cannot use PostgreSQL; unset it to use the embedded store";
+const NO_REDIS: &str =
+    "this build has only the in-process cache and cannot use Redis; unset it to use that";
+const NO_RABBIT: &str =
+    "this build has only the in-process bus and cannot use RabbitMQ; unset it to use that";
+const NO_AUTH: &str = "this build has no API keys yet and will not pretend to check them; set it to false and keep BIND_ADDRESS on loopback";
+const NO_TLS: &str =
+    "this build does not speak TLS itself yet; set it to false and put a proxy in front";
+
+const fn live(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    about: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        kind,
+        default,
+        about,
+        state: State::Live,
+    }
+}
+
+const fn later(
+    name: &'static str,
+    kind: Kind,
+    default: &'static str,
+    about: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        kind,
+        default,
+        about,
+        state: State::Later,
+    }
+}
+
+const fn refused(
+    name: &'static str,
+    kind: Kind,
+    about: &'static str,
+    why: &'static str,
+) -> Variable {
+    Variable {
+        name,
+        kind,
+        default: "",
+        about,
+        state: State::Refused(why),
+    }
+}
+
+use Kind::{Address, List, Number, Path, Port, Secret, Switch, Text, Url, Word};
+
+/// Every variable that is known.
+#[rustfmt::skip]
+pub(crate) const VARIABLES: &[Variable] = &[
+    // Where things are.
+    live("CONFIG_DIR", Path, "./config", "The folder of agents (`agents/`) and scripts (`scripts/`)."),
+    live("DATA_DIR", Path, "./data", "The folder of the embedded database."),
+    // Listening.
+    live("BIND_ADDRESS", Address, "127.0.0.1", "The address that every service listens on."),
+    live("ALLOW_UNAUTHENTICATED", Switch, "false", "Allows a `BIND_ADDRESS` that other machines can reach, although nobody has to show a key."),
+    live("STATE_MANAGER_PORT", Port, "8001", "The port of StateManager."),
+    live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
+    live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
+    later("SCHEDULER_SERVICE_PORT", Port, "8004", "The port of SchedulerService."),
+    later("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
+    live("AGENTRUNNER_SERVER", Url, "", "The AgentOrchestrator that the command line asks; `http://127.0.0.1:ORCHESTRATOR_PORT` when empty."),
+    // Logs.
+    live("LOG_LEVEL", Word(LEVELS), "INFO", "The least important log lines that are written."),
+    live("LOG_FORMAT", Word(&["json", "text"]), "", "How log lines are written; `text` on a terminal, else `json`."),
+    live("LOG_DIR", Path, "", "A folder in which `agentrunner.log` gets every line too, always as JSON."),
+    // Work.
+    live("AGENT_CAPACITY", Number(1, 100_000, "executions"), "1000", "How many executions a process performs at once."),
+    live("AGENT_SHUTDOWN_TIMEOUT", Number(0, 3600, "seconds"), "30", "How long a shutdown waits for what is under way before it hands it back."),
+    live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 100, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
+    later("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "How often the health of agents is looked at."),
+    later("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how long a silent conversation is set aside."),
+    later("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on a state is kept compressed."),
+    later("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long states and results are kept."),
+    // Models.
+    live("OPENAI_API_KEY", Secret, "", "The key for OpenAI."),
+    live("OPENAI_BASE_URL", Url, "", "The address of OpenAI, or of a server compatible with it."),
+    live("ANTHROPIC_API_KEY", Secret, "", "The key for Anthropic."),
+    live("ANTHROPIC_BASE_URL", Url, "", "The address of Anthropic."),
+    live("OLLAMA_BASE_URL", Url, "", "The address of Ollama; `http://127.0.0.1:11434` when empty."),
+    live("AGENTRUNNER_PROVIDER", Word(&["openai", "anthropic", "ollama", "scripted"]), "", "Asks this provider for every agent, whatever its file says. `scripted` answers from `CONFIG_DIR/scripts/<agent>.yml`, without any model."),
+    live("AGENTRUNNER_MODEL", Text, "", "The model to ask for with `AGENTRUNNER_PROVIDER`; needed unless that is `scripted`."),
+    later("AWS_REGION", Text, "", "The AWS region, for Bedrock."),
+    later("AWS_ACCESS_KEY_ID", Secret, "", "The AWS key's id, for Bedrock."),
+    later("AWS_SECRET_ACCESS_KEY", Secret, "", "The AWS key, for Bedrock."),
+    later("AWS_SESSION_TOKEN", Secret, "", "The AWS session token, for Bedrock."),
+    later("AWS_BEDROCK_ENDPOINT", Url, "", "The address of Bedrock instead of AWS's own."),
+    // Outgoing requests.
+    live("EGRESS_ALLOW", List, "", "Hosts, addresses or networks that tools may reach although they are private."),
+    live("EGRESS_DENY", List, "", "Hosts, addresses or networks that tools may not reach. Stronger than `EGRESS_ALLOW`."),
+    // Access.
+    refused("ENABLE_API_AUTH", Switch, "Whether every route needs a key.", NO_AUTH),
+    refused("API_AUTH_ENABLED", Switch, "The same as `ENABLE_API_AUTH`.", NO_AUTH),
+    later("API_SECRET_KEY", Secret, "", "The first administrator's key."),
+    later("API_KEY", Secret, "", "The same as `API_SECRET_KEY`."),
+    refused("ENABLE_TLS", Switch, "Whether the listeners speak TLS.", NO_TLS),
+    refused("TLS_ENABLED", Switch, "The same as `ENABLE_TLS`.", NO_TLS),
+    later("TLS_CERT_PATH", Path, "", "The certificate for TLS."),
+    later("TLS_KEY_PATH", Path, "", "The key for TLS."),
+    later("RATE_LIMIT_ENABLED", Switch, "false", "Whether requests are limited."),
+    later("RATE_LIMIT_PER_MINUTE", Number(1, 1_000_000, "requests"), "60", "How many requests a caller may make in a minute."),
+    later("RATE_LIMIT_BURST", Number(1, 1_000_000, "requests"), "10", "How many of them at once."),
+    later("ENABLE_AUDIT_LOG", Switch, "false", "Whether privileged acts are recorded."),
+    later("AUDIT_LOG_PATH", Path, "", "The file of the audit log."),
+    // PostgreSQL, Redis, RabbitMQ.
+    refused("DATABASE_URL", Secret, "The address of PostgreSQL, with user and password.", NO_POSTGRES),
+    refused("POSTGRES_HOST", Text, "The host of PostgreSQL.", NO_POSTGRES),
+    later("POSTGRES_PORT", Port, "5432", "The port of PostgreSQL."),
+    later("POSTGRES_DB", Text, "agentrunner", "The database."),
+    later("POSTGRES_USER", Text, "agentrunner", "The user of the database."),
+    later("POSTGRES_PASSWORD", Secret, "", "The user's password."),
+    later("DB_POOL_SIZE", Number(1, 1000, "connections"), "20", "How many connections are kept."),
+    later("DB_MAX_OVERFLOW", Number(0, 1000, "connections"), "10", "How many more are opened when all are busy."),
+    refused("REDIS_URL", Secret, "The address of Redis, with password.", NO_REDIS),
+    refused("REDIS_HOST", Text, "The host of Redis.", NO_REDIS),
+    later("REDIS_PORT", Port, "6379", "The port of Redis."),
+    later("REDIS_PASSWORD", Secret, "", "The password of Redis."),
+    later("REDIS_STATE_TTL", Number(1, 365 * DAY, "seconds"), "3600", "How long a state stays in the cache."),
+    later("REDIS_CACHE_TTL", Number(1, 365 * DAY, "seconds"), "300", "How long anything else stays in the cache."),
+    refused("RABBITMQ_URL", Secret, "The address of RabbitMQ, with user and password.", NO_RABBIT),
+    refused("RABBITMQ_HOST", Text, "The host of RabbitMQ.", NO_RABBIT),
+    later("RABBITMQ_PORT", Port, "5672", "The port of RabbitMQ."),
+    later("RABBITMQ_USER", Text, "agentrunner", "The user of RabbitMQ."),
+    later("RABBITMQ_PASSWORD", Secret, "", "The user's password."),
+    later("RABBITMQ_PREFETCH_COUNT", Number(1, 65_535, "messages"), "1", "How many messages a consumer holds."),
+    // Slack.
+    later("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack."),
+    later("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack."),
+    later("SLACK_APP_TOKEN", Secret, "", "Lets AgentRunner use Socket Mode."),
+];
+
+/// What our names begin with: an unknown name that begins so and is close to a known one is a slip of the pen.
+pub(crate) const PREFIXES: &[&str] = &[
+    "AGENT_", "AGENTRUNNER_", "ALLOW_", "ANTHROPIC_", "API_", "AUDIT_", "AWS_", "BIND_", "CONFIG_",
+    "CONTINUOUS_", "DATA_", "DATABASE_", "DB_", "EGRESS_", "ENABLE_", "LOG_", "OLLAMA_", "OPENAI_",
+    "ORCHESTRATOR_", "POSTGRES_", "RABBITMQ_", "RATE_", "REDIS_", "SCHEDULER_", "SLACK_", "STATE_",
+    "TLS_",
+];
+
+/// Names that belong to other programs and look like slips of ours.
+pub(crate) const FOREIGN: &[&str] = &[
+    "AWS_REGIONS", "AWS_DEFAULT_REGION", "OPENAI_API_BASE", "OLLAMA_HOST", "LOG_FILE", "API_KEYS",
+    "POSTGRES_HOSTNAME", "POSTGRES_URL", "POSTGRES_DBS", "REDIS_DB", "DB_HOST", "DB_PORT", "DB_NAME", "DB_USER",
+];

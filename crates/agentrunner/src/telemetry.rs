@@ -1,0 +1,94 @@
+//! Log lines on standard error: compact JSON for machines, text for people.
+
+mod json;
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::Context as _;
+use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::{Layer, SubscriberExt};
+use tracing_subscriber::util::SubscriberInitExt;
+
+use crate::cli::Context;
+use crate::settings::{Log, Origin};
+use json::JsonLines;
+
+/// Begins to write log lines. Called once.
+///
+/// # Errors
+/// The folder of the logs can't be written.
+pub(crate) fn start(log: &Log, is_json: bool) -> anyhow::Result<()> {
+    let stderr = if is_json {
+        JsonLines::new(Box::new(std::io::stderr())).boxed()
+    } else {
+        tracing_subscriber::fmt::layer()
+            .with_writer(std::io::stderr)
+            .with_ansi(false)
+            .with_target(false)
+            .boxed()
+    };
+    let file = log.dir.as_deref().map(file_in).transpose()?;
+    tracing_subscriber::registry()
+        .with(EnvFilter::new(filter(&log.level)))
+        .with(stderr)
+        .with(file.map(|file| JsonLines::new(Box::new(file))))
+        .try_init()
+        .context("log lines are written already")
+}
+
+/// Begins to write log lines for a command that is not a server: warnings, unless more is asked for, because the
+/// screen is for the answer.
+///
+/// # Errors
+/// The folder of the logs can't be written.
+pub(crate) fn start_quiet(context: &Context) -> anyhow::Result<()> {
+    let mut log = context.settings.log.clone();
+    if context.settings.values.origin("LOG_LEVEL") == Origin::Default {
+        log.level = "WARNING".to_owned();
+    }
+    let is_json = log.is_json.unwrap_or(context.screen.json);
+    start(&log, is_json)
+}
+
+/// Ours at the level that was asked for; the libraries below only when something is wrong, unless all is wanted.
+fn filter(level: &str) -> String {
+    let level = match level {
+        "WARNING" => "warn".to_owned(),
+        other => other.to_ascii_lowercase(),
+    };
+    if level == "trace" {
+        return level;
+    }
+    let ours = ["agentrunner", "bus", "domain", "engine", "llm", "services", "store", "tools"];
+    let ours = ours.map(|name| match name {
+        "agentrunner" => format!("agentrunner={level}"),
+        name => format!("agentrunner_{name}={level},{name}={level}"),
+    });
+    format!("warn,{}", ours.join(","))
+}
+
+fn file_in(dir: &Path) -> anyhow::Result<SharedFile> {
+    let path = dir.join("agentrunner.log");
+    let open = || -> std::io::Result<File> {
+        std::fs::create_dir_all(dir)?;
+        OpenOptions::new().create(true).append(true).open(&path)
+    };
+    let file = open().with_context(|| format!("LOG_DIR: {} can't be written", path.display()))?;
+    Ok(SharedFile(Arc::new(Mutex::new(file))))
+}
+
+/// A file that several threads append to.
+struct SharedFile(Arc<Mutex<File>>);
+
+impl Write for SharedFile {
+    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+    }
+}

@@ -1,0 +1,389 @@
+//! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
+//! store, bus, providers, tools, engine, agents, listeners.
+
+mod listeners;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bus::in_process::InProcess;
+use domain::definition::{LlmConfig, Provider};
+use domain::{Definition, ExecutionMode, WorkerId};
+use engine::{Agents, Clock, Engine, Expand, Ports, StoreHost};
+use llm::{Host, Key, ProviderSettings, Providers};
+use services::Service;
+use services::config::ConfigService;
+use store::Store;
+use store::sqlite::{Options, Sqlite};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tools::{EgressPolicy, Toolkit, ToolkitSettings};
+
+use crate::settings::{Instead, Models, Settings};
+use crate::transcript::SCRIPTED;
+use listeners::Listeners;
+
+const LEASE: Duration = Duration::from_secs(10);
+const POLL: Duration = Duration::from_secs(1);
+const MAX_REPLY_BYTES: usize = 4 << 20;
+const WORKER_ID_BYTES: usize = 8;
+
+/// What a system is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// It performs executions.
+    Work,
+    /// It only answers questions about them.
+    Read,
+}
+
+/// A running AgentRunner.
+pub(crate) struct System {
+    engine: Engine,
+    config: ConfigService,
+    toolkit: Arc<Toolkit>,
+    listeners: Option<Listeners>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+    settings: Settings,
+}
+
+impl System {
+    /// Everything in one process, at the addresses of the settings.
+    ///
+    /// # Errors
+    /// The store can't be opened, the agents' folder not be read, or an address not be had.
+    pub(crate) async fn up(settings: &Settings) -> anyhow::Result<Self> {
+        let mut system = Self::build(settings)?;
+        // Taken first: a second server at the same place must fail before it claims any work.
+        let listeners = Listeners::bind(&settings.listen).await?;
+        system.config.reload().await?;
+        system.engine.start();
+        system.serve(listeners)?;
+        let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
+        system.tasks.spawn(async move { config.run(shutdown).await });
+        Ok(system)
+    }
+
+    /// For one command: at free ports of loopback.
+    ///
+    /// # Errors
+    /// As for [`System::up`].
+    pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
+        let mut system = Self::build(settings)?;
+        let loaded = system.config.reload().await;
+        match purpose {
+            Purpose::Work => {
+                loaded?;
+                system.engine.start();
+            }
+            // What ran can be looked at without any agent.
+            Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
+        }
+        system.serve(Listeners::private().await?)?;
+        Ok(system)
+    }
+
+    /// Without listeners, for measuring.
+    ///
+    /// # Errors
+    /// As for [`System::up`].
+    pub(crate) async fn engine_alone(settings: &Settings) -> anyhow::Result<Self> {
+        let system = Self::build(settings)?;
+        system.config.reload().await?;
+        system.engine.start();
+        Ok(system)
+    }
+
+    /// The engine.
+    pub(crate) const fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    /// Where AgentOrchestrator listens; empty when nothing does.
+    pub(crate) fn orchestrator_url(&self) -> String {
+        self.url(Service::AgentOrchestrator)
+    }
+
+    /// Where StateManager listens; empty when nothing does.
+    pub(crate) fn state_manager_url(&self) -> String {
+        self.url(Service::StateManager)
+    }
+
+    /// Logs each choice and each listener, a line each.
+    pub(crate) fn say_what_runs(&self) {
+        let settings = &self.settings;
+        tracing::info!("store: embedded SQLite at {}", database(settings).display());
+        tracing::info!("cache: in this process");
+        tracing::info!("bus: in this process");
+        for line in who_answers(settings, &self.engine.agents().all()) {
+            tracing::info!("model: {line}");
+        }
+        tracing::info!(
+            "agents: {} from {}",
+            self.engine.agents().all().len(),
+            settings.agents_dir().display()
+        );
+        if self.is_scripted() {
+            tracing::warn!("{SCRIPTED}");
+        }
+        if settings.listen.is_open {
+            tracing::warn!("ALLOW_UNAUTHENTICATED=true: whoever reaches these ports may do everything");
+        }
+        for line in self.listeners.iter().flat_map(Listeners::lines) {
+            tracing::info!("{line}");
+        }
+    }
+
+    /// Ends in order: nothing new comes in, what runs comes to its next durable step or is handed back, and what was
+    /// accepted is on disk.
+    pub(crate) async fn shutdown(&self) {
+        self.shutdown.cancel();
+        self.engine.shutdown(self.settings.work.shutdown).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        self.toolkit.shutdown().await;
+        self.engine.bus().close().await;
+        if let Err(error) = self.engine.store().close().await {
+            tracing::warn!(%error, "the database was not closed cleanly; nothing that was accepted is lost");
+        }
+    }
+
+    fn build(settings: &Settings) -> anyhow::Result<Self> {
+        let store = open_store(settings)?;
+        let clock: Clock = Arc::new(chrono::Utc::now);
+        let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
+        let ports = Ports {
+            store,
+            bus: Arc::new(InProcess::default()),
+            model: Arc::new(providers(settings)),
+            tools: toolkit.clone(),
+            clock,
+        };
+        let engine = Engine::new(ports, Agents::new(expand(settings)), engine_settings(settings)?);
+        let values = settings.values.clone();
+        let config = services::config::Settings::new(
+            settings.agents_dir(),
+            Arc::new(move |name: &str| values.lookup(name)),
+        );
+        Ok(Self {
+            config: ConfigService::new(config, engine.clone()),
+            engine,
+            toolkit,
+            listeners: None,
+            tasks: TaskTracker::new(),
+            shutdown: CancellationToken::new(),
+            settings: settings.clone(),
+        })
+    }
+
+    fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
+        let app = listeners::app(&self.engine, &self.config, &self.shutdown)?;
+        listeners.serve(app, &self.tasks, self.settings.work.shutdown);
+        self.listeners = Some(listeners);
+        Ok(())
+    }
+
+    fn url(&self, service: Service) -> String {
+        self.listeners.as_ref().map(|listeners| listeners.url(service)).unwrap_or_default()
+    }
+
+    fn is_scripted(&self) -> bool {
+        let instead = self.settings.models.instead.as_ref();
+        self.engine
+            .agents()
+            .all()
+            .iter()
+            .any(|agent| asked(&agent.definition, instead).provider == Provider::Scripted)
+    }
+}
+
+/// The file of the embedded database.
+pub(crate) fn database(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("agentrunner.db")
+}
+
+/// Opens the store.
+///
+/// # Errors
+/// It can't be opened, or a newer program made it.
+pub(crate) fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    let path = database(settings);
+    let store = Sqlite::open(&path, Options::default())
+        .with_context(|| format!("the database {} can't be used", path.display()))?;
+    #[cfg(debug_assertions)]
+    if let Some(folder) = settings.values.lookup("AGENTRUNNER_HOLD_DIR") {
+        let hold = crate::hold::Hold::new(folder.into());
+        return Ok(Arc::new(store::intercept::Intercepted::new(Arc::new(store), hold)));
+    }
+    Ok(Arc::new(store))
+}
+
+/// All providers, each with its address and key.
+pub(crate) fn providers(settings: &Settings) -> Providers {
+    let Models { openai_key, openai_url, anthropic_key, anthropic_url, ollama_url, .. } = &settings.models;
+    let mut known = ProviderSettings {
+        scripts_root: settings.config_dir.clone(),
+        ..ProviderSettings::default()
+    };
+    let set = |host: &mut Host, url: &Option<String>| {
+        if let Some(url) = url {
+            host.base_url.clone_from(url);
+        }
+    };
+    set(&mut known.openai, openai_url);
+    set(&mut known.anthropic, anthropic_url);
+    set(&mut known.ollama, ollama_url);
+    if let Some(key) = openai_key {
+        known.openai.key = Key::fixed(key.clone());
+    }
+    if let Some(key) = anthropic_key {
+        known.anthropic.key = Key::fixed(key.clone());
+    }
+    known.openai_organization = settings.values.lookup("OPENAI_ORG_ID");
+    known.openai_project = settings.values.lookup("OPENAI_PROJECT_ID");
+    Providers::new(known)
+}
+
+/// All tools, behind the egress guard of the settings.
+///
+/// # Errors
+/// A rule of the guard can't be read, or there is no working directory.
+pub(crate) fn toolkit(
+    settings: &Settings,
+    store: &Arc<dyn Store>,
+    clock: &Clock,
+) -> anyhow::Result<Toolkit> {
+    let egress = EgressPolicy::parse(&settings.egress.allow, &settings.egress.deny)
+        .context("EGRESS_ALLOW or EGRESS_DENY")?;
+    let here = std::env::current_dir().context("there is no working directory")?;
+    let tools = ToolkitSettings {
+        egress,
+        path: settings.values.lookup("PATH").map(Into::into),
+        home: settings.values.lookup("HOME").map(Into::into),
+        ..ToolkitSettings::new(here, clock.clone())
+    };
+    Ok(Toolkit::new(tools, Arc::new(StoreHost::new(store.clone(), clock.clone()))))
+}
+
+fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
+    Ok(engine::Settings {
+        worker: worker_id()?,
+        capacity: settings.work.capacity,
+        modes: vec![
+            ExecutionMode::Autonomous,
+            ExecutionMode::Collaborative,
+            ExecutionMode::Continuous,
+            ExecutionMode::Scheduled,
+        ],
+        lease: LEASE,
+        poll: POLL,
+        max_crashes: settings.work.max_crashes,
+        max_reply_bytes: MAX_REPLY_BYTES,
+        is_gone: Some(Arc::new(is_gone)),
+    })
+}
+
+/// Whether a worker was a process of this host that is no more. One whose number another process has by now counts as
+/// alive: its leases run out by themselves.
+fn is_gone(worker: &WorkerId) -> bool {
+    let mut parts = worker.as_str().rsplitn(3, '-');
+    let (Some(_random), Some(process), Some(host)) = (parts.next(), parts.next(), parts.next()) else {
+        return false;
+    };
+    host == host_name() && process.parse::<u32>().is_ok_and(|id| !Path::new("/proc").join(id.to_string()).exists())
+}
+
+fn host_name() -> String {
+    let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
+    let host: String =
+        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(100).collect();
+    if host.is_empty() { "localhost".to_owned() } else { host }
+}
+
+/// Host, process id and a random part: a lease tells whose it is, and a restart is somebody else.
+fn worker_id() -> anyhow::Result<WorkerId> {
+    let host = host_name();
+    let random = uuid::Uuid::new_v4().simple().to_string();
+    let random = random.get(..WORKER_ID_BYTES).unwrap_or(&random);
+    format!("{host}-{}-{random}", std::process::id()).parse().context("the worker's id")
+}
+
+/// Gives a definition the values of its variables, and the provider that is asked instead of its own.
+pub(crate) fn expand(settings: &Settings) -> Expand {
+    let values = settings.values.clone();
+    let instead = settings.models.instead.clone();
+    Arc::new(move |definition: &Definition| {
+        let mut expanded = definition.clone();
+        // First, so that a key which is not needed any more is not missed.
+        expanded.llm_config = asked(definition, instead.as_ref());
+        expanded.expanded(&|name| values.lookup(name))
+    })
+}
+
+/// The model that an agent's calls go to.
+pub(crate) fn asked(definition: &Definition, instead: Option<&Instead>) -> LlmConfig {
+    let mut config = definition.llm_config.clone();
+    let Some(instead) = instead else {
+        return config;
+    };
+    if config.provider != instead.provider {
+        // What was meant for another provider must not reach this one: neither addresses nor keys nor parameters.
+        config.api_base = None;
+        config.api_key = None;
+        config.endpoint_url = None;
+        config.region = None;
+        config.response_format = None;
+        config.additional_params = None;
+    }
+    config.fallbacks = Vec::new();
+    match &instead.model {
+        Some(model) => config.model.clone_from(model),
+        None if config.provider == Provider::Scripted => {}
+        None => config.model = format!("scripts/{}.yml", definition.name),
+    }
+    config.provider = instead.provider;
+    config
+}
+
+/// Each provider that is asked, with how many agents ask it.
+fn who_answers(settings: &Settings, agents: &[engine::Agent]) -> Vec<String> {
+    let mut asking = std::collections::BTreeMap::<&str, usize>::new();
+    for agent in agents {
+        let config = asked(&agent.definition, settings.models.instead.as_ref());
+        *asking.entry(config.provider.as_str()).or_default() += 1;
+    }
+    asking.into_iter().map(|(provider, agents)| format!("{provider}, for {agents} agents")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn definition(config: serde_json::Value) -> Definition {
+        serde_json::from_value(serde_json::json!({
+            "name": "a", "execution_mode": "autonomous", "system_prompt": "x", "llm_config": config,
+        }))
+        .unwrap()
+    }
+
+    #[test]
+    fn another_provider_gets_no_address_and_no_key_of_the_agents_own() {
+        let agent = definition(serde_json::json!({
+            "provider": "openai", "model": "m", "api_base": "http://internal/v1", "api_key": "${KEY}",
+            "fallbacks": [{ "provider": "anthropic", "model": "n" }],
+        }));
+        let scripted = Instead { provider: Provider::Scripted, model: None };
+        let config = asked(&agent, Some(&scripted));
+        assert_eq!((config.provider, config.model.as_str()), (Provider::Scripted, "scripts/a.yml"));
+        assert_eq!((config.api_base, config.api_key, config.fallbacks), (None, None, Vec::new()));
+        assert_eq!(asked(&agent, None), agent.llm_config);
+    }
+
+    #[test]
+    fn a_worker_is_never_the_same_twice() {
+        assert_ne!(worker_id().unwrap(), worker_id().unwrap());
+    }
+}

@@ -1,0 +1,90 @@
+//! The HTTP services: bound first, served when everything behind them is ready.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use engine::Engine;
+use metrics_exporter_prometheus::PrometheusHandle;
+use services::config::ConfigService;
+use services::http::Settings;
+use services::{App, Server, Service};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::settings::Listen;
+
+/// The services of this process.
+pub(super) struct Listeners {
+    addresses: BTreeMap<Service, SocketAddr>,
+    bound: Option<Server>,
+}
+
+impl Listeners {
+    /// At the addresses of the settings.
+    ///
+    /// # Errors
+    /// One can't be had; it is named with its variable.
+    pub(super) async fn bind(listen: &Listen) -> anyhow::Result<Self> {
+        let port = |service| match service {
+            Service::StateManager => listen.state_manager,
+            Service::ConfigService => listen.config_service,
+            Service::AgentOrchestrator => listen.orchestrator,
+        };
+        Self::at(|service| SocketAddr::new(listen.address, port(service))).await
+    }
+
+    /// At free ports of loopback.
+    ///
+    /// # Errors
+    /// None is free.
+    pub(super) async fn private() -> anyhow::Result<Self> {
+        Self::at(|_| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await
+    }
+
+    async fn at(address: impl Fn(Service) -> SocketAddr) -> anyhow::Result<Self> {
+        let wanted = Service::ALL.map(|service| (service, address(service)));
+        let server = Server::bind(&wanted.into()).await?;
+        Ok(Self { addresses: server.addresses(), bound: Some(server) })
+    }
+
+    /// Begins to serve, until the app's shutdown.
+    pub(super) fn serve(&mut self, app: App, tasks: &TaskTracker, drain: Duration) {
+        if let Some(server) = self.bound.take() {
+            tasks.spawn(server.serve(app, drain));
+        }
+    }
+
+    /// The address of a service, as a client spells it.
+    pub(super) fn url(&self, service: Service) -> String {
+        self.addresses.get(&service).map(|address| format!("http://{address}")).unwrap_or_default()
+    }
+
+    /// A line for each listener.
+    pub(super) fn lines(&self) -> impl Iterator<Item = String> {
+        self.addresses.keys().map(|service| {
+            let url = self.url(*service);
+            format!("{}: {url}, API at {url}/docs", service.as_str())
+        })
+    }
+}
+
+/// What the services' handlers work with.
+///
+/// # Errors
+/// Another part of the process keeps metrics already.
+pub(super) fn app(
+    engine: &Engine,
+    config: &ConfigService,
+    shutdown: &CancellationToken,
+) -> anyhow::Result<App> {
+    let settings = Settings { version: env!("CARGO_PKG_VERSION").to_owned(), ..Settings::default() };
+    Ok(App::new(engine.clone(), config.clone(), settings, Some(metrics()?), shutdown.clone()))
+}
+
+fn metrics() -> anyhow::Result<PrometheusHandle> {
+    let recorder = services::http::metrics::recorder()?;
+    let handle = recorder.handle();
+    metrics::set_global_recorder(recorder).map_err(|_| anyhow::anyhow!("metrics are kept already"))?;
+    Ok(handle)
+}

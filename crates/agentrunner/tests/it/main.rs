@@ -1,0 +1,20 @@
+//! The binary, end to end: as a person at a shell and as a program around it would use it.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test says by panicking that something is wrong"
+)]
+
+mod crash;
+mod init;
+mod product;
+mod project;
+mod real_parts;
+mod run;
+mod serve;
+mod survive;
+mod tidy;
+mod wrong_use;

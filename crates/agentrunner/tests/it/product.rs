@@ -1,0 +1,143 @@
+//! The built binary in a folder of its own, as an operator runs it.
+
+use std::net::TcpListener;
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+
+/// A folder with agents and data.
+pub(crate) struct Project {
+    folder: TempDir,
+}
+
+impl Project {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(folder.path().join("config/agents")).unwrap();
+        Self { folder }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Writes an agent's file.
+    pub(crate) fn agent(&self, name: &str, yaml: &str) {
+        std::fs::write(self.path().join(format!("config/agents/{name}.yml")), yaml).unwrap();
+    }
+
+    /// The binary, in this folder, with no variables but these.
+    pub(crate) fn command(&self, variables: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agentrunner"));
+        command.current_dir(self.path()).env_clear().kill_on_drop(true).stdin(Stdio::null());
+        command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path());
+        command.envs(variables.iter().copied());
+        command
+    }
+}
+
+/// A running `agentrunner up`.
+pub(crate) struct Product {
+    child: Child,
+    client: reqwest::Client,
+    pub(crate) orchestrator: String,
+    pub(crate) config: String,
+    pub(crate) state: String,
+}
+
+impl Product {
+    /// Starts it on free ports and waits until it is ready.
+    pub(crate) async fn up(project: &Project, variables: &[(&str, &str)]) -> Self {
+        let ports: Vec<String> = free_ports(5).iter().map(u16::to_string).collect();
+        let names =
+            ["STATE_MANAGER_PORT", "CONFIG_SERVICE_PORT", "ORCHESTRATOR_PORT", "SCHEDULER_SERVICE_PORT", "SLACK_GATEWAY_PORT"];
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(project.path().join("up.log")).unwrap();
+        let child = project
+            .command(variables)
+            .envs(names.into_iter().zip(&ports))
+            .arg("up")
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let url = |i: usize| format!("http://127.0.0.1:{}", ports[i]);
+        let client = reqwest::Client::builder().no_proxy().build().unwrap();
+        let mut product = Self { child, client, state: url(0), config: url(1), orchestrator: url(2) };
+        product.wait_until_ready(project).await;
+        product
+    }
+
+    async fn wait_until_ready(&mut self, project: &Project) {
+        for _ in 0..1500 {
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("it ended with {status}: {}", log(project));
+            }
+            let ready = self.client.get(format!("{}/health/ready", self.orchestrator)).send().await;
+            if ready.is_ok_and(|response| response.status().is_success()) {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        panic!("it does not become ready: {}", log(project));
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        json(self.client.get(format!("{}{path}", self.orchestrator))).await
+    }
+
+    pub(crate) async fn get_state(&self, path: &str) -> Value {
+        json(self.client.get(format!("{}{path}", self.state))).await
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        json(self.client.post(format!("{}{path}", self.orchestrator)).json(body)).await
+    }
+
+    /// Submits a task and answers its result.
+    pub(crate) async fn run(&self, agent: &str, prompt: &str) -> Value {
+        let body = serde_json::json!({ "task_data": { "prompt": prompt } });
+        self.post(&format!("/agents/{agent}/invoke?wait=30s"), &body).await
+    }
+
+    /// SIGKILL, without waiting for the end.
+    pub(crate) fn signal_kill(&self) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let killed = std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+        assert!(killed.success());
+    }
+
+    /// SIGKILL, and waits for the end.
+    pub(crate) async fn kill(mut self) {
+        let _ = self.child.start_kill();
+        self.child.wait().await.unwrap();
+    }
+
+    /// SIGTERM; answers the exit code.
+    pub(crate) async fn terminate(mut self) -> Option<i32> {
+        let pid = self.child.id().expect("it runs").to_string();
+        std::process::Command::new("kill").args(["-15", &pid]).status().unwrap();
+        tokio::time::timeout(Duration::from_secs(40), self.child.wait()).await.expect("it ends").unwrap().code()
+    }
+}
+
+async fn json(request: reqwest::RequestBuilder) -> Value {
+    let response = request.send().await.unwrap();
+    let (status, url) = (response.status(), response.url().clone());
+    let text = response.text().await.unwrap();
+    assert!(status.is_success(), "{url}: {status}: {text}");
+    serde_json::from_str(&text).unwrap_or_else(|error| panic!("{url}: {error}: {text}"))
+}
+
+fn log(project: &Project) -> String {
+    std::fs::read_to_string(project.path().join("up.log")).unwrap_or_default()
+}
+
+/// Ports that were free a moment ago, all different.
+pub(crate) fn free_ports(count: usize) -> Vec<u16> {
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+}

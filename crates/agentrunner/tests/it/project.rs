@@ -1,0 +1,260 @@
+//! A project in a folder of its own, and the binary in it with an environment of its own.
+
+use std::path::Path;
+use std::process::{Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::process::{Child, ChildStderr, Command};
+
+/// Longer than anything here takes on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Answers at once.
+const GREETER: &str = "\
+name: greeter
+execution_mode: autonomous
+description: Says hello.
+system_prompt: You greet.
+llm_config: { provider: scripted, model: scripts/greeter.yml }
+";
+const GREETER_SCRIPT: &str = "- reply: Hello there.\n";
+
+/// Looks at the clock, then thinks for a while.
+const THINKER: &str = "\
+name: thinker
+execution_mode: autonomous
+system_prompt: You think.
+llm_config: { provider: scripted, model: scripts/thinker.yml }
+tools:
+  - { name: current_time, type: function }
+";
+const THINKER_SCRIPT: &str = "\
+- when: { turn: 1 }
+  tool_calls:
+    - { name: current_time }
+- delay_ms: 2000
+  reply: I have thought.
+";
+
+/// Asks a person.
+const ASKER: &str = "\
+name: asker
+execution_mode: autonomous
+system_prompt: You ask.
+llm_config: { provider: scripted, model: scripts/asker.yml }
+tools:
+  - { name: ask_human, type: function }
+";
+const ASKER_SCRIPT: &str = "\
+- when: { turn: 1 }
+  tool_calls:
+    - name: ask_human
+      arguments: { question: \"Which colour?\" }
+- reply: So be it.
+";
+
+/// A project with three scripted agents.
+pub(crate) struct Project {
+    folder: TempDir,
+    ports: [u16; 3],
+}
+
+impl Project {
+    pub(crate) fn new() -> Self {
+        let project = Self::empty();
+        for (name, agent, script) in [
+            ("greeter", GREETER, GREETER_SCRIPT),
+            ("thinker", THINKER, THINKER_SCRIPT),
+            ("asker", ASKER, ASKER_SCRIPT),
+        ] {
+            project.write(&format!("config/agents/{name}.yml"), agent);
+            project.write(&format!("config/scripts/{name}.yml"), script);
+        }
+        project
+    }
+
+    pub(crate) fn empty() -> Self {
+        Self { folder: tempfile::tempdir().unwrap(), ports: free_ports() }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        let path = self.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[2])
+    }
+
+    pub(crate) const fn port(&self) -> u16 {
+        self.ports[2]
+    }
+
+    /// The binary in this folder, with nothing of the environment but what it needs.
+    pub(crate) fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_agentrunner"));
+        command
+            .args(args)
+            .current_dir(self.path())
+            .env_clear()
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .env("STATE_MANAGER_PORT", self.ports[0].to_string())
+            .env("CONFIG_SERVICE_PORT", self.ports[1].to_string())
+            .env("ORCHESTRATOR_PORT", self.ports[2].to_string())
+            .env("OLLAMA_BASE_URL", "http://127.0.0.1:1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true);
+        command
+    }
+
+    /// Runs it to its end.
+    pub(crate) async fn run(&self, args: &[&str]) -> Ran {
+        Ran::of(self.command(args)).await
+    }
+
+    /// Starts the server and waits until it is ready.
+    pub(crate) async fn up(&self) -> Server {
+        self.up_with(&[]).await
+    }
+
+    pub(crate) async fn up_with(&self, environment: &[(&str, &str)]) -> Server {
+        let mut command = self.command(&["up"]);
+        command.envs(environment.iter().copied()).stdout(Stdio::null());
+        let mut child = command.spawn().unwrap();
+        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut server = Server { child, lines, log: String::new() };
+        server.wait_for_line("ready in").await;
+        server
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        reqwest::get(self.url(path)).await.unwrap().json().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
+        let client = reqwest::Client::new();
+        client.post(self.url(path)).json(body).send().await.unwrap().json().await.unwrap()
+    }
+
+    /// Hands in a task over HTTP; answers its id.
+    pub(crate) async fn submit(&self, agent: &str) -> String {
+        let task = serde_json::json!({ "agent_name": agent, "task_data": { "prompt": "go" } });
+        let accepted = self.post("/tasks", &task).await;
+        accepted["execution_id"].as_str().unwrap_or_else(|| panic!("{accepted}")).to_owned()
+    }
+
+    /// Asks until the answer is as wanted.
+    pub(crate) async fn until(&self, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let began = Instant::now();
+        loop {
+            let answer = self.get(path).await;
+            if is_wanted(&answer) {
+                return answer;
+            }
+            assert!(began.elapsed() < PATIENCE, "{path} stays {answer}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+}
+
+/// What came of a command.
+pub(crate) struct Ran {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it hangs").unwrap();
+        Self::from(output)
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|_| panic!("{self:?}"))
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
+}
+
+impl std::fmt::Debug for Ran {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "exit {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+    }
+}
+
+/// A running server.
+pub(crate) struct Server {
+    child: Child,
+    lines: Lines<BufReader<ChildStderr>>,
+    /// What it logged so far.
+    pub(crate) log: String,
+}
+
+impl Server {
+    pub(crate) async fn wait_for_line(&mut self, part: &str) {
+        let reading = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                self.log.push_str(&line);
+                self.log.push('\n');
+                if line.contains(part) {
+                    return true;
+                }
+            }
+            false
+        };
+        let found = tokio::time::timeout(PATIENCE, reading).await;
+        assert!(found.unwrap_or_default(), "no {part:?} in\n{}", self.log);
+    }
+
+    pub(crate) fn signal(&self, name: &str) {
+        signal(&self.child, name);
+    }
+
+    /// Waits for its end; answers its exit code and its whole log.
+    pub(crate) async fn ended(mut self) -> (i32, String) {
+        let rest = async {
+            while let Some(line) = self.lines.next_line().await.unwrap() {
+                self.log.push_str(&line);
+                self.log.push('\n');
+            }
+        };
+        tokio::time::timeout(PATIENCE, rest).await.expect("it does not end");
+        let status = self.child.wait().await.unwrap();
+        (status.code().unwrap_or(-1), self.log)
+    }
+
+    /// As the kernel does it when memory is short.
+    pub(crate) async fn kill(mut self) {
+        self.child.kill().await.unwrap();
+    }
+}
+
+pub(crate) fn signal(child: &Child, name: &str) {
+    let pid = child.id().unwrap().to_string();
+    let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+    assert!(sent.success());
+}
+
+fn free_ports() -> [u16; 3] {
+    let listeners = [(); 3].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+    listeners.map(|listener| listener.local_addr().unwrap().port())
+}

@@ -1,0 +1,105 @@
+//! `up`: what it says, what it refuses, how it ends, and files that change under it.
+
+use std::net::TcpListener;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::project::{Project, Ran};
+
+#[tokio::test]
+async fn sigterm_ends_with_zero_and_every_line_is_json() {
+    let project = Project::new();
+    let server = project.up_with(&[("LOG_LEVEL", "DEBUG"), ("OPENAI_API_KEY", "sk-canary")]).await;
+    let ran = project.run(&["run", "greeter", "hello"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    server.signal("TERM");
+    let (code, log) = server.ended().await;
+    assert_eq!(code, 0, "{log}");
+    assert!(!log.contains("canary"), "{log}");
+    for line in log.lines() {
+        let fields: Value = serde_json::from_str(line).unwrap_or_else(|_| panic!("{line}"));
+        for name in ["timestamp", "level", "component", "message"] {
+            assert!(fields[name].is_string(), "{line}");
+        }
+    }
+    for choice in ["store: embedded SQLite", "bus: in this process", "model: scripted", "scripted: the answers"] {
+        assert!(log.contains(choice), "{choice:?} is not in\n{log}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_under_way_does_not_keep_a_server_from_ending() {
+    let project = Project::new();
+    let server = project.up().await;
+    let id = project.submit("thinker").await;
+    project.until(&format!("/tasks/{id}"), |task| task["steps"].as_u64() >= Some(3)).await;
+    server.signal("TERM");
+    let (code, log) = server.ended().await;
+    assert_eq!(code, 0, "{log}");
+    let _server = project.up().await;
+    project.until(&format!("/tasks/{id}"), |task| task["status"] == "completed").await;
+}
+
+#[tokio::test]
+async fn a_port_in_use_is_named_with_its_variable() {
+    let project = Project::new();
+    let _other = TcpListener::bind(("127.0.0.1", project.port())).unwrap();
+    let ran = project.run(&["up"]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains(&project.port().to_string()), "{ran:?}");
+    assert!(ran.stderr.contains("ORCHESTRATOR_PORT"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn a_change_of_a_file_is_live_within_a_second_and_a_broken_one_changes_nothing() {
+    let project = Project::new();
+    let mut server = project.up().await;
+    let agent = project.get("/agents/greeter").await;
+    assert_eq!(agent["description"], "Says hello.");
+    let text = std::fs::read_to_string(project.path().join("config/agents/greeter.yml")).unwrap();
+
+    let began = Instant::now();
+    project.write("config/agents/greeter.yml", &text.replace("Says hello.", "Says goodbye."));
+    project.until("/agents/greeter", |agent| agent["description"] == "Says goodbye.").await;
+    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+
+    project.write("config/agents/greeter.yml", &text.replace("system_prompt", "system_promt"));
+    server.wait_for_line("system_prompt").await;
+    assert!(server.log.contains("greeter.yml:4"), "{}", server.log);
+    let ran = project.run(&["run", "greeter", "hello"]).await;
+    assert_eq!(ran.code, 0, "the last good version stays: {ran:?}");
+}
+
+#[tokio::test]
+async fn a_broken_file_keeps_no_server_from_starting() {
+    let project = Project::new();
+    project.write("config/agents/broken.yml", "name: broken\nexecution_mode: autonomos\n");
+    let server = project.up().await;
+    assert!(server.log.contains("broken.yml:2"), "{}", server.log);
+    assert!(server.log.contains("autonomous"), "{}", server.log);
+    assert_eq!(project.run(&["run", "greeter", "hello"]).await.code, 0);
+    drop(server);
+    let ran = project.run(&["validate"]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains('^'), "{ran:?}");
+    assert!(ran.stderr.contains("4 files: 3 valid agents"), "{ran:?}");
+}
+
+#[tokio::test]
+async fn log_lines_go_to_a_folder_too() {
+    let project = Project::new();
+    let server = project.up_with(&[("LOG_DIR", "logs"), ("LOG_FORMAT", "text")]).await;
+    assert!(!server.log.contains("{\"timestamp"), "{}", server.log);
+    let written = std::fs::read_to_string(project.path().join("logs/agentrunner.log")).unwrap();
+    assert!(written.lines().all(|line| line.starts_with("{\"timestamp\":\"")), "{written}");
+    assert!(written.contains("ready in"), "{written}");
+}
+
+#[tokio::test]
+async fn a_folder_without_agents_is_explained() {
+    let project = Project::empty();
+    let ran = Ran::of(project.command(&["up"])).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains("agentrunner init"), "{ran:?}");
+}

@@ -1,0 +1,144 @@
+//! Unknown outcomes and approvals: what waits for a person, and what their answer does.
+
+use chrono::Utc;
+use domain::definition::Effect;
+use domain::step::Answer;
+use domain::{ExecutionId, Outcome, Status, ToolOutcome};
+use serde_json::{Value, json};
+use store::{InputAnswer, NewInput};
+
+use crate::rig::{Rig, Say, tool};
+
+async fn waiting(rig: &Rig, id: ExecutionId) {
+    let wait = async {
+        while rig.store.execution(id).await.unwrap().unwrap().status != Status::WaitingForInput {
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(10), wait)
+        .await
+        .expect("it waits for a person");
+}
+
+async fn answer(rig: &Rig, id: ExecutionId, answer: Answer) -> InputAnswer {
+    rig.engine
+        .answer(NewInput {
+            id,
+            request: None,
+            answer,
+            by: "me".to_owned(),
+            now: Utc::now(),
+        })
+        .await
+        .unwrap()
+}
+
+async fn one_call(tool: Value) -> (Rig, ExecutionId) {
+    let name: &'static str = if tool["name"] == "charge" {
+        "charge"
+    } else {
+        "other"
+    };
+    let rig = Rig::start(json!({ "tools": [tool] }), move |turn, request| {
+        match (turn, request.messages.last()) {
+            (0, _) => Say::Tools(vec![(name, json!({}))]),
+            (_, Some(domain::Message::Tool { is_error: true, .. })) => {
+                Say::Text("told of an error")
+            }
+            _ => Say::Text("told of success"),
+        }
+    })
+    .await;
+    *rig.tools.answer.lock().unwrap() = Some(ToolOutcome::Unknown {
+        message: "it went silent".to_owned(),
+    });
+    let id = rig.submit().await;
+    (rig, id)
+}
+
+fn output(outcome: Outcome) -> String {
+    match outcome {
+        Outcome::Completed { output, .. } => output,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unknown_outcome_waits_for_a_person_and_is_not_repeated() {
+    let (rig, id) = one_call(tool("charge", Effect::Unsafe)).await;
+    waiting(&rig, id).await;
+    let row = rig.store.execution(id).await.unwrap().unwrap();
+    assert_eq!(row.worker, None, "waiting holds no lease");
+    assert!(row.status_reason.unwrap().contains("charge"));
+    let did = Answer::Happened {
+        result: "receipt 7".to_owned(),
+    };
+    assert!(matches!(
+        answer(&rig, id, did).await,
+        InputAnswer::Accepted { .. }
+    ));
+    assert_eq!(output(rig.outcome(id).await), "told of success");
+    assert_eq!(rig.tools.count("charge"), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_person_may_have_it_repeated_with_the_same_key() {
+    let (rig, id) = one_call(tool("charge", Effect::Unsafe)).await;
+    waiting(&rig, id).await;
+    answer(&rig, id, Answer::Repeat).await;
+    assert_eq!(output(rig.outcome(id).await), "told of success");
+    let calls = rig.tools.calls.lock().unwrap().clone();
+    assert_eq!(calls.len(), 2);
+    assert_eq!(calls[0].1, calls[1].1, "the key is the same");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_answer_gets_the_first() {
+    let (rig, id) = one_call(tool("charge", Effect::Unsafe)).await;
+    waiting(&rig, id).await;
+    let no = |reason: &str| Answer::Reject {
+        reason: reason.to_owned(),
+    };
+    let (one, other) = tokio::join!(answer(&rig, id, no("one")), answer(&rig, id, no("other")));
+    let accepted = [&one, &other]
+        .iter()
+        .filter(|a| matches!(a, InputAnswer::Accepted { .. }))
+        .count();
+    assert_eq!(accepted, 1, "{one:?} {other:?}");
+    assert_eq!(output(rig.outcome(id).await), "told of an error");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_may_prefer_to_fail() {
+    let mut charge = tool("charge", Effect::Unsafe);
+    charge["on_unknown"] = json!("fail");
+    let (rig, id) = one_call(charge).await;
+    let outcome = rig.outcome(id).await;
+    assert!(
+        matches!(&outcome, Outcome::Failed(f) if f.message.contains("charge")),
+        "{outcome:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_idempotent_call_of_unknown_outcome_is_repeated_with_its_key() {
+    let (rig, id) = one_call(tool("charge", Effect::Idempotent)).await;
+    assert_eq!(output(rig.outcome(id).await), "told of success");
+    let calls = rig.tools.calls.lock().unwrap().clone();
+    assert_eq!((calls.len(), &calls[0].1), (2, &calls[1].1));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_that_needs_approval_waits_for_it() {
+    let mut charge = tool("charge", Effect::Unsafe);
+    charge["requires_approval"] = json!(true);
+    let (rig, id) = one_call(charge).await;
+    *rig.tools.answer.lock().unwrap() = None;
+    waiting(&rig, id).await;
+    assert_eq!(rig.tools.count("charge"), 0);
+    let odd = answer(&rig, id, Answer::Repeat).await;
+    assert!(matches!(odd, InputAnswer::DoesNotFit(_)), "{odd:?}");
+    answer(&rig, id, Answer::Approve).await;
+    assert_eq!(output(rig.outcome(id).await), "told of success");
+    assert_eq!(rig.tools.count("charge"), 1);
+}

@@ -1,0 +1,81 @@
+//! What every store does, whatever it keeps things in. An adapter runs it with `behaviour!(ItsFixture)`.
+
+pub(crate) mod append;
+pub(crate) mod cancel;
+pub(crate) mod claim;
+pub(crate) mod damage;
+pub(crate) mod given;
+pub(crate) mod input;
+pub(crate) mod memory;
+pub(crate) mod outbox;
+pub(crate) mod read;
+pub(crate) mod submit;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use domain::{ExecutionId, Seq};
+use store::Store;
+
+/// An empty store of one kind, and what can be done to it behind its back.
+#[async_trait]
+pub(crate) trait Fixture: Sized + Send + Sync {
+    /// An empty one.
+    async fn open() -> Self;
+    /// The store.
+    fn store(&self) -> Arc<dyn Store>;
+    /// Makes a step unreadable.
+    async fn damage_step(&self, id: ExecutionId, seq: Seq);
+    /// Takes a step away.
+    async fn remove_step(&self, id: ExecutionId, seq: Seq);
+    /// Makes what was asked unreadable.
+    async fn damage_task(&self, id: ExecutionId);
+}
+
+macro_rules! behaviour {
+    ($fixture:ty) => {
+        behaviour! { $fixture;
+            submit: accepted_work_is_due_at_once, the_same_id_is_accepted_once,
+                fifty_concurrent_duplicates_are_one, another_body_under_the_same_key_is_refused,
+                a_key_is_forgotten_after_a_day, one_agent_and_event_start_one_execution,
+                what_can_not_be_read_again_is_refused;
+            claim: concurrent_claimers_share_nothing, a_claim_begins_the_execution, a_lease_keeps_others_away,
+                a_lost_lease_counts_a_crash_until_a_step_is_committed, handing_back_counts_no_crash,
+                high_priority_goes_first, agents_take_turns, one_agents_flood_does_not_starve_another,
+                the_longest_due_goes_first, a_hint_claims_only_what_it_names, modes_and_agents_can_be_left_out,
+                renewing_extends_and_tells_the_news;
+            append: steps_are_durable_and_in_order, a_late_append_changes_nothing, a_gap_is_refused,
+                repeating_a_lost_answer_is_harmless, giving_up_the_lease_shuts_the_fence, parking_waits_for_its_time,
+                a_wake_up_before_parking_is_not_slept_over, children_start_once_with_their_step,
+                finishing_is_one_transaction, what_has_ended_stays_as_it_ended, the_end_of_a_child_wakes_its_parent,
+                an_execution_can_not_be_parked_as_over;
+            cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
+                what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
+            input: an_answer_wakes_and_is_delivered_once, one_of_many_concurrent_answers_is_taken,
+                an_answer_must_fit, several_open_requests_are_ambiguous, nothing_asked_is_told,
+                too_late_is_too_late;
+            outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
+                an_id_never_names_another_event, dead_letters_are_kept_listed_and_forgotten,
+                commits_signal_events_and_work;
+            memory: a_conversation_is_kept_in_order, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
+                usage_adds_up_by_day_and_model;
+            read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
+                a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
+            damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
+                an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
+        }
+    };
+    ($fixture:ty; $($module:ident: $($test:ident),+;)+) => {
+        $(mod $module {
+            #[allow(unused_imports, reason = "the fixture may be named by a path or not")]
+            use super::*;
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    let fixture = <$fixture as $crate::suite::Fixture>::open().await;
+                    $crate::suite::$module::$test(&fixture).await;
+                }
+            )+
+        })+
+    };
+}
