@@ -280,6 +280,7 @@ fn engine(folder: &TempDir, store: Arc<dyn Store>, panic_once: Arc<AtomicBool>) 
         poll: Duration::from_millis(200),
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
+        is_gone: None,
     };
     Engine::new(ports, agents, settings)
 }
