@@ -132,7 +132,12 @@ pub(crate) fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Err(refusal) => {
             // Help and version are "errors" too, of exit code 0. A closed pipe is no reason to complain.
             drop(refusal.print());
-            return if refusal.use_stderr() { Exit::WrongUse } else { Exit::Done }.into();
+            return if refusal.use_stderr() {
+                Exit::WrongUse
+            } else {
+                Exit::Done
+            }
+            .into();
         }
     };
     let screen = Screen::new(cli.globals.json, &ProcessEnvironment.all());
@@ -155,7 +160,10 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         _ => {}
     }
     let settings = Settings::from_process(&flags)?;
-    let context = Context { settings, screen: screen.clone() };
+    let context = Context {
+        settings,
+        screen: screen.clone(),
+    };
     match command {
         Command::Up(command) => command.run(&context),
         Command::Init(command) => command.run(&context),
@@ -181,10 +189,10 @@ fn exit_of(error: &anyhow::Error) -> Exit {
 }
 
 /// Runs the future of a command on a runtime as wide as the machine.
-pub(crate) fn block_on<T>(
-    future: impl Future<Output = anyhow::Result<T>>,
-) -> anyhow::Result<T> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(future);
     // A blocked thread (a file tool on a dead network disk) must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
@@ -217,7 +225,10 @@ mod tests {
         ] {
             let cli = parse(line).unwrap();
             assert!(cli.globals.json);
-            assert_eq!(cli.globals.as_variables(), BTreeMap::from([("DATA_DIR".to_owned(), "d".to_owned())]));
+            assert_eq!(
+                cli.globals.as_variables(),
+                BTreeMap::from([("DATA_DIR".to_owned(), "d".to_owned())])
+            );
         }
     }
 
@@ -231,7 +242,10 @@ mod tests {
             "agentrunner tasks show not-a-uuid",
             "agentrunner bench --executions none",
         ] {
-            assert!(parse(line).is_err_and(|error| error.exit_code() == 2), "{line}");
+            assert!(
+                parse(line).is_err_and(|error| error.exit_code() == 2),
+                "{line}"
+            );
         }
     }
 }

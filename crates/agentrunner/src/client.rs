@@ -25,7 +25,9 @@ pub(crate) struct Client {
 
 /// Nobody answers there.
 #[derive(Debug, thiserror::Error)]
-#[error("no server answers at {url}; start one with `agentrunner up`, or name another with --server")]
+#[error(
+    "no server answers at {url}; start one with `agentrunner up`, or name another with --server"
+)]
 pub(crate) struct Unreachable {
     url: String,
     #[source]
@@ -51,7 +53,10 @@ impl Client {
             .connect_timeout(CONNECT)
             .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")))
             .build()?;
-        Ok(Self { base: base.trim_end_matches('/').to_owned(), http })
+        Ok(Self {
+            base: base.trim_end_matches('/').to_owned(),
+            http,
+        })
     }
 
     /// Its address.
@@ -61,7 +66,11 @@ impl Client {
 
     /// Whether an AgentRunner answers there, soon.
     pub(crate) async fn answers(&self) -> bool {
-        let probe = self.http.get(format!("{}/health/live", self.base)).timeout(CONNECT).send();
+        let probe = self
+            .http
+            .get(format!("{}/health/live", self.base))
+            .timeout(CONNECT)
+            .send();
         match probe.await {
             Ok(response) => read(response)
                 .await
@@ -72,7 +81,9 @@ impl Client {
 
     /// The health of the server, whatever it is; `None` when it is not ready.
     pub(crate) async fn readiness(&self) -> anyhow::Result<(bool, Value)> {
-        let response = self.send(self.request(Method::GET, "/health/ready")).await?;
+        let response = self
+            .send(self.request(Method::GET, "/health/ready"))
+            .await?;
         let is_ready = response.status().is_success();
         Ok((is_ready, serde_json::from_slice(&body(response).await?)?))
     }
@@ -81,12 +92,24 @@ impl Client {
         read(self.send(self.request(Method::GET, path)).await?).await
     }
 
-    pub(crate) async fn get_with(&self, path: &str, query: &[(&str, String)]) -> anyhow::Result<Value> {
-        read(self.send(self.request(Method::GET, path).query(query)).await?).await
+    pub(crate) async fn get_with(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> anyhow::Result<Value> {
+        read(
+            self.send(self.request(Method::GET, path).query(query))
+                .await?,
+        )
+        .await
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
-        read(self.send(self.request(Method::POST, path).json(body)).await?).await
+        read(
+            self.send(self.request(Method::POST, path).json(body))
+                .await?,
+        )
+        .await
     }
 
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
@@ -99,13 +122,19 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.base)).timeout(ANSWER)
+        self.http
+            .request(method, format!("{}{path}", self.base))
+            .timeout(ANSWER)
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.map_err(|source| {
             if source.is_connect() || source.is_timeout() {
-                Unreachable { url: self.base.clone(), source }.into()
+                Unreachable {
+                    url: self.base.clone(),
+                    source,
+                }
+                .into()
             } else {
                 anyhow::Error::new(source).context(format!("asking {}", self.base))
             }
@@ -128,7 +157,11 @@ async fn read(response: Response) -> anyhow::Result<Value> {
 
 fn refusal(status: StatusCode, bytes: &[u8]) -> Refused {
     let body: Value = serde_json::from_slice(bytes).unwrap_or_default();
-    let text = |pointer: &str| body.pointer(pointer).and_then(Value::as_str).map(str::to_owned);
+    let text = |pointer: &str| {
+        body.pointer(pointer)
+            .and_then(Value::as_str)
+            .map(str::to_owned)
+    };
     Refused {
         status,
         code: text("/error/code").unwrap_or_else(|| status.as_u16().to_string()),

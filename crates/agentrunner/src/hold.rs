@@ -22,16 +22,33 @@ pub(crate) struct Hold {
 impl Hold {
     /// Marks what it holds in `folder`.
     pub(crate) fn new(folder: PathBuf) -> Self {
-        Self { folder, wishes: Mutex::default() }
+        Self {
+            folder,
+            wishes: Mutex::default(),
+        }
     }
 
     async fn wish(&self, store: &dyn Store, id: ExecutionId) -> Option<String> {
-        if let Some(known) = self.wishes.lock().unwrap_or_else(PoisonError::into_inner).get(&id) {
+        if let Some(known) = self
+            .wishes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&id)
+        {
             return known.clone();
         }
         let row = store.execution(id).await.ok().flatten();
-        let wish = row.and_then(|row| row.execution.metadata.get("hold_at")?.as_str().map(str::to_owned));
-        self.wishes.lock().unwrap_or_else(PoisonError::into_inner).insert(id, wish.clone());
+        let wish = row.and_then(|row| {
+            row.execution
+                .metadata
+                .get("hold_at")?
+                .as_str()
+                .map(str::to_owned)
+        });
+        self.wishes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id, wish.clone());
         wish
     }
 
@@ -47,10 +64,16 @@ impl Intercept for Hold {
     async fn append(&self, inner: &dyn Store, append: Append) -> store::Result<Appended> {
         let (id, commit) = (append.id, what_it_commits(&append));
         let first_lease = append.epoch.get() == 1;
-        let wish = if first_lease { self.wish(inner, id).await } else { None };
-        self.stop_if(wish.as_deref(), &format!("before-{commit}"), id).await;
+        let wish = if first_lease {
+            self.wish(inner, id).await
+        } else {
+            None
+        };
+        self.stop_if(wish.as_deref(), &format!("before-{commit}"), id)
+            .await;
         let answer = inner.append(append).await;
-        self.stop_if(wish.as_deref(), &format!("after-{commit}"), id).await;
+        self.stop_if(wish.as_deref(), &format!("after-{commit}"), id)
+            .await;
         answer
     }
 }

@@ -62,7 +62,11 @@ impl Screen {
     /// Prints a piece of the answer at once.
     pub(crate) fn piece(&self, text: impl AsRef<str>) {
         let text = text.as_ref();
-        let text = if self.is_terminal { printable(text) } else { Cow::Borrowed(text) };
+        let text = if self.is_terminal {
+            printable(text)
+        } else {
+            Cow::Borrowed(text)
+        };
         let mut out = std::io::stdout().lock();
         // A closed pipe (`| head`) is the reader's wish, not an error.
         drop(out.write_all(text.as_bytes()).and_then(|()| out.flush()));
@@ -78,10 +82,15 @@ impl Screen {
     pub(crate) fn error(&self, error: &anyhow::Error) {
         if self.json {
             let causes: Vec<String> = error.chain().skip(1).map(ToString::to_string).collect();
-            let body = serde_json::json!({ "error": { "message": error.to_string(), "causes": causes } });
+            let body =
+                serde_json::json!({ "error": { "message": error.to_string(), "causes": causes } });
             self.note(body);
         } else {
-            self.note(format_args!("{} {}", self.paint(Style::Bad, "error:"), printable(&chain(error))));
+            self.note(format_args!(
+                "{} {}",
+                self.paint(Style::Bad, "error:"),
+                printable(&chain(error))
+            ));
         }
     }
 
@@ -119,7 +128,11 @@ impl Screen {
             Style::Faint => "2",
             Style::Strong => "1",
         };
-        if self.colours { format!("\u{1b}[{code}m{text}\u{1b}[0m") } else { text.to_owned() }
+        if self.colours {
+            format!("\u{1b}[{code}m{text}\u{1b}[0m")
+        } else {
+            text.to_owned()
+        }
     }
 
     /// A spinner on standard error; hidden where nobody looks.
@@ -146,12 +159,17 @@ pub(crate) struct Column {
 impl Column {
     /// Shows the field of that name.
     pub(crate) fn field(title: &'static str, name: &'static str) -> Self {
-        Self::of(title, move |row| row.get(name).map(plain).unwrap_or_default())
+        Self::of(title, move |row| {
+            row.get(name).map(plain).unwrap_or_default()
+        })
     }
 
     /// Shows something computed.
     pub(crate) fn of(title: &'static str, value: impl Fn(&Value) -> String + 'static) -> Self {
-        Self { title, value: Box::new(value) }
+        Self {
+            title,
+            value: Box::new(value),
+        }
     }
 }
 
@@ -191,7 +209,10 @@ pub(crate) fn printable(text: &str) -> Cow<'_, str> {
 
 /// The first line of a text, bounded, for a terminal.
 pub(crate) fn one_line(text: &str, limit: usize) -> String {
-    let mut words = printable(text.trim()).split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut words = printable(text.trim())
+        .split_whitespace()
+        .collect::<Vec<_>>()
+        .join(" ");
     if let Some((end, _)) = words.char_indices().nth(limit) {
         words.truncate(end);
         words.push('…');
@@ -226,7 +247,9 @@ mod tests {
 
     #[test]
     fn causes_are_told_once() {
-        let error = anyhow::anyhow!("inner").context("outer: inner").context("outermost");
+        let error = anyhow::anyhow!("inner")
+            .context("outer: inner")
+            .context("outermost");
         assert_eq!(chain(&error), "outermost: outer: inner");
     }
 }

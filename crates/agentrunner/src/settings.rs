@@ -97,8 +97,17 @@ pub(crate) struct Mistakes(pub(crate) Vec<Mistake>);
 impl fmt::Display for Mistakes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let n = self.0.len();
-        write!(f, "{n} setting{} can't be used:", if n == 1 { "" } else { "s" })?;
-        for Mistake { name, value, message } in &self.0 {
+        write!(
+            f,
+            "{n} setting{} can't be used:",
+            if n == 1 { "" } else { "s" }
+        )?;
+        for Mistake {
+            name,
+            value,
+            message,
+        } in &self.0
+        {
             match value.as_str() {
                 "" => write!(f, "\n  {name}: {message}")?,
                 _ => write!(f, "\n  {name}={value}: {message}")?,
@@ -124,7 +133,11 @@ impl Settings {
             (Origin::EnvFile, env_file.all()),
         ]);
         let settings = Self::from_values(values, &mut mistakes);
-        if mistakes.is_empty() { Ok(settings) } else { Err(Mistakes(mistakes)) }
+        if mistakes.is_empty() {
+            Ok(settings)
+        } else {
+            Err(Mistakes(mistakes))
+        }
     }
 
     /// Reads them from the process and from `.env` in the working directory.
@@ -133,7 +146,11 @@ impl Settings {
     /// All mistakes that there are.
     pub(crate) fn from_process(flags: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
         let file = source::read_env_file(Path::new(".env")).map_err(|message| {
-            Mistakes(vec![Mistake { name: ".env".to_owned(), value: String::new(), message }])
+            Mistakes(vec![Mistake {
+                name: ".env".to_owned(),
+                value: String::new(),
+                message,
+            }])
         })?;
         Self::read(flags, &ProcessEnvironment, &file)
     }
@@ -145,7 +162,10 @@ impl Settings {
                 address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
                 address => address,
             };
-            format!("http://{}", SocketAddr::new(address, self.listen.orchestrator))
+            format!(
+                "http://{}",
+                SocketAddr::new(address, self.listen.orchestrator)
+            )
         })
     }
 
@@ -181,7 +201,8 @@ impl Settings {
             work: Work {
                 capacity: usize::try_from(values.number("AGENT_CAPACITY")).unwrap_or(usize::MAX),
                 shutdown: Duration::from_secs(values.number("AGENT_SHUTDOWN_TIMEOUT")),
-                max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS")).unwrap_or(u32::MAX),
+                max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS"))
+                    .unwrap_or(u32::MAX),
             },
             models: Models {
                 openai_key: secret("OPENAI_API_KEY"),
@@ -215,8 +236,10 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
         ("ORCHESTRATOR_PORT", listen.orchestrator),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {
-        if let Some((other, _)) =
-            ports.iter().take(index).find(|(_, earlier)| earlier == port && *port != 0)
+        if let Some((other, _)) = ports
+            .iter()
+            .take(index)
+            .find(|(_, earlier)| earlier == port && *port != 0)
         {
             mistakes.push(Mistake {
                 name: (*name).to_owned(),
@@ -228,7 +251,11 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
 }
 
 fn instead(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Instead> {
-    let provider = match values.text("AGENTRUNNER_PROVIDER")?.to_ascii_lowercase().as_str() {
+    let provider = match values
+        .text("AGENTRUNNER_PROVIDER")?
+        .to_ascii_lowercase()
+        .as_str()
+    {
         "openai" => Provider::Openai,
         "anthropic" => Provider::Anthropic,
         "ollama" => Provider::Ollama,
@@ -236,7 +263,10 @@ fn instead(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Instead> {
     };
     let model = values.text("AGENTRUNNER_MODEL").map(str::to_owned);
     if provider == Provider::Scripted {
-        return Some(Instead { provider, model: None });
+        return Some(Instead {
+            provider,
+            model: None,
+        });
     }
     if model.is_none() {
         mistakes.push(Mistake {
@@ -255,7 +285,11 @@ fn instead(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Instead> {
 pub(crate) fn shown(values: &Values) -> impl Iterator<Item = (&'static str, String, Origin)> {
     VARIABLES.iter().filter_map(|variable| {
         let text = values.text(variable.name)?;
-        Some((variable.name, values::shown(variable, text), values.origin(variable.name)))
+        Some((
+            variable.name,
+            values::shown(variable, text),
+            values.origin(variable.name),
+        ))
     })
 }
 

@@ -62,7 +62,16 @@ fn filter(level: &str) -> String {
     if level == "trace" {
         return level;
     }
-    let ours = ["agentrunner", "bus", "domain", "engine", "llm", "services", "store", "tools"];
+    let ours = [
+        "agentrunner",
+        "bus",
+        "domain",
+        "engine",
+        "llm",
+        "services",
+        "store",
+        "tools",
+    ];
     let ours = ours.map(|name| match name {
         "agentrunner" => format!("agentrunner={level}"),
         name => format!("agentrunner_{name}={level},{name}={level}"),
@@ -85,10 +94,16 @@ struct SharedFile(Arc<Mutex<File>>);
 
 impl Write for SharedFile {
     fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).write(line)
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .write(line)
     }
 
     fn flush(&mut self) -> std::io::Result<()> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).flush()
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .flush()
     }
 }

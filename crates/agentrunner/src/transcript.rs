@@ -102,7 +102,8 @@ impl<'a> Transcript<'a> {
             "{} {} {}",
             self.screen.paint(style, mark),
             self.screen.paint(Style::Strong, &words),
-            self.screen.paint(Style::Faint, &format!("· {} · {id}", self.facts())),
+            self.screen
+                .paint(Style::Faint, &format!("· {} · {id}", self.facts())),
         ));
         if self.is_scripted {
             self.screen.note(self.screen.paint(Style::Warn, SCRIPTED));
@@ -142,7 +143,11 @@ impl<'a> Transcript<'a> {
                 self.tools.insert(*call, agent.to_string());
             }
             StepBody::ChildFinished { call, outcome, .. } => {
-                let text = format!("← {} {}", self.name(*call), one_line(&outcome.reason(), TOOL_LINE));
+                let text = format!(
+                    "← {} {}",
+                    self.name(*call),
+                    one_line(&outcome.reason(), TOOL_LINE)
+                );
                 self.note(Style::Faint, &text);
             }
             StepBody::InputRequested(request) => {
@@ -150,7 +155,13 @@ impl<'a> Transcript<'a> {
                 return Some((step.seq, request.question.clone()));
             }
             StepBody::Timer { reason, .. } => {
-                self.note(Style::Warn, &format!("the model call failed and is tried again: {}", one_line(&reason.message, 300)));
+                self.note(
+                    Style::Warn,
+                    &format!(
+                        "the model call failed and is tried again: {}",
+                        one_line(&reason.message, 300)
+                    ),
+                );
             }
             StepBody::Note { text } => self.note(Style::Faint, &one_line(text, 300)),
             StepBody::ToolIntent(_) | StepBody::InputReceived(_) | StepBody::Finished { .. } => {}
@@ -170,8 +181,18 @@ impl<'a> Transcript<'a> {
         self.said.clear();
         for (index, wish) in call.reply.tool_calls.iter().enumerate() {
             let index = u16::try_from(index).unwrap_or(u16::MAX);
-            self.tools.insert(CallRef { turn: step.seq, index }, wish.name.clone());
-            let text = format!("→ {} {}", one_line(&wish.name, 60), one_line(&wish.arguments, TOOL_LINE));
+            self.tools.insert(
+                CallRef {
+                    turn: step.seq,
+                    index,
+                },
+                wish.name.clone(),
+            );
+            let text = format!(
+                "→ {} {}",
+                one_line(&wish.name, 60),
+                one_line(&wish.arguments, TOOL_LINE)
+            );
             self.note(Style::Faint, &text);
         }
         match call.reply.tool_calls.len() {
@@ -185,11 +206,16 @@ impl<'a> Transcript<'a> {
         let name = self.name(result.call);
         let (style, text) = match &result.outcome {
             ToolOutcome::Succeeded { content, .. } => (Style::Faint, one_line(content, TOOL_LINE)),
-            ToolOutcome::Failed { message } => (Style::Warn, format!("failed: {}", one_line(message, 300))),
-            ToolOutcome::Refused { message } => (Style::Warn, format!("refused: {}", one_line(message, 300))),
-            ToolOutcome::Unknown { message } => {
-                (Style::Bad, format!("outcome unknown: {}", one_line(message, 300)))
+            ToolOutcome::Failed { message } => {
+                (Style::Warn, format!("failed: {}", one_line(message, 300)))
             }
+            ToolOutcome::Refused { message } => {
+                (Style::Warn, format!("refused: {}", one_line(message, 300)))
+            }
+            ToolOutcome::Unknown { message } => (
+                Style::Bad,
+                format!("outcome unknown: {}", one_line(message, 300)),
+            ),
         };
         self.note(style, &format!("← {name} {} ms · {text}", result.took_ms));
         self.wait(THINKING);
@@ -201,7 +227,12 @@ impl<'a> Transcript<'a> {
             Question::Approval { tool, arguments } => {
                 format!("May {tool} be called with {arguments}?")
             }
-            Question::UnknownOutcome { tool, arguments, known, .. } => {
+            Question::UnknownOutcome {
+                tool,
+                arguments,
+                known,
+                ..
+            } => {
                 format!("Did the call of {tool} with {arguments} happen? {known}")
             }
         };
@@ -211,7 +242,9 @@ impl<'a> Transcript<'a> {
     }
 
     fn name(&self, call: CallRef) -> String {
-        self.tools.get(&call).map_or_else(|| call.to_string(), |name| one_line(name, 60))
+        self.tools
+            .get(&call)
+            .map_or_else(|| call.to_string(), |name| one_line(name, 60))
     }
 
     /// Progress: on standard error, on a line of its own.
@@ -232,7 +265,9 @@ impl<'a> Transcript<'a> {
 
     /// What it took, in a few words.
     fn facts(&self) -> String {
-        let Totals { usage, cost_usd, .. } = &self.totals;
+        let Totals {
+            usage, cost_usd, ..
+        } = &self.totals;
         let mut facts = format!(
             "{} steps · {} tokens ({} in, {} out)",
             self.steps,

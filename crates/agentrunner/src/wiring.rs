@@ -63,7 +63,9 @@ impl System {
         system.engine.start();
         system.serve(listeners)?;
         let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
-        system.tasks.spawn(async move { config.run(shutdown).await });
+        system
+            .tasks
+            .spawn(async move { config.run(shutdown).await });
         Ok(system)
     }
 
@@ -130,7 +132,9 @@ impl System {
             tracing::warn!("{SCRIPTED}");
         }
         if settings.listen.is_open {
-            tracing::warn!("ALLOW_UNAUTHENTICATED=true: whoever reaches these ports may do everything");
+            tracing::warn!(
+                "ALLOW_UNAUTHENTICATED=true: whoever reaches these ports may do everything"
+            );
         }
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
@@ -162,7 +166,11 @@ impl System {
             tools: toolkit.clone(),
             clock,
         };
-        let engine = Engine::new(ports, Agents::new(expand(settings)), engine_settings(settings)?);
+        let engine = Engine::new(
+            ports,
+            Agents::new(expand(settings)),
+            engine_settings(settings)?,
+        );
         let values = settings.values.clone();
         let config = services::config::Settings::new(
             settings.agents_dir(),
@@ -187,7 +195,10 @@ impl System {
     }
 
     fn url(&self, service: Service) -> String {
-        self.listeners.as_ref().map(|listeners| listeners.url(service)).unwrap_or_default()
+        self.listeners
+            .as_ref()
+            .map(|listeners| listeners.url(service))
+            .unwrap_or_default()
     }
 
     fn is_scripted(&self) -> bool {
@@ -216,14 +227,24 @@ pub(crate) fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> 
     #[cfg(debug_assertions)]
     if let Some(folder) = settings.values.lookup("AGENTRUNNER_HOLD_DIR") {
         let hold = crate::hold::Hold::new(folder.into());
-        return Ok(Arc::new(store::intercept::Intercepted::new(Arc::new(store), hold)));
+        return Ok(Arc::new(store::intercept::Intercepted::new(
+            Arc::new(store),
+            hold,
+        )));
     }
     Ok(Arc::new(store))
 }
 
 /// All providers, each with its address and key.
 pub(crate) fn providers(settings: &Settings) -> Providers {
-    let Models { openai_key, openai_url, anthropic_key, anthropic_url, ollama_url, .. } = &settings.models;
+    let Models {
+        openai_key,
+        openai_url,
+        anthropic_key,
+        anthropic_url,
+        ollama_url,
+        ..
+    } = &settings.models;
     let mut known = ProviderSettings {
         scripts_root: settings.config_dir.clone(),
         ..ProviderSettings::default()
@@ -265,7 +286,10 @@ pub(crate) fn toolkit(
         home: settings.values.lookup("HOME").map(Into::into),
         ..ToolkitSettings::new(here, clock.clone())
     };
-    Ok(Toolkit::new(tools, Arc::new(StoreHost::new(store.clone(), clock.clone()))))
+    Ok(Toolkit::new(
+        tools,
+        Arc::new(StoreHost::new(store.clone(), clock.clone())),
+    ))
 }
 
 fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
@@ -290,17 +314,29 @@ fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
 /// alive: its leases run out by themselves.
 fn is_gone(worker: &WorkerId) -> bool {
     let mut parts = worker.as_str().rsplitn(3, '-');
-    let (Some(_random), Some(process), Some(host)) = (parts.next(), parts.next(), parts.next()) else {
+    let (Some(_random), Some(process), Some(host)) = (parts.next(), parts.next(), parts.next())
+    else {
         return false;
     };
-    host == host_name() && process.parse::<u32>().is_ok_and(|id| !Path::new("/proc").join(id.to_string()).exists())
+    host == host_name()
+        && process
+            .parse::<u32>()
+            .is_ok_and(|id| !Path::new("/proc").join(id.to_string()).exists())
 }
 
 fn host_name() -> String {
     let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
-    let host: String =
-        host.trim().chars().filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c)).take(100).collect();
-    if host.is_empty() { "localhost".to_owned() } else { host }
+    let host: String = host
+        .trim()
+        .chars()
+        .filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c))
+        .take(100)
+        .collect();
+    if host.is_empty() {
+        "localhost".to_owned()
+    } else {
+        host
+    }
 }
 
 /// Host, process id and a random part: a lease tells whose it is, and a restart is somebody else.
@@ -308,7 +344,9 @@ fn worker_id() -> anyhow::Result<WorkerId> {
     let host = host_name();
     let random = uuid::Uuid::new_v4().simple().to_string();
     let random = random.get(..WORKER_ID_BYTES).unwrap_or(&random);
-    format!("{host}-{}-{random}", std::process::id()).parse().context("the worker's id")
+    format!("{host}-{}-{random}", std::process::id())
+        .parse()
+        .context("the worker's id")
 }
 
 /// Gives a definition the values of its variables, and the provider that is asked instead of its own.
@@ -355,7 +393,10 @@ fn who_answers(settings: &Settings, agents: &[engine::Agent]) -> Vec<String> {
         let config = asked(&agent.definition, settings.models.instead.as_ref());
         *asking.entry(config.provider.as_str()).or_default() += 1;
     }
-    asking.into_iter().map(|(provider, agents)| format!("{provider}, for {agents} agents")).collect()
+    asking
+        .into_iter()
+        .map(|(provider, agents)| format!("{provider}, for {agents} agents"))
+        .collect()
 }
 
 #[cfg(test)]
@@ -375,10 +416,19 @@ mod tests {
             "provider": "openai", "model": "m", "api_base": "http://internal/v1", "api_key": "${KEY}",
             "fallbacks": [{ "provider": "anthropic", "model": "n" }],
         }));
-        let scripted = Instead { provider: Provider::Scripted, model: None };
+        let scripted = Instead {
+            provider: Provider::Scripted,
+            model: None,
+        };
         let config = asked(&agent, Some(&scripted));
-        assert_eq!((config.provider, config.model.as_str()), (Provider::Scripted, "scripts/a.yml"));
-        assert_eq!((config.api_base, config.api_key, config.fallbacks), (None, None, Vec::new()));
+        assert_eq!(
+            (config.provider, config.model.as_str()),
+            (Provider::Scripted, "scripts/a.yml")
+        );
+        assert_eq!(
+            (config.api_base, config.api_key, config.fallbacks),
+            (None, None, Vec::new())
+        );
         assert_eq!(asked(&agent, None), agent.llm_config);
     }
 

@@ -67,6 +67,8 @@ pub(crate) struct Run {
     wakes_seen: u64,
     spent_today: Totals,
     in_flight: BTreeSet<CallRef>,
+    /// Children that may still run.
+    delegated: BTreeSet<ExecutionId>,
     running: JoinSet<(CallRef, ToolOutcome, u64)>,
 }
 
@@ -84,7 +86,7 @@ impl Run {
     ) -> Result<(Self, Waiting), Failure> {
         let state = State::replay(&claimed.execution, &claimed.steps)
             .map_err(|illegal| corrupt(format!("its journal does not add up: {illegal}")))?;
-        let run = Self {
+        let mut run = Self {
             core,
             lease,
             live,
@@ -98,8 +100,14 @@ impl Run {
             wakes_seen: 0,
             spent_today: Totals::default(),
             in_flight: BTreeSet::new(),
+            delegated: BTreeSet::new(),
             running: JoinSet::new(),
         };
+        let open = |call: &domain::state::Call| match &call.progress {
+            domain::state::Progress::Delegated { child, .. } => Some(*child),
+            _ => None,
+        };
+        run.delegated = run.state.calls().iter().filter_map(open).collect();
         Ok((run, claimed.waiting))
     }
 
@@ -162,8 +170,19 @@ impl Run {
                 self.running.abort_all();
                 let messages = self.conversation_messages(&outcome);
                 self.flush(Then::Finish { outcome, messages }).await?;
+                self.tell_relatives();
                 Ok(Some(Ended::Finished))
             }
+        }
+    }
+
+    /// Parent and children are woken by the store; those in this process need not wait for their leases' renewal.
+    fn tell_relatives(&self) {
+        if let Some(parent) = self.execution.parent {
+            self.core.leases.tell_news(parent.id);
+        }
+        for child in &self.delegated {
+            self.core.leases.tell_news(*child);
         }
     }
 
@@ -192,6 +211,11 @@ impl Run {
             }
         }
         self.state.apply(&step).map_err(Stop::Illegal)?;
+        match &step.body {
+            StepBody::ChildStarted { child, .. } => drop(self.delegated.insert(*child)),
+            StepBody::ChildFinished { child, .. } => drop(self.delegated.remove(child)),
+            _ => {}
+        }
         self.pending.push(step);
         Ok(())
     }

@@ -47,7 +47,8 @@ pub trait Store: Send + Sync + 'static {
     /// can't be read is ended as failed ([`domain::FailureCode::Corrupt`]) and holds up no other.
     async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>>;
 
-    /// Extends leases and tells what the owner should know; leases without news are not in the answer.
+    /// Extends leases and tells what the owner should know; leases without news are not in the answer. That a lease
+    /// was woken since it was claimed is told each time: the count of wake-ups says whether it is news.
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
 
     /// Who holds leases.

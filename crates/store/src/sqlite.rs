@@ -1,6 +1,6 @@
 //! The store in one file of SQLite: for one machine, with nothing installed.
 //!
-//! One thread writes and commits in groups ([`writer`]); a few connections read ([`readers`]). A commit is on disk
+//! One thread writes and commits in groups (`sqlite/writer.rs`); a few connections read (`sqlite/readers.rs`). A commit is on disk
 //! when it is acknowledged: write-ahead log, `synchronous = FULL`.
 //!
 //! Several processes may use the same file at once, say a server and a command that reads: SQLite lets one of them
@@ -85,7 +85,7 @@ pub struct Sqlite {
 
 impl Sqlite {
     /// Opens the database at `path`, made if it is missing and brought to the current schema if it is older. Folder
-    /// and file are made for this user alone.
+    /// and file are made for this user alone. Blocks while it reads and, at times, migrates.
     ///
     /// # Errors
     /// It can't be opened or written, is not ours, is damaged, or was made by a newer program; the message says what

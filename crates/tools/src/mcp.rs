@@ -105,7 +105,10 @@ impl Mcp {
     pub(crate) async fn call(&self, mcp: &McpTool, call: &Call<'_>) -> ToolOutcome {
         let server = self.server(call.entry, mcp);
         let deadline = Instant::now() + call.timeout;
-        let name = server.name_of(call.tool);
+        let name = match server.name_of(call.tool, deadline).await {
+            Ok(name) => name,
+            Err(message) => return failed(format!("it was not called: {message}")),
+        };
         if !catalogue::is_granted(mcp, &name, call.tool) {
             return refused(format!("the agent may not call {}", call.tool));
         }

@@ -44,7 +44,12 @@ pub(crate) async fn measure(context: &Context, args: &Latency) -> anyhow::Result
     let turn = percentile(&mut durable, 50.0);
     report.add("direct_ms_p50", "the request alone, median", alone, "ms");
     report.add("durable_turn_ms_p50", "a durable turn, median", turn, "ms");
-    report.add("durable_turn_ms_p99", "a durable turn, 99 of 100", percentile(&mut durable, 99.0), "ms");
+    report.add(
+        "durable_turn_ms_p99",
+        "a durable turn, 99 of 100",
+        percentile(&mut durable, 99.0),
+        "ms",
+    );
     report.add("added_ms_p50", "added", turn - alone, "ms");
     rig.report_disk(&mut report).await?;
     report.print(&context.screen);
@@ -55,7 +60,10 @@ pub(crate) async fn measure(context: &Context, args: &Latency) -> anyhow::Result
 /// The time from one model call's step to the next one's.
 async fn turn(engine: &Engine) -> anyhow::Result<f64> {
     let trace = TraceId::from_uuid(Uuid::now_v7());
-    let id = engine.submit(NewTask::new(SCHEMA, json!({ "prompt": "Go." }), trace)).await?.id;
+    let id = engine
+        .submit(NewTask::new(SCHEMA, json!({ "prompt": "Go." }), trace))
+        .await?
+        .id;
     let mut watch = engine.watch(id, None);
     let mut calls: Vec<Step> = Vec::new();
     while let Some(event) = watch.next().await? {

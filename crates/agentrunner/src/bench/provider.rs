@@ -59,7 +59,11 @@ impl Answers {
             turns,
             schema: [http(&text("not JSON")), http(&text(r#"{"x":1}"#))],
             ask: [
-                http(&call("call_0", "ask_human", r#"{"question":"Shall I go on?"}"#)),
+                http(&call(
+                    "call_0",
+                    "ask_human",
+                    r#"{"question":"Shall I go on?"}"#,
+                )),
                 http(&text("It is done.")),
             ],
             not_found: b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_vec(),
@@ -72,7 +76,8 @@ impl Answers {
         let answer = if contains(path, b"/turns/") {
             self.turns.get(results.min(TOOL_TURNS))
         } else if contains(path, b"/schema/") {
-            self.schema.get(count(body, br#""role":"assistant""#).min(1))
+            self.schema
+                .get(count(body, br#""role":"assistant""#).min(1))
         } else if contains(path, b"/ask/") {
             self.ask.get(results.min(1))
         } else {
@@ -140,7 +145,9 @@ fn contains(text: &[u8], part: &[u8]) -> bool {
 }
 
 fn count(text: &[u8], part: &[u8]) -> usize {
-    text.windows(part.len()).filter(|window| *window == part).count()
+    text.windows(part.len())
+        .filter(|window| *window == part)
+        .count()
 }
 
 fn http(events: &[Value]) -> Vec<u8> {
@@ -171,7 +178,10 @@ fn end(reason: &str) -> [Value; 2] {
 
 fn text(text: &str) -> Vec<Value> {
     let delta = json!({ "role": "assistant", "content": text });
-    let mut events = vec![chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), &Value::Null)];
+    let mut events = vec![chunk(
+        &json!([{ "index": 0, "delta": delta, "finish_reason": null }]),
+        &Value::Null,
+    )];
     events.extend(end("stop"));
     events
 }
@@ -179,7 +189,10 @@ fn text(text: &str) -> Vec<Value> {
 fn call(id: &str, tool: &str, arguments: &str) -> Vec<Value> {
     let call = json!({ "index": 0, "id": id, "type": "function", "function": { "name": tool, "arguments": arguments } });
     let delta = json!({ "role": "assistant", "content": null, "tool_calls": [call] });
-    let mut events = vec![chunk(&json!([{ "index": 0, "delta": delta, "finish_reason": null }]), &Value::Null)];
+    let mut events = vec![chunk(
+        &json!([{ "index": 0, "delta": delta, "finish_reason": null }]),
+        &Value::Null,
+    )];
     events.extend(end("tool_calls"));
     events
 }

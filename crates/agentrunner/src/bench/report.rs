@@ -27,20 +27,40 @@ impl Report {
         value: impl Into<Option<f64>>,
         unit: &'static str,
     ) {
-        let value = value.into().map_or(Value::Null, |value| number(rounded(value)));
-        self.rows.push(Row { key, label, value, unit });
+        let value = value
+            .into()
+            .map_or(Value::Null, |value| number(rounded(value)));
+        self.rows.push(Row {
+            key,
+            label,
+            value,
+            unit,
+        });
     }
 
     /// Prints it.
     pub(crate) fn print(&self, screen: &Screen) {
         if screen.json {
-            let object: Map<String, Value> =
-                self.rows.iter().map(|row| (row.key.to_owned(), row.value.clone())).collect();
+            let object: Map<String, Value> = self
+                .rows
+                .iter()
+                .map(|row| (row.key.to_owned(), row.value.clone()))
+                .collect();
             return screen.value(&Value::Object(object));
         }
-        let width = self.rows.iter().map(|row| row.label.chars().count()).max().unwrap_or_default();
+        let width = self
+            .rows
+            .iter()
+            .map(|row| row.label.chars().count())
+            .max()
+            .unwrap_or_default();
         for row in self.rows.iter().filter(|row| !row.value.is_null()) {
-            screen.line(format_args!("{:width$}  {:>12} {}", row.label, row.value.to_string(), row.unit));
+            screen.line(format_args!(
+                "{:width$}  {:>12} {}",
+                row.label,
+                row.value.to_string(),
+                row.unit
+            ));
         }
         if cfg!(debug_assertions) {
             screen.note(screen.paint(

@@ -80,7 +80,11 @@ impl Provider {
             .kill_on_drop(true)
             .spawn()?;
         let out = child.stdout.take().context("the stand-in has no output")?;
-        let url = BufReader::new(out).lines().next_line().await?.context("the stand-in did not start")?;
+        let url = BufReader::new(out)
+            .lines()
+            .next_line()
+            .await?
+            .context("the stand-in did not start")?;
         Ok(Self { url, _child: child })
     }
 
@@ -107,14 +111,25 @@ impl Provider {
     ///
     /// # Errors
     /// It does not answer.
-    pub(crate) async fn ask(&self, client: &reqwest::Client, path: &str) -> anyhow::Result<Duration> {
+    pub(crate) async fn ask(
+        &self,
+        client: &reqwest::Client,
+        path: &str,
+    ) -> anyhow::Result<Duration> {
         let began = Instant::now();
         let body = json!({
             "model": "bench", "stream": true,
             "messages": [{ "role": "system", "content": "You are measured." }, { "role": "user", "content": "Go." }],
         });
         let url = format!("{}{path}/v1/chat/completions", self.url);
-        client.post(url).json(&body).send().await?.error_for_status()?.bytes().await?;
+        client
+            .post(url)
+            .json(&body)
+            .send()
+            .await?
+            .error_for_status()?
+            .bytes()
+            .await?;
         Ok(began.elapsed())
     }
 }
@@ -146,7 +161,11 @@ impl Rig {
         settings.work.capacity = capacity;
         settings.models.instead = None;
         let system = System::engine_alone(&settings).await?;
-        Ok(Self { system, provider, folder })
+        Ok(Self {
+            system,
+            provider,
+            folder,
+        })
     }
 
     /// Adds what the disk can do alone.
@@ -154,8 +173,18 @@ impl Rig {
     /// # Errors
     /// The disk can't be written.
     pub(crate) async fn report_disk(&self, report: &mut Report) -> anyhow::Result<()> {
-        report.add("fsync_ms_p50", "raw fsync, median", disk::fsync_ms(self.folder.path())?, "ms");
-        report.add("commit_ms_p50", "one row committed, median", self.commit_ms().await?, "ms");
+        report.add(
+            "fsync_ms_p50",
+            "raw fsync, median",
+            disk::fsync_ms(self.folder.path())?,
+            "ms",
+        );
+        report.add(
+            "commit_ms_p50",
+            "one row committed, median",
+            self.commit_ms().await?,
+            "ms",
+        );
         Ok(())
     }
 
@@ -167,7 +196,10 @@ impl Rig {
         for n in 0..COMMITS {
             let key = format!("bench-{n}");
             let began = Instant::now();
-            engine.store().remember(&agent, &key, &json!(n), &key, engine.now()).await?;
+            engine
+                .store()
+                .remember(&agent, &key, &json!(n), &key, engine.now())
+                .await?;
             samples.push(ms(began.elapsed()));
         }
         Ok(percentile(&mut samples, 50.0))
@@ -181,9 +213,21 @@ impl Rig {
 
 fn write_agents(folder: &Path, provider: &str) -> std::io::Result<()> {
     let agents = [
-        (TURNS, "turns", "tools:\n  - name: current_time\n    type: function\n"),
-        (SCHEMA, "schema", "output_schema: {type: object, required: [x], properties: {x: {type: integer}}}\n"),
-        (ASK, "ask", "tools:\n  - name: ask_human\n    type: function\n"),
+        (
+            TURNS,
+            "turns",
+            "tools:\n  - name: current_time\n    type: function\n",
+        ),
+        (
+            SCHEMA,
+            "schema",
+            "output_schema: {type: object, required: [x], properties: {x: {type: integer}}}\n",
+        ),
+        (
+            ASK,
+            "ask",
+            "tools:\n  - name: ask_human\n    type: function\n",
+        ),
     ];
     for (name, path, rest) in agents {
         let text = format!(

@@ -43,7 +43,12 @@ pub(crate) async fn measure(context: &Context, args: &Startup) -> anyhow::Result
         server.kill().await?;
     }
     let mut report = Report::default();
-    report.add("first_start_ms", "first start, making the database", first, "ms");
+    report.add(
+        "first_start_ms",
+        "first start, making the database",
+        first,
+        "ms",
+    );
     let later = (!samples.is_empty()).then(|| percentile(&mut samples, 50.0));
     report.add("start_ms_p50", "start to ready, median", later, "ms");
     let most = (!samples.is_empty()).then(|| percentile(&mut samples, 100.0));
@@ -73,9 +78,14 @@ async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
     let client = Client::new(&format!("http://127.0.0.1:{}", ports[2]))?;
     while !client.readiness().await.is_ok_and(|(is_ready, _)| is_ready) {
         if let Some(status) = server.try_wait()? {
-            anyhow::bail!("the server ended instead of becoming ready: {status}; see `agentrunner doctor`");
+            anyhow::bail!(
+                "the server ended instead of becoming ready: {status}; see `agentrunner doctor`"
+            );
         }
-        anyhow::ensure!(began.elapsed() < TOO_LONG, "the server is not ready after {TOO_LONG:?}");
+        anyhow::ensure!(
+            began.elapsed() < TOO_LONG,
+            "the server is not ready after {TOO_LONG:?}"
+        );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     Ok((server, began.elapsed()))

@@ -6,7 +6,10 @@ use std::time::Duration;
 pub(crate) fn percentile(samples: &mut [f64], percent: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let rank = (percent / 100.0 * samples.len() as f64).ceil() as usize;
-    samples.get(rank.saturating_sub(1)).copied().unwrap_or_default()
+    samples
+        .get(rank.saturating_sub(1))
+        .copied()
+        .unwrap_or_default()
 }
 
 /// In milliseconds.

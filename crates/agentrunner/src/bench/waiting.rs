@@ -38,15 +38,31 @@ pub(crate) async fn measure(context: &Context, args: &Waiting) -> anyhow::Result
         .await?;
     let mut last = (0, Instant::now());
     loop {
-        let filter = ExecutionFilter { status: vec![Status::WaitingForInput], ..Default::default() };
-        let (_, waiting) = engine.store().executions(filter, Page { limit: 1, after: None }).await?;
+        let filter = ExecutionFilter {
+            status: vec![Status::WaitingForInput],
+            ..Default::default()
+        };
+        let (_, waiting) = engine
+            .store()
+            .executions(
+                filter,
+                Page {
+                    limit: 1,
+                    after: None,
+                },
+            )
+            .await?;
         if waiting >= u64::from(args.count) {
             break;
         }
         if waiting > last.0 {
             last = (waiting, Instant::now());
         }
-        anyhow::ensure!(last.1.elapsed() < STALLED, "{waiting} of {} wait, then nothing for {STALLED:?}", args.count);
+        anyhow::ensure!(
+            last.1.elapsed() < STALLED,
+            "{waiting} of {} wait, then nothing for {STALLED:?}",
+            args.count
+        );
         spinner.set_message(format!("{waiting} of {} wait", args.count));
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
@@ -59,7 +75,9 @@ pub(crate) async fn measure(context: &Context, args: &Waiting) -> anyhow::Result
     report.add("rss_before_mib", "memory before", before, "MiB");
     report.add("rss_waiting_mib", "memory while they wait", after, "MiB");
     report.add("peak_rss_mib", "most memory", memory::peak_mib(), "MiB");
-    let grown = before.zip(after).map(|(before, after)| (after - before) * 1024.0 / f64::from(args.count));
+    let grown = before
+        .zip(after)
+        .map(|(before, after)| (after - before) * 1024.0 / f64::from(args.count));
     report.add("kib_each", "grown by, for each", grown, "KiB");
     let (running, _) = engine.load();
     report.add("running", "still held by the engine", running as f64, "");

@@ -40,7 +40,12 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     let mut report = Report::default();
     report.add("executions", "executions", f64::from(args.executions), "");
     report.add("concurrency", "at once", f64::from(args.concurrency), "");
-    report.add("latency_ms", "latency of the stand-in", args.latency_ms as f64, "ms");
+    report.add(
+        "latency_ms",
+        "latency of the stand-in",
+        args.latency_ms as f64,
+        "ms",
+    );
 
     let spinner = context.screen.spinner("warming up");
     run(rig.system.engine(), args.warmup as usize, concurrency).await?;
@@ -53,18 +58,48 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     let executions_per_s = f64::from(args.executions) / seconds;
     report.add("seconds", "took", seconds, "s");
     report.add("executions_per_s", "executions", executions_per_s, "/s");
-    report.add("steps_per_s", "durable steps", executions_per_s * STEPS as f64, "/s");
+    report.add(
+        "steps_per_s",
+        "durable steps",
+        executions_per_s * STEPS as f64,
+        "/s",
+    );
     let mut gaps = gaps(rig.system.engine(), &measured.ids).await?;
-    report.add("step_ms_p50", "from step to step, median", percentile(&mut gaps, 50.0), "ms");
-    report.add("step_ms_p99", "from step to step, 99 of 100", percentile(&mut gaps, 99.0), "ms");
+    report.add(
+        "step_ms_p50",
+        "from step to step, median",
+        percentile(&mut gaps, 50.0),
+        "ms",
+    );
+    report.add(
+        "step_ms_p99",
+        "from step to step, 99 of 100",
+        percentile(&mut gaps, 99.0),
+        "ms",
+    );
     report.add("peak_rss_mib", "most memory", peak, "MiB");
     rig.report_disk(&mut report).await?;
     let alone = rig.provider.requests_per_s().await?;
-    report.add("provider_requests_per_s", "the stand-in alone", alone, "requests/s");
+    report.add(
+        "provider_requests_per_s",
+        "the stand-in alone",
+        alone,
+        "requests/s",
+    );
     let ideal = (!latency.is_zero())
         .then(|| concurrency as f64 / (latency.as_secs_f64() * (TOOL_TURNS + 1) as f64));
-    report.add("ideal_executions_per_s", "ideal for this latency", ideal, "executions/s");
-    report.add("of_ideal", "of the ideal", ideal.map(|ideal| executions_per_s / ideal * 100.0), "%");
+    report.add(
+        "ideal_executions_per_s",
+        "ideal for this latency",
+        ideal,
+        "executions/s",
+    );
+    report.add(
+        "of_ideal",
+        "of the ideal",
+        ideal.map(|ideal| executions_per_s / ideal * 100.0),
+        "%",
+    );
     spinner.finish_and_clear();
     report.print(&context.screen);
     rig.close().await;
@@ -86,7 +121,10 @@ pub(crate) async fn run(engine: &Engine, count: usize, concurrency: usize) -> an
         .bus()
         .subscribe(bus::Subscription {
             queue: "bench".to_owned(),
-            patterns: vec![topics::EXECUTION_COMPLETED.parse()?, topics::EXECUTION_FAILED.parse()?],
+            patterns: vec![
+                topics::EXECUTION_COMPLETED.parse()?,
+                topics::EXECUTION_FAILED.parse()?,
+            ],
             prefetch: 1000,
         })
         .await?;
@@ -101,7 +139,12 @@ pub(crate) async fn run(engine: &Engine, count: usize, concurrency: usize) -> an
         while seen.len() < count {
             let delivery = tokio::time::timeout(STALLED, ended.next())
                 .await
-                .with_context(|| format!("{} of {count} executions ended, then nothing for {STALLED:?}", seen.len()))?
+                .with_context(|| {
+                    format!(
+                        "{} of {count} executions ended, then nothing for {STALLED:?}",
+                        seen.len()
+                    )
+                })?
                 .context("the bus closed")?;
             if seen.insert(delivery.event.id.clone()) {
                 room.add_permits(1);
@@ -117,19 +160,29 @@ pub(crate) async fn run(engine: &Engine, count: usize, concurrency: usize) -> an
 
 async fn submit(engine: &Engine, room: &Semaphore) -> anyhow::Result<ExecutionId> {
     room.acquire().await?.forget();
-    let task = NewTask::new(TURNS, json!({ "prompt": "Go." }), TraceId::from_uuid(Uuid::now_v7()));
+    let task = NewTask::new(
+        TURNS,
+        json!({ "prompt": "Go." }),
+        TraceId::from_uuid(Uuid::now_v7()),
+    );
     Ok(engine.submit(task).await?.id)
 }
 
 /// A figure counts only when every execution came to its answer.
 async fn check(engine: &Engine, ids: &[ExecutionId]) -> anyhow::Result<()> {
     for id in ids.iter().step_by((ids.len() / SAMPLED).max(1)) {
-        let row = engine.store().execution(*id).await?.context("an execution is gone")?;
+        let row = engine
+            .store()
+            .execution(*id)
+            .await?
+            .context("an execution is gone")?;
         anyhow::ensure!(
             row.status == Status::Completed,
             "{id} is {}: {}",
             row.status,
-            row.outcome.map(|outcome| outcome.reason()).unwrap_or_default()
+            row.outcome
+                .map(|outcome| outcome.reason())
+                .unwrap_or_default()
         );
     }
     Ok(())

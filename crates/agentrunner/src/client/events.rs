@@ -29,7 +29,14 @@ pub(crate) struct Events {
 
 impl Events {
     pub(super) fn new(client: Client, id: ExecutionId) -> Self {
-        Self { client, id, frames: None, last_id: String::new(), tries: 0, is_over: false }
+        Self {
+            client,
+            id,
+            frames: None,
+            last_id: String::new(),
+            tries: 0,
+            is_over: false,
+        }
     }
 
     /// The next event; `None` after the last step.
@@ -79,16 +86,24 @@ fn is_last(step: &Step) -> bool {
 
 async fn connect(client: &Client, id: ExecutionId, last_id: &str) -> anyhow::Result<Frames> {
     let path = format!("{}/tasks/{id}/events", client.base);
-    let mut request = client.http.request(Method::GET, path).header("accept", "text/event-stream");
+    let mut request = client
+        .http
+        .request(Method::GET, path)
+        .header("accept", "text/event-stream");
     if !last_id.is_empty() {
         request = request.header("last-event-id", last_id);
     }
     let response = client.send(request).await?;
     if !response.status().is_success() {
-        return Err(read(response).await.err().unwrap_or_else(|| anyhow::anyhow!("no stream")));
+        return Err(read(response)
+            .await
+            .err()
+            .unwrap_or_else(|| anyhow::anyhow!("no stream")));
     }
     let frames = response.bytes_stream().eventsource();
-    Ok(Box::pin(frames.map(|frame| frame.context("the stream of events broke"))))
+    Ok(Box::pin(
+        frames.map(|frame| frame.context("the stream of events broke")),
+    ))
 }
 
 /// What a frame says; `None` for frames of kinds that a later server may add.
@@ -98,15 +113,27 @@ fn parse(frame: &Event) -> anyhow::Result<Option<LiveEvent>> {
     };
     let position = || frame.id.parse::<Position>().map_err(anyhow::Error::msg);
     let text = |data: &Value, name: &str| {
-        data.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        data.get(name)
+            .and_then(Value::as_str)
+            .unwrap_or_default()
+            .to_owned()
     };
     Ok(Some(match frame.event.as_str() {
         "step" => LiveEvent::Step(
-            serde_json::from_str(&frame.data).context("the server sent a step that can't be read")?,
+            serde_json::from_str(&frame.data)
+                .context("the server sent a step that can't be read")?,
         ),
-        "delta" => LiveEvent::Delta { position: position()?, text: text(&data()?, "text") },
-        "tool_call" => LiveEvent::ToolCallBegins { position: position()?, tool: text(&data()?, "tool") },
-        "supersede" => LiveEvent::Supersede { position: position()? },
+        "delta" => LiveEvent::Delta {
+            position: position()?,
+            text: text(&data()?, "text"),
+        },
+        "tool_call" => LiveEvent::ToolCallBegins {
+            position: position()?,
+            tool: text(&data()?, "tool"),
+        },
+        "supersede" => LiveEvent::Supersede {
+            position: position()?,
+        },
         _ => return Ok(None),
     }))
 }

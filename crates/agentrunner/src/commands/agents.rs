@@ -34,7 +34,9 @@ impl Agents {
 
     async fn show(&self, context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
         if let Some(name) = &self.name {
-            context.screen.value(&backend.client.get(&format!("/agents/{name}")).await?);
+            context
+                .screen
+                .value(&backend.client.get(&format!("/agents/{name}")).await?);
             return Ok(Exit::Done);
         }
         let agents = backend.client.get("/agents").await?;
@@ -47,7 +49,9 @@ impl Agents {
             Column::of("success", success),
             Column::field("description", "description"),
         ];
-        context.screen.table(agents.as_array().map_or(&[], Vec::as_slice), &columns);
+        context
+            .screen
+            .table(agents.as_array().map_or(&[], Vec::as_slice), &columns);
         Ok(Exit::Done)
     }
 }

@@ -22,20 +22,35 @@ impl Backend {
     /// The named server does not answer, or this process can't serve: the store can't be opened, or agents are broken.
     pub(crate) async fn find(context: &Context, purpose: Purpose) -> anyhow::Result<Self> {
         let client = Client::new(&context.settings.server_url())?;
-        let state = Client::new(&beside(client.base(), context.settings.listen.state_manager))?;
+        let state = Client::new(&beside(
+            client.base(),
+            context.settings.listen.state_manager,
+        ))?;
         if context.settings.server.is_some() {
             // Fails with the reason, when nobody is there.
             client.get("/health/live").await?;
-            return Ok(Self { client, state, local: None });
+            return Ok(Self {
+                client,
+                state,
+                local: None,
+            });
         }
         if client.answers().await {
             tracing::debug!(server = client.base(), "a server answers");
-            return Ok(Self { client, state, local: None });
+            return Ok(Self {
+                client,
+                state,
+                local: None,
+            });
         }
         let system = System::private(&context.settings, purpose).await?;
         let client = Client::new(&system.orchestrator_url())?;
         let state = Client::new(&system.state_manager_url())?;
-        Ok(Self { client, state, local: Some(system) })
+        Ok(Self {
+            client,
+            state,
+            local: Some(system),
+        })
     }
 
     /// Whether this process does the work itself.
@@ -49,9 +64,16 @@ impl Backend {
     /// There is no such execution, or nobody answers.
     pub(crate) async fn journal(&self, id: ExecutionId) -> anyhow::Result<Vec<Value>> {
         let path = format!("/executions/{id}/steps");
-        match self.state.get_with(&path, &[("limit", "1000".to_owned())]).await? {
+        match self
+            .state
+            .get_with(&path, &[("limit", "1000".to_owned())])
+            .await?
+        {
             Value::Array(steps) => Ok(steps),
-            _ => anyhow::bail!("{} does not answer a list of steps; is it AgentRunner?", self.state.base()),
+            _ => anyhow::bail!(
+                "{} does not answer a list of steps; is it AgentRunner?",
+                self.state.base()
+            ),
         }
     }
 

@@ -14,14 +14,17 @@ use crate::telemetry;
 /// Executions of five model turns, the first four with one tool call each, against a stand-in for a provider that
 /// runs as a process of its own. The database is a new one in a folder of its own and is deleted afterwards.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   agentrunner bench                                             as many steps as possible
   agentrunner bench --concurrency 200 --latency-ms 200          200 at once against a slow model
   agentrunner bench --store-dir /mnt/nvme --json                on another disk, for a script
   agentrunner bench waiting --count 10000                       memory of those that wait
   agentrunner bench startup                                     time to ready, idle memory
-  agentrunner bench latency                                     what durability adds to a model turn")]
+  agentrunner bench latency                                     what durability adds to a model turn"
+)]
 pub(crate) struct Bench {
     #[command(subcommand)]
     what: Option<What>,
@@ -115,7 +118,9 @@ impl Bench {
 
 impl Provider {
     pub(crate) fn run(&self) -> anyhow::Result<Exit> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         runtime.block_on(provider::serve(Duration::from_millis(self.latency_ms)))?;
         Ok(Exit::Done)
     }

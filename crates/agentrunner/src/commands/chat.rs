@@ -41,7 +41,10 @@ impl Chat {
     async fn talk(&self, context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
         let screen = &context.screen;
         // A wrong name is told before the first line is typed.
-        backend.client.get(&format!("/agents/{}", self.agent)).await?;
+        backend
+            .client
+            .get(&format!("/agents/{}", self.agent))
+            .await?;
         let conversation = self
             .conversation
             .clone()

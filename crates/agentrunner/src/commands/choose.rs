@@ -28,10 +28,18 @@ pub(crate) async fn choose(settings: &Settings) -> Choice {
         return with_key(Provider::Openai, "gpt-5-mini", "OPENAI_API_KEY");
     }
     if models.anthropic_key.is_some() {
-        return with_key(Provider::Anthropic, "claude-sonnet-4-5", "ANTHROPIC_API_KEY");
+        return with_key(
+            Provider::Anthropic,
+            "claude-sonnet-4-5",
+            "ANTHROPIC_API_KEY",
+        );
     }
     let url = models.ollama_url.as_deref().unwrap_or(OLLAMA);
-    let scripted = |why: String| Choice { provider: Provider::Scripted, model: None, why };
+    let scripted = |why: String| Choice {
+        provider: Provider::Scripted,
+        model: None,
+        why,
+    };
     match llm::ollama_models(url).await {
         Ok(models) => match models.into_iter().next() {
             Some(model) => Choice {

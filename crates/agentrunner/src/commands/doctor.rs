@@ -51,15 +51,30 @@ struct Finding {
 
 impl Finding {
     fn good(what: &str, found: impl Into<String>) -> Self {
-        Self { state: State::Good, what: what.to_owned(), found: found.into(), advice: String::new() }
+        Self {
+            state: State::Good,
+            what: what.to_owned(),
+            found: found.into(),
+            advice: String::new(),
+        }
     }
 
     fn warning(what: &str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { state: State::Warning, what: what.to_owned(), found: found.into(), advice: advice.into() }
+        Self {
+            state: State::Warning,
+            what: what.to_owned(),
+            found: found.into(),
+            advice: advice.into(),
+        }
     }
 
     fn failed(what: &str, found: impl Into<String>, advice: impl Into<String>) -> Self {
-        Self { state: State::Failed, what: what.to_owned(), found: found.into(), advice: advice.into() }
+        Self {
+            state: State::Failed,
+            what: what.to_owned(),
+            found: found.into(),
+            advice: advice.into(),
+        }
     }
 }
 
@@ -73,7 +88,9 @@ impl Doctor {
             Ok(settings) => block_on(async {
                 let findings = self.look(&settings).await;
                 report(&findings, Some(&settings), screen);
-                let has_failed = findings.iter().any(|finding| finding.state == State::Failed);
+                let has_failed = findings
+                    .iter()
+                    .any(|finding| finding.state == State::Failed);
                 Ok(if has_failed { Exit::Failed } else { Exit::Done })
             }),
             Err(mistakes) => {
@@ -107,7 +124,11 @@ fn of_mistakes(Mistakes(mistakes): Mistakes) -> Vec<Finding> {
                 "" => mistake.message,
                 value => format!("{value}: {}", mistake.message),
             };
-            Finding::failed(&mistake.name, found, "change it in .env or in the environment")
+            Finding::failed(
+                &mistake.name,
+                found,
+                "change it in .env or in the environment",
+            )
         })
         .collect()
 }
@@ -123,7 +144,13 @@ fn report(findings: &[Finding], settings: Option<&Settings>, screen: &Screen) {
         }
         screen.line("");
     }
-    for Finding { state, what, found, advice } in findings {
+    for Finding {
+        state,
+        what,
+        found,
+        advice,
+    } in findings
+    {
         let mark = match state {
             State::Good => "ok  ",
             State::Warning => "note",
@@ -134,7 +161,10 @@ fn report(findings: &[Finding], settings: Option<&Settings>, screen: &Screen) {
             screen.line(printable(&format!("     → {advice}")));
         }
     }
-    let failed = findings.iter().filter(|finding| finding.state == State::Failed).count();
+    let failed = findings
+        .iter()
+        .filter(|finding| finding.state == State::Failed)
+        .count();
     let (style, text) = match failed {
         0 => (Style::Good, "nothing is wrong".to_owned()),
         1 => (Style::Bad, "1 thing is wrong".to_owned()),

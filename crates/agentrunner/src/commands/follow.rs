@@ -124,7 +124,10 @@ async fn ask(screen: &Screen, question: &Question) -> anyhow::Result<Answer> {
         screen.note(screen.paint(Style::Faint, &format!("  {hint}:")));
         let line = tokio::task::spawn_blocking(|| {
             let mut line = String::new();
-            std::io::stdin().lock().read_line(&mut line).map(|read| (read, line))
+            std::io::stdin()
+                .lock()
+                .read_line(&mut line)
+                .map(|read| (read, line))
         });
         let (read, line) = line.await??;
         anyhow::ensure!(read > 0, "nobody answers: standard input ended");
@@ -140,9 +143,13 @@ fn understand(question: &Question, line: &str) -> Option<Answer> {
     let reject = |reason: String| Answer::Reject { reason };
     match (question, word.to_lowercase().as_str()) {
         (_, "") => None,
-        (Question::Clarification { .. }, _) => Some(Answer::Text { text: line.to_owned() }),
+        (Question::Clarification { .. }, _) => Some(Answer::Text {
+            text: line.to_owned(),
+        }),
         (Question::Approval { .. }, "y" | "yes") => Some(Answer::Approve),
-        (Question::UnknownOutcome { .. }, "h" | "happened") => Some(Answer::Happened { result: rest }),
+        (Question::UnknownOutcome { .. }, "h" | "happened") => {
+            Some(Answer::Happened { result: rest })
+        }
         (Question::UnknownOutcome { .. }, "r" | "repeat") => Some(Answer::Repeat),
         (_, "n" | "no") => Some(reject(rest)),
         _ => None,
@@ -155,9 +162,17 @@ mod tests {
 
     #[test]
     fn only_a_plain_yes_allows_a_call() {
-        let approval = Question::Approval { tool: "pay".to_owned(), arguments: "{}".to_owned() };
+        let approval = Question::Approval {
+            tool: "pay".to_owned(),
+            arguments: "{}".to_owned(),
+        };
         assert_eq!(understand(&approval, "y"), Some(Answer::Approve));
-        assert_eq!(understand(&approval, "n too much"), Some(Answer::Reject { reason: "too much".to_owned() }));
+        assert_eq!(
+            understand(&approval, "n too much"),
+            Some(Answer::Reject {
+                reason: "too much".to_owned()
+            })
+        );
         for unclear in ["", "yea", "ok", "1"] {
             assert_eq!(understand(&approval, unclear), None, "{unclear}");
         }

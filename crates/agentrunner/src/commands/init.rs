@@ -49,7 +49,11 @@ impl Init {
             self.write(name, text, &mut written)?;
         }
         let schema = serde_json::to_string_pretty(services::config::schema())?;
-        self.write("config/agent.schema.json", &format!("{schema}\n"), &mut written)?;
+        self.write(
+            "config/agent.schema.json",
+            &format!("{schema}\n"),
+            &mut written,
+        )?;
         self.write(".gitignore", "/data\n/logs\n.env\n", &mut written)?;
         self.write(".env", &env_file(&choice), &mut written)?;
         self.report(&context.screen, &choice, &written);
@@ -76,7 +80,12 @@ impl Init {
             }
         };
         let is_new = create().with_context(|| format!("{} can't be written", path.display()))?;
-        if is_new { &mut written.new } else { &mut written.kept }.push(name.to_owned());
+        if is_new {
+            &mut written.new
+        } else {
+            &mut written.kept
+        }
+        .push(name.to_owned());
         Ok(())
     }
 
@@ -91,10 +100,17 @@ impl Init {
             screen.note(format_args!("{} {name}", screen.paint(Style::Good, "+")));
         }
         for name in &written.kept {
-            screen.note(format_args!("{} {name} is there and kept", screen.paint(Style::Faint, "=")));
+            screen.note(format_args!(
+                "{} {name} is there and kept",
+                screen.paint(Style::Faint, "=")
+            ));
         }
         let provider = choice.provider.as_str();
-        screen.note(format_args!("\nprovider: {} ({})", screen.paint(Style::Strong, provider), choice.why));
+        screen.note(format_args!(
+            "\nprovider: {} ({})",
+            screen.paint(Style::Strong, provider),
+            choice.why
+        ));
         if written.kept.iter().any(|name| name == ".env") {
             screen.note("  .env was kept: what it says is what counts");
         }
@@ -106,7 +122,10 @@ impl Init {
             here if here == Path::new(".") => String::new(),
             dir => format!("cd {} && ", dir.display()),
         };
-        screen.note(format_args!("\nnext: {go}agentrunner run {}", starter::FIRST_TASK));
+        screen.note(format_args!(
+            "\nnext: {go}agentrunner run {}",
+            starter::FIRST_TASK
+        ));
     }
 }
 
@@ -114,7 +133,11 @@ impl Init {
 #[cfg(unix)]
 fn private<'a>(options: &'a mut OpenOptions, name: &str) -> &'a mut OpenOptions {
     use std::os::unix::fs::OpenOptionsExt;
-    if name == ".env" { options.mode(0o600) } else { options }
+    if name == ".env" {
+        options.mode(0o600)
+    } else {
+        options
+    }
 }
 
 #[cfg(not(unix))]

@@ -52,7 +52,10 @@ impl Migrate {
             .into_iter()
             .map(|status| json!({ "migration": status.name, "applied": status.is_applied }))
             .collect();
-        let columns = [Column::field("migration", "migration"), Column::field("applied", "applied")];
+        let columns = [
+            Column::field("migration", "migration"),
+            Column::field("applied", "applied"),
+        ];
         context.screen.table(&rows, &columns);
         Ok(Exit::Done)
     }
@@ -60,5 +63,7 @@ impl Migrate {
 
 fn say(context: &Context, what: &str, count: usize) {
     let plural = if count == 1 { "" } else { "s" };
-    context.screen.note(format_args!("{count} migration{plural} {what}"));
+    context
+        .screen
+        .note(format_args!("{count} migration{plural} {what}"));
 }

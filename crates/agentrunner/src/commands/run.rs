@@ -62,7 +62,12 @@ impl Run {
         result
     }
 
-    async fn ask(&self, context: &Context, backend: &Backend, input: Value) -> anyhow::Result<Exit> {
+    async fn ask(
+        &self,
+        context: &Context,
+        backend: &Backend,
+        input: Value,
+    ) -> anyhow::Result<Exit> {
         let screen = &context.screen;
         if backend.is_local() && !screen.json {
             screen.note("no server runs; working in this process with the same store");
@@ -106,7 +111,9 @@ impl Run {
             (_, _, Some(data)) => serde_json::from_str(data).context("--data is not JSON"),
             (_, Some(path), _) => {
                 let text = bounded(std::fs::File::open(path), path)?;
-                let is_json = path.extension().is_some_and(|extension| extension == "json");
+                let is_json = path
+                    .extension()
+                    .is_some_and(|extension| extension == "json");
                 if is_json {
                     return serde_json::from_str(&text)
                         .with_context(|| format!("{} is not JSON", path.display()));

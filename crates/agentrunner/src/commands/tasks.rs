@@ -14,12 +14,15 @@ use crate::wiring::Purpose;
 
 /// Lists, shows, cancels and answers executions.
 #[derive(Debug, Args)]
-#[command(args_conflicts_with_subcommands = true, after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   agentrunner tasks                                  the newest executions
   agentrunner tasks list --status waiting_for_input  what waits for a person
   agentrunner tasks steps 0192f0c1-...               everything that one did
-  agentrunner tasks answer 0192f0c1-... --approve")]
+  agentrunner tasks answer 0192f0c1-... --approve"
+)]
 pub(crate) struct Tasks {
     #[command(subcommand)]
     verb: Option<Verb>,
@@ -118,16 +121,24 @@ impl List {
     async fn show(&self, context: &Context, backend: &Backend) -> anyhow::Result<()> {
         let mut query = vec![("limit", self.limit.to_string())];
         query.extend(self.agent.iter().map(|agent| ("agent_name", agent.clone())));
-        query.extend(self.status.iter().map(|status| ("status", status.to_string())));
+        query.extend(
+            self.status
+                .iter()
+                .map(|status| ("status", status.to_string())),
+        );
         let tasks = backend.client.get_with("/tasks", &query).await?;
         let columns = [
             Column::field("id", "execution_id"),
             Column::field("agent", "agent_name"),
             Column::field("status", "status"),
             Column::of("created", |task| time(task.get("created_at"))),
-            Column::of("why", |task| task.get("status_reason").map(plain).unwrap_or_default()),
+            Column::of("why", |task| {
+                task.get("status_reason").map(plain).unwrap_or_default()
+            }),
         ];
-        context.screen.table(tasks.as_array().map_or(&[], Vec::as_slice), &columns);
+        context
+            .screen
+            .table(tasks.as_array().map_or(&[], Vec::as_slice), &columns);
         Ok(())
     }
 }
@@ -190,11 +201,15 @@ impl AnswerArgs {
         } else if self.approve {
             Answer::Approve
         } else if let Some(result) = &self.happened {
-            Answer::Happened { result: result.clone() }
+            Answer::Happened {
+                result: result.clone(),
+            }
         } else if self.repeat {
             Answer::Repeat
         } else {
-            Answer::Reject { reason: self.reject.clone().unwrap_or_default() }
+            Answer::Reject {
+                reason: self.reject.clone().unwrap_or_default(),
+            }
         }
     }
 }

@@ -25,7 +25,10 @@ impl Up {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
         let began = Instant::now();
         let settings = &context.settings;
-        telemetry::start(&settings.log, settings.log.is_json.unwrap_or(!context.screen.is_watched))?;
+        telemetry::start(
+            &settings.log,
+            settings.log.is_json.unwrap_or(!context.screen.is_watched),
+        )?;
         block_on(async {
             // Before anything else, so that no signal finds the process without an answer to it.
             let mut stop = Stop::listen()?;

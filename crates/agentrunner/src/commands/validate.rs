@@ -39,11 +39,18 @@ pub(crate) struct Checked {
 
 impl Validate {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        let path = self.path.clone().unwrap_or_else(|| context.settings.agents_dir());
+        let path = self
+            .path
+            .clone()
+            .unwrap_or_else(|| context.settings.agents_dir());
         let values = context.settings.values.clone();
         let checked = check(&path, &move |name: &str| values.lookup(name))?;
         report(&checked, &context.screen);
-        Ok(if checked.errors.is_empty() { Exit::Done } else { Exit::Failed })
+        Ok(if checked.errors.is_empty() {
+            Exit::Done
+        } else {
+            Exit::Failed
+        })
     }
 }
 
@@ -57,12 +64,17 @@ pub(crate) fn check(path: &Path, lookup: &Lookup) -> anyhow::Result<Checked> {
         let found = discover(path).with_context(|| format!("{} can't be read", path.display()))?;
         for file in found {
             let name = path.join(&file.path).display().to_string();
-            let bytes = file.content.map_err(|why| anyhow::anyhow!("{name} can't be read: {why}"))?;
+            let bytes = file
+                .content
+                .map_err(|why| anyhow::anyhow!("{name} can't be read: {why}"))?;
             checked.add(&bytes, &name, lookup);
         }
     } else {
         let bytes = std::fs::read(path).with_context(|| {
-            format!("{} can't be read; make it with `agentrunner init`, or set CONFIG_DIR", path.display())
+            format!(
+                "{} can't be read; make it with `agentrunner init`, or set CONFIG_DIR",
+                path.display()
+            )
         })?;
         checked.add(&bytes, &path.display().to_string(), lookup);
     }
@@ -109,7 +121,13 @@ impl Checked {
 }
 
 fn report(checked: &Checked, screen: &Screen) {
-    let Checked { files, agents, errors, warnings, .. } = checked;
+    let Checked {
+        files,
+        agents,
+        errors,
+        warnings,
+        ..
+    } = checked;
     if screen.json {
         let is_valid = errors.is_empty();
         return screen.value(&json!({
@@ -127,6 +145,10 @@ fn report(checked: &Checked, screen: &Screen) {
         count(errors.len(), "error"),
         count(warnings.len(), "warning"),
     );
-    let style = if errors.is_empty() { Style::Good } else { Style::Bad };
+    let style = if errors.is_empty() {
+        Style::Good
+    } else {
+        Style::Bad
+    };
     screen.note(screen.paint(style, &summary));
 }

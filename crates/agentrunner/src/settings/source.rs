@@ -47,9 +47,13 @@ fn broken_line(path: &Path, error: &dotenvy::Error) -> String {
     match error {
         dotenvy::Error::LineParse(broken, _) => {
             let text = std::fs::read_to_string(path).unwrap_or_default();
-            let number = text.lines().position(|line| line.contains(broken.trim_end()));
+            let number = text
+                .lines()
+                .position(|line| line.contains(broken.trim_end()));
             let place = number.map_or_else(String::new, |index| format!(" {}", index + 1));
-            format!("{shown}: line{place} is not NAME=value; quote a value that holds spaces, # or quotes")
+            format!(
+                "{shown}: line{place} is not NAME=value; quote a value that holds spaces, # or quotes"
+            )
         }
         other => format!("{shown} can't be read: {other}"),
     }
@@ -85,7 +89,11 @@ mod tests {
     #[test]
     fn an_absent_env_file_holds_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        assert!(read_env_file(&folder.path().join(".env")).unwrap().is_empty());
+        assert!(
+            read_env_file(&folder.path().join(".env"))
+                .unwrap()
+                .is_empty()
+        );
     }
 
     #[test]

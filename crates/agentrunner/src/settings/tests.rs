@@ -7,7 +7,10 @@ use secrecy::ExposeSecret;
 use super::*;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
-    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    pairs
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+        .collect()
 }
 
 fn read(environment: &[(&str, &str)]) -> Result<Settings, Mistakes> {
@@ -33,12 +36,23 @@ fn an_empty_environment_is_enough() {
 #[test]
 fn the_command_line_wins_over_the_environment_and_that_over_the_file() {
     let flags = map(&[("CONFIG_DIR", "flag")]);
-    let environment = map(&[("CONFIG_DIR", "env"), ("DATA_DIR", "env"), ("LOG_LEVEL", "")]);
-    let file = map(&[("CONFIG_DIR", "file"), ("DATA_DIR", "file"), ("LOG_LEVEL", "WARNING")]);
+    let environment = map(&[
+        ("CONFIG_DIR", "env"),
+        ("DATA_DIR", "env"),
+        ("LOG_LEVEL", ""),
+    ]);
+    let file = map(&[
+        ("CONFIG_DIR", "file"),
+        ("DATA_DIR", "file"),
+        ("LOG_LEVEL", "WARNING"),
+    ]);
     let settings = Settings::read(&flags, &environment, &file).ok().unwrap();
     assert_eq!(settings.config_dir, Path::new("flag"));
     assert_eq!(settings.data_dir, Path::new("env"));
-    assert_eq!(settings.log.level, "WARNING", "an empty variable counts as not set");
+    assert_eq!(
+        settings.log.level, "WARNING",
+        "an empty variable counts as not set"
+    );
     assert_eq!(settings.values.origin("LOG_LEVEL"), Origin::EnvFile);
 }
 
@@ -51,16 +65,31 @@ fn all_mistakes_come_at_once_with_what_is_allowed() {
         ("AGENT_CAPACITY", "0"),
     ]);
     assert!(text.starts_with("4 settings"), "{text}");
-    assert!(text.contains("LOG_LEVEL=WARNNG: allowed: TRACE, DEBUG, INFO, WARNING"), "{text}");
+    assert!(
+        text.contains("LOG_LEVEL=WARNNG: allowed: TRACE, DEBUG, INFO, WARNING"),
+        "{text}"
+    );
     assert!(text.contains("did you mean WARNING?"), "{text}");
-    assert!(text.contains("ORCHESTRATOR_PORT=80033: allowed: a port from 1 to 65535"), "{text}");
-    assert!(text.contains("did you mean AGENT_SHUTDOWN_TIMEOUT?"), "{text}");
-    assert!(text.contains("AGENT_CAPACITY=0: allowed: 1 to 100000 executions"), "{text}");
+    assert!(
+        text.contains("ORCHESTRATOR_PORT=80033: allowed: a port from 1 to 65535"),
+        "{text}"
+    );
+    assert!(
+        text.contains("did you mean AGENT_SHUTDOWN_TIMEOUT?"),
+        "{text}"
+    );
+    assert!(
+        text.contains("AGENT_CAPACITY=0: allowed: 1 to 100000 executions"),
+        "{text}"
+    );
 }
 
 #[test]
 fn a_secret_is_not_shown_even_when_its_name_is_misspelt() {
-    let text = refusal(&[("OPENAI_API_KYE", "sk-canary"), ("AGENTRUNNER_THING", "sk-canary")]);
+    let text = refusal(&[
+        ("OPENAI_API_KYE", "sk-canary"),
+        ("AGENTRUNNER_THING", "sk-canary"),
+    ]);
     assert!(text.contains("OPENAI_API_KYE=****"), "{text}");
     assert!(text.contains("did you mean OPENAI_API_KEY?"), "{text}");
     assert!(!text.contains("canary"), "{text}");
@@ -69,9 +98,21 @@ fn a_secret_is_not_shown_even_when_its_name_is_misspelt() {
 #[test]
 fn names_of_other_programs_pass() {
     let others = [
-        ("HOME", "/"), ("PATH", "/"), ("OLLAMA_HOST", "x"), ("AWS_DEFAULT_REGION", "x"), ("OPENAI_ORG_ID", "x"),
-        ("LOGNAME", "x"), ("SSH_AGENT_PID", "1"), ("DATA", "x"), ("LOG", "x"), ("POSTGRES_INITDB_ARGS", "x"),
-        ("LANG", "C"), ("OPENAI_API_BASE", "x"), ("API_TOKEN", "x"), ("CONFIG", "x"), ("STATE_DIR", "x"),
+        ("HOME", "/"),
+        ("PATH", "/"),
+        ("OLLAMA_HOST", "x"),
+        ("AWS_DEFAULT_REGION", "x"),
+        ("OPENAI_ORG_ID", "x"),
+        ("LOGNAME", "x"),
+        ("SSH_AGENT_PID", "1"),
+        ("DATA", "x"),
+        ("LOG", "x"),
+        ("POSTGRES_INITDB_ARGS", "x"),
+        ("LANG", "C"),
+        ("OPENAI_API_BASE", "x"),
+        ("API_TOKEN", "x"),
+        ("CONFIG", "x"),
+        ("STATE_DIR", "x"),
     ];
     assert!(read(&others).is_ok(), "{}", refusal(&others));
 }
@@ -83,8 +124,14 @@ fn a_secret_may_be_in_a_file_but_not_in_both() {
     std::fs::write(&path, "sk-from-file\n").unwrap();
     let path = path.to_str().unwrap();
     let settings = read(&[("OPENAI_API_KEY_FILE", path)]).ok().unwrap();
-    assert_eq!(settings.models.openai_key.unwrap().expose_secret(), "sk-from-file");
-    let text = refusal(&[("OPENAI_API_KEY_FILE", path), ("OPENAI_API_KEY", "sk-canary")]);
+    assert_eq!(
+        settings.models.openai_key.unwrap().expose_secret(),
+        "sk-from-file"
+    );
+    let text = refusal(&[
+        ("OPENAI_API_KEY_FILE", path),
+        ("OPENAI_API_KEY", "sk-canary"),
+    ]);
     assert!(text.contains("OPENAI_API_KEY_FILE is set too"), "{text}");
     assert!(!text.contains("canary"), "{text}");
     let text = refusal(&[("OPENAI_API_KEY_FILE", "/nowhere/key")]);
@@ -93,7 +140,12 @@ fn a_secret_may_be_in_a_file_but_not_in_both() {
 
 #[test]
 fn what_this_build_lacks_is_refused_and_not_ignored() {
-    for name in ["POSTGRES_HOST", "DATABASE_URL", "REDIS_HOST", "RABBITMQ_HOST"] {
+    for name in [
+        "POSTGRES_HOST",
+        "DATABASE_URL",
+        "REDIS_HOST",
+        "RABBITMQ_HOST",
+    ] {
         let text = refusal(&[(name, "somewhere")]);
         assert!(text.contains(name) && text.contains("this build"), "{text}");
     }
@@ -104,12 +156,26 @@ fn what_this_build_lacks_is_refused_and_not_ignored() {
 #[test]
 fn the_guides_other_variables_are_accepted() {
     let guide = [
-        ("POSTGRES_PORT", "5432"), ("POSTGRES_DB", "agentrunner"), ("POSTGRES_PASSWORD", "x"), ("DB_POOL_SIZE", "20"),
-        ("DB_MAX_OVERFLOW", "10"), ("REDIS_PORT", "6379"), ("REDIS_STATE_TTL", "3600"), ("REDIS_CACHE_TTL", "300"),
-        ("RABBITMQ_USER", "u"), ("RABBITMQ_PASSWORD", "p"), ("RABBITMQ_PREFETCH_COUNT", "1"), ("LOG_LEVEL", "INFO"),
-        ("LOG_FORMAT", "json"), ("AGENT_HEALTH_CHECK_INTERVAL", "60"), ("STATE_COMPRESSION_THRESHOLD", "1048576"),
-        ("STATE_RETENTION_DAYS", "30"), ("CONTINUOUS_AGENT_IDLE_TIMEOUT", "600"), ("SLACK_BOT_TOKEN", "xoxb"),
-        ("AWS_REGION", "us-east-1"), ("OTEL_SERVICE_NAME", "x"),
+        ("POSTGRES_PORT", "5432"),
+        ("POSTGRES_DB", "agentrunner"),
+        ("POSTGRES_PASSWORD", "x"),
+        ("DB_POOL_SIZE", "20"),
+        ("DB_MAX_OVERFLOW", "10"),
+        ("REDIS_PORT", "6379"),
+        ("REDIS_STATE_TTL", "3600"),
+        ("REDIS_CACHE_TTL", "300"),
+        ("RABBITMQ_USER", "u"),
+        ("RABBITMQ_PASSWORD", "p"),
+        ("RABBITMQ_PREFETCH_COUNT", "1"),
+        ("LOG_LEVEL", "INFO"),
+        ("LOG_FORMAT", "json"),
+        ("AGENT_HEALTH_CHECK_INTERVAL", "60"),
+        ("STATE_COMPRESSION_THRESHOLD", "1048576"),
+        ("STATE_RETENTION_DAYS", "30"),
+        ("CONTINUOUS_AGENT_IDLE_TIMEOUT", "600"),
+        ("SLACK_BOT_TOKEN", "xoxb"),
+        ("AWS_REGION", "us-east-1"),
+        ("OTEL_SERVICE_NAME", "x"),
     ];
     assert!(read(&guide).is_ok(), "{}", refusal(&guide));
 }
@@ -117,14 +183,22 @@ fn the_guides_other_variables_are_accepted() {
 #[test]
 fn only_loopback_without_keys() {
     assert!(refusal(&[("BIND_ADDRESS", "0.0.0.0")]).contains("ALLOW_UNAUTHENTICATED=true"));
-    let open = read(&[("BIND_ADDRESS", "0.0.0.0"), ("ALLOW_UNAUTHENTICATED", "true")]).ok().unwrap();
+    let open = read(&[
+        ("BIND_ADDRESS", "0.0.0.0"),
+        ("ALLOW_UNAUTHENTICATED", "true"),
+    ])
+    .ok()
+    .unwrap();
     assert_eq!(open.server_url(), "http://127.0.0.1:8003");
 }
 
 #[test]
 fn two_services_cannot_share_a_port() {
     let text = refusal(&[("CONFIG_SERVICE_PORT", "8003")]);
-    assert!(text.contains("CONFIG_SERVICE_PORT is the same port"), "{text}");
+    assert!(
+        text.contains("CONFIG_SERVICE_PORT is the same port"),
+        "{text}"
+    );
     assert!(read(&[("CONFIG_SERVICE_PORT", "0"), ("ORCHESTRATOR_PORT", "0")]).is_ok());
 }
 
@@ -134,7 +208,10 @@ fn another_provider_needs_its_model_and_scripted_does_not() {
     let scripted = read(&[("AGENTRUNNER_PROVIDER", "scripted")]).ok().unwrap();
     assert_eq!(
         scripted.models.instead,
-        Some(Instead { provider: Provider::Scripted, model: None })
+        Some(Instead {
+            provider: Provider::Scripted,
+            model: None
+        })
     );
 }
 
@@ -150,10 +227,17 @@ fn the_page_lists_every_variable_with_its_default() {
         let row = format!(
             "| `{}` | {} | {} | {}{state} |",
             variable.name,
-            if variable.default.is_empty() { String::new() } else { format!("`{}`", variable.default) },
+            if variable.default.is_empty() {
+                String::new()
+            } else {
+                format!("`{}`", variable.default)
+            },
             variable.kind.allowed(),
             variable.about,
         );
-        assert!(page.contains(&row), "docs/settings.md lacks this row:\n{row}");
+        assert!(
+            page.contains(&row),
+            "docs/settings.md lacks this row:\n{row}"
+        );
     }
 }

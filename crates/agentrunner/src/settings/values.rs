@@ -38,9 +38,7 @@ pub(crate) struct Values {
 
 impl Values {
     /// Merges the layers, the strongest first.
-    pub(crate) fn merge(
-        layers: Vec<(Origin, BTreeMap<String, String>)>,
-    ) -> (Self, Vec<Mistake>) {
+    pub(crate) fn merge(layers: Vec<(Origin, BTreeMap<String, String>)>) -> (Self, Vec<Mistake>) {
         let mut mistakes = Vec::new();
         let mut values = BTreeMap::new();
         for variable in VARIABLES {
@@ -138,15 +136,20 @@ fn pick(
             }
             (Some(text), None) => match text.strip_prefix("file://") {
                 Some(path) if variable.is_secret() => from_file(Path::new(path)),
-                _ => Ok(Value { text, origin: origin.clone() }),
+                _ => Ok(Value {
+                    text,
+                    origin: origin.clone(),
+                }),
             },
             (None, Some(path)) => from_file(Path::new(&path)),
         };
-        let checked = value.map_err(|message| mistake("", message)).and_then(|value| {
-            check(variable, &value.text)
-                .map(|()| value.clone())
-                .map_err(|message| mistake(&value.text, message))
-        });
+        let checked = value
+            .map_err(|message| mistake("", message))
+            .and_then(|value| {
+                check(variable, &value.text)
+                    .map(|()| value.clone())
+                    .map_err(|message| mistake(&value.text, message))
+            });
         return match checked {
             Ok(value) => Some(value),
             Err(found) => {
@@ -160,9 +163,13 @@ fn pick(
 
 fn from_file(path: &Path) -> Result<Value, String> {
     let fail = |why: String| format!("the file {} can't be read: {why}", path.display());
-    let size = std::fs::metadata(path).map_err(|error| fail(error.to_string()))?.len();
+    let size = std::fs::metadata(path)
+        .map_err(|error| fail(error.to_string()))?
+        .len();
     if size > MAX_SECRET_BYTES {
-        return Err(fail(format!("it has {size} bytes, at most {MAX_SECRET_BYTES} are taken")));
+        return Err(fail(format!(
+            "it has {size} bytes, at most {MAX_SECRET_BYTES} are taken"
+        )));
     }
     let text = std::fs::read_to_string(path).map_err(|error| fail(error.to_string()))?;
     Ok(Value {
@@ -190,12 +197,16 @@ fn check(variable: &Variable, text: &str) -> Result<(), String> {
             message.push_str(&format!("; did you mean {near}?"));
         }
         if text.starts_with("tcp://") {
-            message.push_str("; Kubernetes sets this for a service of that name: set enableServiceLinks: false");
+            message.push_str(
+                "; Kubernetes sets this for a service of that name: set enableServiceLinks: false",
+            );
         }
         return Err(message);
     }
     match variable.state {
-        State::Refused(_) if variable.kind == Kind::Switch && as_switch(text) == Some(false) => Ok(()),
+        State::Refused(_) if variable.kind == Kind::Switch && as_switch(text) == Some(false) => {
+            Ok(())
+        }
         State::Refused(why) => Err(why.to_owned()),
         State::Live | State::Later => Ok(()),
     }
@@ -245,7 +256,11 @@ fn slip(name: &str, value: &str) -> Option<Mistake> {
     let may_be_secret = near.is_none_or(Variable::is_secret);
     Some(Mistake {
         name: name.to_owned(),
-        value: if may_be_secret { mask(value) } else { cut(value) },
+        value: if may_be_secret {
+            mask(value)
+        } else {
+            cut(value)
+        },
         message,
     })
 }
@@ -257,16 +272,29 @@ fn is_slip(name: &str, distance: usize, known: &str) -> bool {
         _ => 3,
     };
     let is_ours = PREFIXES.iter().any(|prefix| name.starts_with(prefix));
-    distance <= if is_ours { allowed } else { allowed.min(2) - usize::from(known.len() < 12) }
+    distance
+        <= if is_ours {
+            allowed
+        } else {
+            allowed.min(2) - usize::from(known.len() < 12)
+        }
 }
 
 /// A value as it may be shown.
 pub(crate) fn shown(variable: &Variable, text: &str) -> String {
-    if variable.is_secret() { mask(text) } else { cut(text) }
+    if variable.is_secret() {
+        mask(text)
+    } else {
+        cut(text)
+    }
 }
 
 fn mask(text: &str) -> String {
-    if text.is_empty() { String::new() } else { "****".to_owned() }
+    if text.is_empty() {
+        String::new()
+    } else {
+        "****".to_owned()
+    }
 }
 
 /// Bounded, and without what could play tricks on a terminal.

@@ -24,7 +24,9 @@ pub(super) struct JsonLines {
 
 impl JsonLines {
     pub(super) fn new(out: Box<dyn Write + Send>) -> Self {
-        Self { out: Mutex::new(out) }
+        Self {
+            out: Mutex::new(out),
+        }
     }
 }
 
@@ -56,15 +58,19 @@ where
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let mut fields = Fields::default();
-        for span in context.event_scope(event).into_iter().flat_map(|scope| scope.from_root()) {
+        for span in context
+            .event_scope(event)
+            .into_iter()
+            .flat_map(|scope| scope.from_root())
+        {
             if let Some(inherited) = span.extensions().get::<Fields>() {
                 fields.0.extend(inherited.0.clone());
             }
         }
         event.record(&mut fields);
         let metadata = event.metadata();
-        let mut line = Value::Object(ordered(fields.0, *metadata.level(), metadata.target()))
-            .to_string();
+        let mut line =
+            Value::Object(ordered(fields.0, *metadata.level(), metadata.target())).to_string();
         line.push('\n');
         let mut out = self.out.lock().unwrap_or_else(PoisonError::into_inner);
         // There is nobody left to tell that the log can't be written.
@@ -75,11 +81,18 @@ where
 fn ordered(mut fields: Map<String, Value>, level: Level, target: &str) -> Map<String, Value> {
     let mut line = Map::new();
     let now = chrono::Utc::now().to_rfc3339_opts(chrono::SecondsFormat::Micros, true);
-    let level = if level == Level::WARN { "WARNING" } else { level.as_str() };
+    let level = if level == Level::WARN {
+        "WARNING"
+    } else {
+        level.as_str()
+    };
     line.insert("timestamp".to_owned(), now.into());
     line.insert("level".to_owned(), level.into());
     line.insert("component".to_owned(), component(target).into());
-    line.insert("message".to_owned(), fields.shift_remove("message").unwrap_or("".into()));
+    line.insert(
+        "message".to_owned(),
+        fields.shift_remove("message").unwrap_or("".into()),
+    );
     for name in FIRST {
         if let Some(value) = fields.shift_remove(name) {
             line.insert(name.to_owned(), value);
@@ -177,14 +190,21 @@ mod tests {
             let _inside = span.enter();
             tracing::warn!(target: "agentrunner_engine::perform", execution_id = %7, tries = 2, "model is slow");
         });
-        assert!(line.contains(r#""trace_id":"abc","execution_id":"7","agent_name":"a","tries":2}"#), "{line}");
-        assert!(line.contains(r#""level":"WARNING","component":"engine","message":"model is slow""#), "{line}");
+        assert!(
+            line.contains(r#""trace_id":"abc","execution_id":"7","agent_name":"a","tries":2}"#),
+            "{line}"
+        );
+        assert!(
+            line.contains(r#""level":"WARNING","component":"engine","message":"model is slow""#),
+            "{line}"
+        );
         assert_eq!(line.lines().count(), 1);
     }
 
     #[test]
     fn nothing_that_is_logged_forges_a_line() {
-        let line = logged(|| tracing::info!(name = "x\n{\"level\":\"ERROR\"}\u{1b}[2J", "hello\r\nworld"));
+        let line =
+            logged(|| tracing::info!(name = "x\n{\"level\":\"ERROR\"}\u{1b}[2J", "hello\r\nworld"));
         assert_eq!(line.lines().count(), 1);
         assert!(!line.contains('\u{1b}'), "{line}");
     }

@@ -45,7 +45,10 @@ impl Listeners {
     async fn at(address: impl Fn(Service) -> SocketAddr) -> anyhow::Result<Self> {
         let wanted = Service::ALL.map(|service| (service, address(service)));
         let server = Server::bind(&wanted.into()).await?;
-        Ok(Self { addresses: server.addresses(), bound: Some(server) })
+        Ok(Self {
+            addresses: server.addresses(),
+            bound: Some(server),
+        })
     }
 
     /// Begins to serve, until the app's shutdown.
@@ -57,7 +60,10 @@ impl Listeners {
 
     /// The address of a service, as a client spells it.
     pub(super) fn url(&self, service: Service) -> String {
-        self.addresses.get(&service).map(|address| format!("http://{address}")).unwrap_or_default()
+        self.addresses
+            .get(&service)
+            .map(|address| format!("http://{address}"))
+            .unwrap_or_default()
     }
 
     /// A line for each listener.
@@ -78,13 +84,23 @@ pub(super) fn app(
     config: &ConfigService,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<App> {
-    let settings = Settings { version: env!("CARGO_PKG_VERSION").to_owned(), ..Settings::default() };
-    Ok(App::new(engine.clone(), config.clone(), settings, Some(metrics()?), shutdown.clone()))
+    let settings = Settings {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        ..Settings::default()
+    };
+    Ok(App::new(
+        engine.clone(),
+        config.clone(),
+        settings,
+        Some(metrics()?),
+        shutdown.clone(),
+    ))
 }
 
 fn metrics() -> anyhow::Result<PrometheusHandle> {
     let recorder = services::http::metrics::recorder()?;
     let handle = recorder.handle();
-    metrics::set_global_recorder(recorder).map_err(|_| anyhow::anyhow!("metrics are kept already"))?;
+    metrics::set_global_recorder(recorder)
+        .map_err(|_| anyhow::anyhow!("metrics are kept already"))?;
     Ok(handle)
 }

@@ -5,10 +5,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Value, json};
 use testkit::effects::{Call, Route};
 use testkit::provider::{Answer, Request};
 use testkit::{EffectsStandIn, Filter, Hold, ProviderStandIn};
-use serde_json::{Value, json};
 
 use crate::product::{Product, Project};
 
@@ -18,8 +18,14 @@ const ROUNDS: usize = 51;
 const EFFECTS: [&str; 4] = ["read_only", "idempotent", "checkable", "unsafe"];
 
 /// Where commits are interrupted. What the journal must then say is in [`expected`].
-const COMMITS: [&str; 6] =
-    ["before-intent", "after-intent", "before-result", "after-result", "before-finish", "after-finish"];
+const COMMITS: [&str; 6] = [
+    "before-intent",
+    "after-intent",
+    "before-result",
+    "after-result",
+    "before-finish",
+    "after-finish",
+];
 
 /// One execution and where it was interrupted.
 #[derive(Debug, Clone)]
@@ -46,7 +52,8 @@ impl Bench {
     async fn new() -> Self {
         let provider = ProviderStandIn::start(|request: &Request| match request.turn {
             0 => {
-                let tools: Vec<String> = request.tools.iter().map(|tool| tool.name.clone()).collect();
+                let tools: Vec<String> =
+                    request.tools.iter().map(|tool| tool.name.clone()).collect();
                 let main = tools.iter().find(|name| *name != "check").expect("a tool");
                 Answer::call(main, json!({}))
             }
@@ -59,7 +66,15 @@ impl Bench {
         }
         let marks = project.path().join("marks");
         std::fs::create_dir_all(&marks).unwrap();
-        let mut bench = Self { provider, effects, project, marks, product: None, cases: Vec::new(), ended: 0 };
+        let mut bench = Self {
+            provider,
+            effects,
+            project,
+            marks,
+            product: None,
+            cases: Vec::new(),
+            ended: 0,
+        };
         bench.start().await;
         bench
     }
@@ -97,11 +112,17 @@ impl Bench {
             match task["status"].as_str().expect("a status") {
                 "completed" => return,
                 "waiting_for_input" => {
-                    assert_eq!(self.cases[i].effect, "unsafe", "{:?} asks a person: {task}", self.cases[i]);
+                    assert_eq!(
+                        self.cases[i].effect, "unsafe",
+                        "{:?} asks a person: {task}",
+                        self.cases[i]
+                    );
                     self.cases[i].asked = true;
                     self.settle(&id).await;
                 }
-                "queued" | "running" => tokio::time::sleep(std::time::Duration::from_millis(20)).await,
+                "queued" | "running" => {
+                    tokio::time::sleep(std::time::Duration::from_millis(20)).await
+                }
                 other => panic!("{:?} ended as {other}: {task}", self.cases[i]),
             }
         }
@@ -109,13 +130,18 @@ impl Bench {
 
     /// Answers the question about an unknown outcome by what the tool's own book says.
     async fn settle(&self, id: &str) {
-        let happened = self.calls(id, Route::Charge).iter().any(|call| call.effect.is_some());
+        let happened = self
+            .calls(id, Route::Charge)
+            .iter()
+            .any(|call| call.effect.is_some());
         let answer = if happened {
             json!({ "answer": "happened", "result": "it is in the book" })
         } else {
             json!({ "answer": "repeat" })
         };
-        self.product().post(&format!("/tasks/{id}/input"), &answer).await;
+        self.product()
+            .post(&format!("/tasks/{id}/input"), &answer)
+            .await;
     }
 
     async fn submit(&mut self, effect: &'static str, point: &'static str) {
@@ -125,7 +151,13 @@ impl Bench {
         });
         let accepted = self.product().post("/tasks", &body).await;
         let id = accepted["execution_id"].as_str().expect("an id").to_owned();
-        self.cases.push(Case { id, prompt, effect, point, asked: false });
+        self.cases.push(Case {
+            id,
+            prompt,
+            effect,
+            point,
+            asked: false,
+        });
     }
 
     /// Waits until every case from `first` on has left its mark.
@@ -138,7 +170,11 @@ impl Bench {
 
     fn calls(&self, id: &str, route: Route) -> Vec<Call> {
         let mine = |call: &Call| call.key.as_deref().is_some_and(|key| key.starts_with(id));
-        self.effects.calls_to(route).into_iter().filter(mine).collect()
+        self.effects
+            .calls_to(route)
+            .into_iter()
+            .filter(mine)
+            .collect()
     }
 }
 
@@ -154,16 +190,22 @@ async fn wait_for(mark: &Path, case: &Case) {
 
 fn agent(effect: &str, url: &str) -> String {
     let tool = match effect {
-        "read_only" => format!("{{ name: read, type: api, url: '{url}/read/x', effect: read_only }}"),
+        "read_only" => {
+            format!("{{ name: read, type: api, url: '{url}/read/x', effect: read_only }}")
+        }
         "idempotent" => {
-            format!("{{ name: set, type: api, method: PUT, url: '{url}/set/x', body: {{ value: 1 }}, effect: idempotent }}")
+            format!(
+                "{{ name: set, type: api, method: PUT, url: '{url}/set/x', body: {{ value: 1 }}, effect: idempotent }}"
+            )
         }
         "checkable" => format!(
             "{{ name: order, type: api, method: POST, url: '{url}/order', body: {{ n: 1 }}, effect: checkable, check: check }}\n  \
              - {{ name: check, type: api, method: POST, url: '{url}/order/check', effect: read_only, \
              body: {{ key: '{{idempotency_key}}' }}, parameters: {{ type: object, properties: {{ idempotency_key: {{ type: string }} }} }} }}"
         ),
-        _ => format!("{{ name: charge, type: api, method: POST, url: '{url}/charge', body: {{ cents: 1 }} }}"),
+        _ => format!(
+            "{{ name: charge, type: api, method: POST, url: '{url}/charge', body: {{ cents: 1 }} }}"
+        ),
     };
     format!(
         "name: {effect}\nexecution_mode: autonomous\nllm_config: {{ provider: openai, model: gpt-4o-mini }}\n\
@@ -202,11 +244,17 @@ async fn killed_at_every_point_nothing_is_lost_or_doubled() {
         bench.kill_and_recover().await;
         // Held inside the tool: before the effect, and after it before the answer.
         for point in ["before-effect", "after-effect"] {
-            let hold = bench.effects.hold(Filter::any().with("point", point.replace('-', "_")), None);
+            let hold = bench
+                .effects
+                .hold(Filter::any().with("point", point.replace('-', "_")), None);
             hold_round(&mut bench, point, &EFFECTS, hold).await;
-            }
+        }
         // Held in the middle of the model's answer, in turns.
-        let (point, turn) = if kills % 8 == 3 { ("model-0", 0) } else { ("model-1", 1) };
+        let (point, turn) = if kills % 8 == 3 {
+            ("model-0", 0)
+        } else {
+            ("model-1", 1)
+        };
         let filter = Filter::any().with("point", "mid_stream").with("turn", turn);
         let hold = bench.provider.hold(filter, None);
         hold_round(&mut bench, point, &EFFECTS, hold).await;
@@ -223,21 +271,30 @@ async fn hold_round(bench: &mut Bench, point: &'static str, effects: &[&'static 
     hold.wait(effects.len()).await;
     bench.product.as_ref().expect("it runs").signal_kill();
     hold.release();
-    drop(hold);
     bench.kill_and_recover().await;
 }
 
 async fn audit(bench: &Bench, kills: usize) {
     let mut asked_by_turn: BTreeMap<(String, usize), usize> = BTreeMap::new();
     for request in bench.provider.requests() {
-        *asked_by_turn.entry((request.conversation.clone(), request.turn)).or_default() += 1;
+        *asked_by_turn
+            .entry((request.request.conversation.clone(), request.request.turn))
+            .or_default() += 1;
     }
     let rejections = bench.provider.rejections();
-    assert!(rejections.is_empty(), "the provider refused requests: {rejections:?}");
+    assert!(
+        rejections.is_empty(),
+        "the provider refused requests: {rejections:?}"
+    );
     let mut unknown = 0;
     for case in &bench.cases {
         let prompt = case.prompt.clone();
-        let turn = |turn| asked_by_turn.get(&(prompt.clone(), turn)).copied().unwrap_or(0);
+        let turn = |turn| {
+            asked_by_turn
+                .get(&(prompt.clone(), turn))
+                .copied()
+                .unwrap_or(0)
+        };
         let route = match case.effect {
             "read_only" => Route::Read,
             "idempotent" => Route::Set,
@@ -250,11 +307,22 @@ async fn audit(bench: &Bench, kills: usize) {
             assert_eq!(effects, 1, "{case:?}: {effects} effects");
         }
         let seen = (turn(0), turn(1), calls.len(), case.asked);
-        assert_eq!(seen, expected(case), "{case:?}: (turn 0, turn 1, arrivals, asked)");
+        assert_eq!(
+            seen,
+            expected(case),
+            "{case:?}: (turn 0, turn 1, arrivals, asked)"
+        );
         unknown += usize::from(case.asked);
 
-        let result = bench.product().get(&format!("/tasks/{}/result", case.id)).await;
-        assert_eq!((&result["status"], &result["output"]), (&json!("completed"), &json!("done")), "{case:?}: {result}");
+        let result = bench
+            .product()
+            .get(&format!("/tasks/{}/result", case.id))
+            .await;
+        assert_eq!(
+            (&result["status"], &result["output"]),
+            (&json!("completed"), &json!("done")),
+            "{case:?}: {result}"
+        );
         assert_journal(bench, case).await;
     }
     println!(
@@ -265,12 +333,27 @@ async fn audit(bench: &Bench, kills: usize) {
 
 /// Two answers, one intent for each time the call was allowed, one end; positions without gap.
 async fn assert_journal(bench: &Bench, case: &Case) {
-    let steps = bench.product().get_state(&format!("/executions/{}/steps", case.id)).await;
+    let steps = bench
+        .product()
+        .get_state(&format!("/executions/{}/steps", case.id))
+        .await;
     let steps = steps.as_array().expect("a list");
     let count = |kind: &str| steps.iter().filter(|step| step["kind"] == kind).count();
     assert_eq!((count("model_call"), count("finished")), (2, 1), "{case:?}");
-    let positions: Vec<u64> = steps.iter().filter_map(|step| step["seq"].as_u64()).collect();
-    assert_eq!(positions, (1..=steps.len() as u64).collect::<Vec<_>>(), "{case:?}");
-    let unknown = steps.iter().any(|step: &Value| step["outcome"]["outcome"] == "unknown");
-    assert_eq!(unknown, case.asked, "{case:?}: an unknown outcome is in the journal");
+    let positions: Vec<u64> = steps
+        .iter()
+        .filter_map(|step| step["seq"].as_u64())
+        .collect();
+    assert_eq!(
+        positions,
+        (1..=steps.len() as u64).collect::<Vec<_>>(),
+        "{case:?}"
+    );
+    let unknown = steps
+        .iter()
+        .any(|step: &Value| step["outcome"]["outcome"] == "unknown");
+    assert_eq!(
+        unknown, case.asked,
+        "{case:?}: an unknown outcome is in the journal"
+    );
 }

@@ -25,8 +25,18 @@ async fn what_is_there_is_kept_unless_it_is_forced() {
     let read = |name: &str| std::fs::read_to_string(project.path().join(name)).unwrap();
     let ran = project.run(&["init"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    assert!(ran.stderr.contains("config/agents/helper.yml is there and kept"), "{ran:?}");
-    assert_eq!((read("config/agents/helper.yml").as_str(), read(".env").as_str()), ("mine", "LOG_LEVEL=ERROR\n"));
+    assert!(
+        ran.stderr
+            .contains("config/agents/helper.yml is there and kept"),
+        "{ran:?}"
+    );
+    assert_eq!(
+        (
+            read("config/agents/helper.yml").as_str(),
+            read(".env").as_str()
+        ),
+        ("mine", "LOG_LEVEL=ERROR\n")
+    );
     let ran = project.run(&["init", "--force"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     assert!(read("config/agents/helper.yml").contains("name: helper"));
@@ -42,5 +52,8 @@ async fn a_key_in_the_environment_is_chosen_and_not_written_down() {
     assert!(ran.stderr.contains("provider: anthropic"), "{ran:?}");
     let env = std::fs::read_to_string(project.path().join("sub/.env")).unwrap();
     assert!(env.contains("AGENTRUNNER_PROVIDER=anthropic"), "{env}");
-    assert!(!env.contains("canary") && !ran.stderr.contains("canary"), "{env}");
+    assert!(
+        !env.contains("canary") && !ran.stderr.contains("canary"),
+        "{env}"
+    );
 }

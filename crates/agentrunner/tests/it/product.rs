@@ -33,8 +33,14 @@ impl Project {
     /// The binary, in this folder, with no variables but these.
     pub(crate) fn command(&self, variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_agentrunner"));
-        command.current_dir(self.path()).env_clear().kill_on_drop(true).stdin(Stdio::null());
-        command.env("PATH", std::env::var("PATH").unwrap()).env("HOME", self.path());
+        command
+            .current_dir(self.path())
+            .env_clear()
+            .kill_on_drop(true)
+            .stdin(Stdio::null());
+        command
+            .env("PATH", std::env::var("PATH").unwrap())
+            .env("HOME", self.path());
         command.envs(variables.iter().copied());
         command
     }
@@ -53,9 +59,18 @@ impl Product {
     /// Starts it on free ports and waits until it is ready.
     pub(crate) async fn up(project: &Project, variables: &[(&str, &str)]) -> Self {
         let ports: Vec<String> = free_ports(5).iter().map(u16::to_string).collect();
-        let names =
-            ["STATE_MANAGER_PORT", "CONFIG_SERVICE_PORT", "ORCHESTRATOR_PORT", "SCHEDULER_SERVICE_PORT", "SLACK_GATEWAY_PORT"];
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(project.path().join("up.log")).unwrap();
+        let names = [
+            "STATE_MANAGER_PORT",
+            "CONFIG_SERVICE_PORT",
+            "ORCHESTRATOR_PORT",
+            "SCHEDULER_SERVICE_PORT",
+            "SLACK_GATEWAY_PORT",
+        ];
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(project.path().join("up.log"))
+            .unwrap();
         let child = project
             .command(variables)
             .envs(names.into_iter().zip(&ports))
@@ -66,7 +81,13 @@ impl Product {
             .unwrap();
         let url = |i: usize| format!("http://127.0.0.1:{}", ports[i]);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut product = Self { child, client, state: url(0), config: url(1), orchestrator: url(2) };
+        let mut product = Self {
+            child,
+            client,
+            state: url(0),
+            config: url(1),
+            orchestrator: url(2),
+        };
         product.wait_until_ready(project).await;
         product
     }
@@ -76,7 +97,11 @@ impl Product {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", log(project));
             }
-            let ready = self.client.get(format!("{}/health/ready", self.orchestrator)).send().await;
+            let ready = self
+                .client
+                .get(format!("{}/health/ready", self.orchestrator))
+                .send()
+                .await;
             if ready.is_ok_and(|response| response.status().is_success()) {
                 return;
             }
@@ -94,19 +119,28 @@ impl Product {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
-        json(self.client.post(format!("{}{path}", self.orchestrator)).json(body)).await
+        json(
+            self.client
+                .post(format!("{}{path}", self.orchestrator))
+                .json(body),
+        )
+        .await
     }
 
     /// Submits a task and answers its result.
     pub(crate) async fn run(&self, agent: &str, prompt: &str) -> Value {
         let body = serde_json::json!({ "task_data": { "prompt": prompt } });
-        self.post(&format!("/agents/{agent}/invoke?wait=30s"), &body).await
+        self.post(&format!("/agents/{agent}/invoke?wait=30s"), &body)
+            .await
     }
 
     /// SIGKILL, without waiting for the end.
     pub(crate) fn signal_kill(&self) {
         let pid = self.child.id().expect("it runs").to_string();
-        let killed = std::process::Command::new("kill").args(["-9", &pid]).status().unwrap();
+        let killed = std::process::Command::new("kill")
+            .args(["-9", &pid])
+            .status()
+            .unwrap();
         assert!(killed.success());
     }
 
@@ -119,8 +153,15 @@ impl Product {
     /// SIGTERM; answers the exit code.
     pub(crate) async fn terminate(mut self) -> Option<i32> {
         let pid = self.child.id().expect("it runs").to_string();
-        std::process::Command::new("kill").args(["-15", &pid]).status().unwrap();
-        tokio::time::timeout(Duration::from_secs(40), self.child.wait()).await.expect("it ends").unwrap().code()
+        std::process::Command::new("kill")
+            .args(["-15", &pid])
+            .status()
+            .unwrap();
+        tokio::time::timeout(Duration::from_secs(40), self.child.wait())
+            .await
+            .expect("it ends")
+            .unwrap()
+            .code()
     }
 }
 
@@ -138,6 +179,11 @@ fn log(project: &Project) -> String {
 
 /// Ports that were free a moment ago, all different.
 pub(crate) fn free_ports(count: usize) -> Vec<u16> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
-    listeners.iter().map(|listener| listener.local_addr().unwrap().port()).collect()
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
+        .collect();
+    listeners
+        .iter()
+        .map(|listener| listener.local_addr().unwrap().port())
+        .collect()
 }

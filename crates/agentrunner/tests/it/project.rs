@@ -77,7 +77,10 @@ impl Project {
     }
 
     pub(crate) fn empty() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), ports: free_ports() }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            ports: free_ports(),
+        }
     }
 
     pub(crate) fn path(&self) -> &Path {
@@ -129,28 +132,50 @@ impl Project {
 
     pub(crate) async fn up_with(&self, environment: &[(&str, &str)]) -> Server {
         let mut command = self.command(&["up"]);
-        command.envs(environment.iter().copied()).stdout(Stdio::null());
+        command
+            .envs(environment.iter().copied())
+            .stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let mut server = Server { child, lines, log: String::new() };
+        let mut server = Server {
+            child,
+            lines,
+            log: String::new(),
+        };
         server.wait_for_line("ready in").await;
         server
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
-        reqwest::get(self.url(path)).await.unwrap().json().await.unwrap()
+        reqwest::get(self.url(path))
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Value {
         let client = reqwest::Client::new();
-        client.post(self.url(path)).json(body).send().await.unwrap().json().await.unwrap()
+        client
+            .post(self.url(path))
+            .json(body)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
     }
 
     /// Hands in a task over HTTP; answers its id.
     pub(crate) async fn submit(&self, agent: &str) -> String {
         let task = serde_json::json!({ "agent_name": agent, "task_data": { "prompt": "go" } });
         let accepted = self.post("/tasks", &task).await;
-        accepted["execution_id"].as_str().unwrap_or_else(|| panic!("{accepted}")).to_owned()
+        accepted["execution_id"]
+            .as_str()
+            .unwrap_or_else(|| panic!("{accepted}"))
+            .to_owned()
     }
 
     /// Asks until the answer is as wanted.
@@ -176,7 +201,10 @@ pub(crate) struct Ran {
 
 impl Ran {
     pub(crate) async fn of(mut command: Command) -> Self {
-        let output = tokio::time::timeout(PATIENCE, command.output()).await.expect("it hangs").unwrap();
+        let output = tokio::time::timeout(PATIENCE, command.output())
+            .await
+            .expect("it hangs")
+            .unwrap();
         Self::from(output)
     }
 
@@ -197,7 +225,11 @@ impl From<Output> for Ran {
 
 impl std::fmt::Debug for Ran {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "exit {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+        write!(
+            f,
+            "exit {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
     }
 }
 
@@ -237,7 +269,9 @@ impl Server {
                 self.log.push('\n');
             }
         };
-        tokio::time::timeout(PATIENCE, rest).await.expect("it does not end");
+        tokio::time::timeout(PATIENCE, rest)
+            .await
+            .expect("it does not end");
         let status = self.child.wait().await.unwrap();
         (status.code().unwrap_or(-1), self.log)
     }
@@ -250,7 +284,10 @@ impl Server {
 
 pub(crate) fn signal(child: &Child, name: &str) {
     let pid = child.id().unwrap().to_string();
-    let sent = std::process::Command::new("kill").args(["-s", name, &pid]).status().unwrap();
+    let sent = std::process::Command::new("kill")
+        .args(["-s", name, &pid])
+        .status()
+        .unwrap();
     assert!(sent.success());
 }
 

@@ -10,7 +10,9 @@ use crate::project::{Project, Ran};
 #[tokio::test]
 async fn sigterm_ends_with_zero_and_every_line_is_json() {
     let project = Project::new();
-    let server = project.up_with(&[("LOG_LEVEL", "DEBUG"), ("OPENAI_API_KEY", "sk-canary")]).await;
+    let server = project
+        .up_with(&[("LOG_LEVEL", "DEBUG"), ("OPENAI_API_KEY", "sk-canary")])
+        .await;
     let ran = project.run(&["run", "greeter", "hello"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     server.signal("TERM");
@@ -23,7 +25,12 @@ async fn sigterm_ends_with_zero_and_every_line_is_json() {
             assert!(fields[name].is_string(), "{line}");
         }
     }
-    for choice in ["store: embedded SQLite", "bus: in this process", "model: scripted", "scripted: the answers"] {
+    for choice in [
+        "store: embedded SQLite",
+        "bus: in this process",
+        "model: scripted",
+        "scripted: the answers",
+    ] {
         assert!(log.contains(choice), "{choice:?} is not in\n{log}");
     }
 }
@@ -33,12 +40,20 @@ async fn what_is_under_way_does_not_keep_a_server_from_ending() {
     let project = Project::new();
     let server = project.up().await;
     let id = project.submit("thinker").await;
-    project.until(&format!("/tasks/{id}"), |task| task["steps"].as_u64() >= Some(3)).await;
+    project
+        .until(&format!("/tasks/{id}"), |task| {
+            task["steps"].as_u64() >= Some(3)
+        })
+        .await;
     server.signal("TERM");
     let (code, log) = server.ended().await;
     assert_eq!(code, 0, "{log}");
     let _server = project.up().await;
-    project.until(&format!("/tasks/{id}"), |task| task["status"] == "completed").await;
+    project
+        .until(&format!("/tasks/{id}"), |task| {
+            task["status"] == "completed"
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -60,11 +75,25 @@ async fn a_change_of_a_file_is_live_within_a_second_and_a_broken_one_changes_not
     let text = std::fs::read_to_string(project.path().join("config/agents/greeter.yml")).unwrap();
 
     let began = Instant::now();
-    project.write("config/agents/greeter.yml", &text.replace("Says hello.", "Says goodbye."));
-    project.until("/agents/greeter", |agent| agent["description"] == "Says goodbye.").await;
-    assert!(began.elapsed() < Duration::from_secs(1), "{:?}", began.elapsed());
+    project.write(
+        "config/agents/greeter.yml",
+        &text.replace("Says hello.", "Says goodbye."),
+    );
+    project
+        .until("/agents/greeter", |agent| {
+            agent["description"] == "Says goodbye."
+        })
+        .await;
+    assert!(
+        began.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        began.elapsed()
+    );
 
-    project.write("config/agents/greeter.yml", &text.replace("system_prompt", "system_promt"));
+    project.write(
+        "config/agents/greeter.yml",
+        &text.replace("system_prompt", "system_promt"),
+    );
     server.wait_for_line("system_prompt").await;
     assert!(server.log.contains("greeter.yml:4"), "{}", server.log);
     let ran = project.run(&["run", "greeter", "hello"]).await;
@@ -74,7 +103,10 @@ async fn a_change_of_a_file_is_live_within_a_second_and_a_broken_one_changes_not
 #[tokio::test]
 async fn a_broken_file_keeps_no_server_from_starting() {
     let project = Project::new();
-    project.write("config/agents/broken.yml", "name: broken\nexecution_mode: autonomos\n");
+    project.write(
+        "config/agents/broken.yml",
+        "name: broken\nexecution_mode: autonomos\n",
+    );
     let server = project.up().await;
     assert!(server.log.contains("broken.yml:2"), "{}", server.log);
     assert!(server.log.contains("autonomous"), "{}", server.log);
@@ -89,10 +121,17 @@ async fn a_broken_file_keeps_no_server_from_starting() {
 #[tokio::test]
 async fn log_lines_go_to_a_folder_too() {
     let project = Project::new();
-    let server = project.up_with(&[("LOG_DIR", "logs"), ("LOG_FORMAT", "text")]).await;
+    let server = project
+        .up_with(&[("LOG_DIR", "logs"), ("LOG_FORMAT", "text")])
+        .await;
     assert!(!server.log.contains("{\"timestamp"), "{}", server.log);
     let written = std::fs::read_to_string(project.path().join("logs/agentrunner.log")).unwrap();
-    assert!(written.lines().all(|line| line.starts_with("{\"timestamp\":\"")), "{written}");
+    assert!(
+        written
+            .lines()
+            .all(|line| line.starts_with("{\"timestamp\":\"")),
+        "{written}"
+    );
     assert!(written.contains("ready in"), "{written}");
 }
 

@@ -8,15 +8,37 @@ async fn an_execution_goes_on_after_a_kill_and_repeats_no_finished_step() {
     let server = project.up().await;
     let id = project.submit("thinker").await;
     // The tool's result is on disk, the second model call under way.
-    project.until(&format!("/tasks/{id}"), |task| task["steps"].as_u64() >= Some(3)).await;
+    project
+        .until(&format!("/tasks/{id}"), |task| {
+            task["steps"].as_u64() >= Some(3)
+        })
+        .await;
     server.kill().await;
 
     let _server = project.up().await;
-    let task = project.until(&format!("/tasks/{id}"), |task| task["status"] == "completed").await;
+    let task = project
+        .until(&format!("/tasks/{id}"), |task| {
+            task["status"] == "completed"
+        })
+        .await;
     assert_eq!(task["steps"], 5, "{task}");
     let steps = project.run(&["tasks", "steps", &id]).await.json();
-    let kinds: Vec<_> = steps.as_array().unwrap().iter().map(|step| step["kind"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["model_call", "tool_intent", "tool_result", "model_call", "finished"]);
+    let kinds: Vec<_> = steps
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|step| step["kind"].as_str().unwrap())
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            "model_call",
+            "tool_intent",
+            "tool_result",
+            "model_call",
+            "finished"
+        ]
+    );
 }
 
 #[tokio::test]
@@ -30,7 +52,11 @@ async fn many_accepted_tasks_all_end_after_a_kill() {
     server.kill().await;
     let _server = project.up().await;
     for id in ids {
-        project.until(&format!("/tasks/{id}"), |task| task["status"] == "completed").await;
+        project
+            .until(&format!("/tasks/{id}"), |task| {
+                task["status"] == "completed"
+            })
+            .await;
     }
 }
 

@@ -14,8 +14,16 @@ const MAY_USE: [(&str, &[&str]); 9] = [
     ("llm", &["domain"]),
     ("tools", &["domain"]),
     ("engine", &["domain", "store", "bus", "llm", "tools"]),
-    ("services", &["domain", "store", "bus", "llm", "tools", "engine"]),
-    ("agentrunner", &["domain", "store", "bus", "llm", "tools", "engine", "services"]),
+    (
+        "services",
+        &["domain", "store", "bus", "llm", "tools", "engine"],
+    ),
+    (
+        "agentrunner",
+        &[
+            "domain", "store", "bus", "llm", "tools", "engine", "services",
+        ],
+    ),
     ("testkit", &[]),
 ];
 
@@ -31,16 +39,34 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 7] = [
 ];
 
 /// What `domain` may use: data and arithmetic, nothing that reaches the world.
-const DOMAIN_USES: [&str; 8] = ["chrono", "schemars", "serde", "serde_json", "sha2", "strsim", "thiserror", "uuid"];
+const DOMAIN_USES: [&str; 8] = [
+    "chrono",
+    "schemars",
+    "serde",
+    "serde_json",
+    "sha2",
+    "strsim",
+    "thiserror",
+    "uuid",
+];
 
 fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../..").canonicalize().unwrap()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .canonicalize()
+        .unwrap()
 }
 
 /// The dependencies of each crate of the house, those for tests aside.
 fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
     let output = Command::new(env!("CARGO"))
-        .args(["metadata", "--no-deps", "--offline", "--format-version", "1"])
+        .args([
+            "metadata",
+            "--no-deps",
+            "--offline",
+            "--format-version",
+            "1",
+        ])
         .current_dir(root())
         .output()
         .unwrap();
@@ -52,7 +78,9 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
         .iter()
         .map(|package| {
             let all = package["dependencies"].as_array().unwrap().iter();
-            let used = all.filter(|d| d["kind"].is_null()).map(|d| short(d["name"].as_str().unwrap()));
+            let used = all
+                .filter(|d| d["kind"].is_null())
+                .map(|d| short(d["name"].as_str().unwrap()));
             (short(package["name"].as_str().unwrap()), used.collect())
         })
         .collect()
@@ -62,10 +90,21 @@ fn dependencies() -> BTreeMap<String, BTreeSet<String>> {
 fn every_crate_uses_only_those_below_it() {
     let house: BTreeMap<&str, &[&str]> = MAY_USE.into_iter().collect();
     let dependencies = dependencies();
-    assert_eq!(dependencies.len(), house.len(), "a crate is missing from the table: {:?}", dependencies.keys());
+    assert_eq!(
+        dependencies.len(),
+        house.len(),
+        "a crate is missing from the table: {:?}",
+        dependencies.keys()
+    );
     for (name, used) in &dependencies {
-        for other in used.iter().filter(|other| house.contains_key(other.as_str())) {
-            assert!(house[name.as_str()].contains(&other.as_str()), "{name} uses {other}, which is not below it");
+        for other in used
+            .iter()
+            .filter(|other| house.contains_key(other.as_str()))
+        {
+            assert!(
+                house[name.as_str()].contains(&other.as_str()),
+                "{name} uses {other}, which is not below it"
+            );
         }
     }
 }
@@ -90,14 +129,30 @@ fn the_domain_touches_nothing() {
 #[test]
 fn every_link_in_the_documents_leads_somewhere() {
     let root = root();
-    let mut documents = vec![root.join("README.md"), root.join("CONTRIBUTING.md"), root.join("CHANGELOG.md")];
+    let mut documents = vec![
+        root.join("README.md"),
+        root.join("CONTRIBUTING.md"),
+        root.join("CHANGELOG.md"),
+    ];
     collect(&root.join("docs"), "md", &mut documents);
     for document in documents {
         let text = std::fs::read_to_string(&document).unwrap();
-        let targets = text.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-        for target in targets.filter(|t| !t.contains("://") && !t.starts_with('#') && !t.contains(' ')) {
-            let path = document.parent().unwrap().join(target.split('#').next().unwrap());
-            assert!(path.exists(), "{} links to {target}, which is not there", document.display());
+        let targets = text
+            .split("](")
+            .skip(1)
+            .filter_map(|rest| rest.split(')').next());
+        for target in
+            targets.filter(|t| !t.contains("://") && !t.starts_with('#') && !t.contains(' '))
+        {
+            let path = document
+                .parent()
+                .unwrap()
+                .join(target.split('#').next().unwrap());
+            assert!(
+                path.exists(),
+                "{} links to {target}, which is not there",
+                document.display()
+            );
         }
     }
 }
@@ -119,7 +174,11 @@ fn a_file_fits_in_the_head() {
         println!("{lines:5} {}", path.display());
     }
     let (longest, path) = lengths.last().unwrap();
-    assert!(*longest <= 800, "{} has {longest} lines of code: split it", path.display());
+    assert!(
+        *longest <= 800,
+        "{} has {longest} lines of code: split it",
+        path.display()
+    );
 }
 
 fn collect(folder: &Path, ending: &str, files: &mut Vec<PathBuf>) {

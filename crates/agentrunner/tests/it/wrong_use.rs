@@ -6,22 +6,37 @@ use crate::project::{Project, Ran};
 async fn wrong_settings_end_with_two_and_are_told_all_at_once() {
     let project = Project::new();
     let mut command = project.command(&["up"]);
-    command.env("LOG_LEVEL", "LOUD").env("AGENT_SHUTDOWN_TIMOUT", "5").env("POSTGRES_HOST", "db");
+    command
+        .env("LOG_LEVEL", "LOUD")
+        .env("AGENT_SHUTDOWN_TIMOUT", "5")
+        .env("POSTGRES_HOST", "db");
     let ran = Ran::of(command).await;
     assert_eq!(ran.code, 2, "{ran:?}");
-    for part in ["3 settings", "LOG_LEVEL=LOUD", "AGENT_SHUTDOWN_TIMEOUT", "POSTGRES_HOST=db"] {
+    for part in [
+        "3 settings",
+        "LOG_LEVEL=LOUD",
+        "AGENT_SHUTDOWN_TIMEOUT",
+        "POSTGRES_HOST=db",
+    ] {
         assert!(ran.stderr.contains(part), "{part:?}: {ran:?}");
     }
-    assert!(!project.path().join("data").exists(), "nothing is made before the settings are right");
+    assert!(
+        !project.path().join("data").exists(),
+        "nothing is made before the settings are right"
+    );
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_answer_ends_with_three() {
     let project = Project::new();
-    let ran = project.run(&["--server", "http://127.0.0.1:1", "run", "greeter", "hello"]).await;
+    let ran = project
+        .run(&["--server", "http://127.0.0.1:1", "run", "greeter", "hello"])
+        .await;
     assert_eq!(ran.code, 3, "{ran:?}");
     assert!(ran.stderr.contains("agentrunner up"), "{ran:?}");
-    let ran = project.run(&["--server", "http://127.0.0.1:1", "tasks", "--json"]).await;
+    let ran = project
+        .run(&["--server", "http://127.0.0.1:1", "tasks", "--json"])
+        .await;
     assert_eq!((ran.code, ran.stdout.as_str()), (3, ""), "{ran:?}");
 }
 
@@ -54,7 +69,10 @@ async fn doctor_finds_what_is_wrong_and_says_what_to_type() {
         .filter(|finding| finding["state"] == "failed")
         .collect();
     assert!(failed.len() >= 2, "{findings}");
-    assert!(failed.iter().all(|finding| finding["advice"] != ""), "{findings}");
+    assert!(
+        failed.iter().all(|finding| finding["advice"] != ""),
+        "{findings}"
+    );
 }
 
 #[tokio::test]

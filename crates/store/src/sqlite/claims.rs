@@ -104,10 +104,26 @@ struct Lease {
     spec: Option<String>,
     journal: Vec<RawStep>,
     waiting: RawWaiting,
+    /// What could not even be fetched.
+    damage: Option<Error>,
 }
 
 impl Lease {
+    fn load(&mut self, tx: &Tx<'_>) -> Outcome<()> {
+        self.spec = tx.conn.first(
+            "SELECT spec FROM execution_specs WHERE execution_id = ?1",
+            params![self.execution],
+            |row| row.get(0),
+        )?;
+        // All, whatever the row's count of steps says: whether that is right is to be found out.
+        self.journal = journal::select(tx.conn, self.execution, 0, i64::MAX)?;
+        wake::load(tx.conn, self.execution, &mut self.waiting)
+    }
+
     fn read(self) -> Result<Claimed> {
+        if let Some(error) = self.damage {
+            return Err(error);
+        }
         let id = id(self.execution);
         let what = || format!("execution {id}");
         let spec = self
@@ -169,20 +185,17 @@ fn lease(tx: &Tx<'_>, claim: &Claim, execution: [u8; 16]) -> Outcome<Option<Leas
                 spec: None,
                 journal: Vec::new(),
                 waiting: RawWaiting::new(row.get(3)?, row.get(4)?, row.get(5)?),
+                damage: None,
             })
         },
     )?;
     let Some(mut lease) = lease else {
         return Ok(None);
     };
-    lease.spec = tx.conn.first(
-        "SELECT spec FROM execution_specs WHERE execution_id = ?1",
-        params![execution],
-        |row| row.get(0),
-    )?;
-    // Not by the row's count of steps: whether that is right is to be found out.
-    lease.journal = journal::select(tx.conn, execution, 0, i64::MAX)?;
-    wake::load(tx.conn, execution, &mut lease.waiting)?;
+    match lease.load(tx) {
+        Err(fault) if fault.is_misread() => lease.damage = Some(fault.into()),
+        other => other?,
+    }
     Ok(Some(lease))
 }
 

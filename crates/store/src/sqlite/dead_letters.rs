@@ -31,7 +31,13 @@ impl Sqlite {
 
     pub(super) async fn list_dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>> {
         let rows = self.readers.read(move |conn| select(conn, &page)).await?;
-        rows.into_iter().map(Raw::read).collect()
+        // One that can't be read must not hide the others.
+        let letters = rows.into_iter().filter_map(|row| {
+            let read = row.read();
+            read.inspect_err(|error| tracing::warn!(%error, "a dead letter is left out"))
+                .ok()
+        });
+        Ok(letters.collect())
     }
 
     pub(super) async fn forget_dead_letter(&self, id: &str) -> Result<bool> {

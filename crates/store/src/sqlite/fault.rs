@@ -16,6 +16,16 @@ pub(super) enum Fault {
 /// What work inside the adapter answers.
 pub(super) type Outcome<T> = Result<T, Fault>;
 
+impl Fault {
+    /// Whether a row was found and is not what it should be: it concerns that row alone.
+    pub(super) fn is_misread(&self) -> bool {
+        match self {
+            Self::Sql(error) => error.sqlite_error_code().is_none(),
+            Self::Told(error) => matches!(error, Error::Corrupt { .. }),
+        }
+    }
+}
+
 impl From<rusqlite::Error> for Fault {
     fn from(error: rusqlite::Error) -> Self {
         Self::Sql(error)

@@ -7,10 +7,10 @@ use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
 use super::Sqlite;
-use super::fault::{Outcome, corrupt};
+use super::fault::{Fault, Outcome, corrupt};
 use super::sql::{Sql, counted, decode, id, key, limit, micros, parse, time};
 use super::writer::Tx;
-use crate::{AgentStats, ExecutionFilter, ExecutionRow, Page, Result};
+use crate::{AgentStats, Error, ExecutionFilter, ExecutionRow, Page, Result};
 
 const SELECT: &str = "SELECT id, (SELECT spec FROM execution_specs WHERE execution_id = id), status, status_reason,
         worker, heartbeat_at, epoch, due_at, started_at, finished_at, input_tokens, output_tokens, cached_tokens,
@@ -46,7 +46,8 @@ impl Sqlite {
         let mut executions = Vec::with_capacity(rows.len());
         for row in rows {
             // One that can't be read must not hide the others.
-            match row.read() {
+            let row = row.map_err(|error| Error::from(Fault::from(error)));
+            match row.and_then(Raw::read) {
                 Ok(row) => executions.push(row),
                 Err(error) => tracing::warn!(%error, "an execution is left out of a list"),
             }
@@ -225,7 +226,11 @@ impl Conditions {
     }
 }
 
-fn list(conn: &Connection, filter: &ExecutionFilter, page: &Page) -> Outcome<Vec<Raw>> {
+fn list(
+    conn: &Connection,
+    filter: &ExecutionFilter,
+    page: &Page,
+) -> Outcome<Vec<rusqlite::Result<Raw>>> {
     let mut conditions = Conditions::new(filter);
     if let Some((at, id)) = &page.after {
         let id: ExecutionId = parse("the position in the list", id)?;
@@ -233,11 +238,16 @@ fn list(conn: &Connection, filter: &ExecutionFilter, page: &Page) -> Outcome<Vec
         conditions.add("(created_at, id) < (?, ?)", position);
     }
     conditions.values.push(Value::from(limit(page.limit)));
+    // The page is found first, so that only its rows are fetched and not all that had to be sorted.
     let sql = format!(
-        "{SELECT}{} ORDER BY created_at DESC, id DESC LIMIT ?",
+        "{SELECT} WHERE rowid IN
+             (SELECT rowid FROM executions{} ORDER BY created_at DESC, id DESC LIMIT ?)
+         ORDER BY created_at DESC, id DESC",
         conditions.sql
     );
-    conn.all(&sql, params_from_iter(conditions.values), raw)
+    conn.all(&sql, params_from_iter(conditions.values), |row| {
+        Ok(raw(row))
+    })
 }
 
 fn total(conn: &Connection, filter: &ExecutionFilter) -> Outcome<u64> {

@@ -11,9 +11,7 @@ use store::sqlite::{Options, Sqlite};
 use store::{Store, Then};
 
 use crate::sqlite::is_whole;
-use crate::suite::given::{
-    append, at, claim_this, commit, event, finish, note, outgoing, submit, task,
-};
+use crate::suite::given::{append, at, claim_this, commit, event, finish, note, submit, task};
 
 const DATABASE: &str = "STORE_CRASH_TEST_DATABASE";
 const ROUNDS: usize = 24;
@@ -34,31 +32,29 @@ fn victim() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Sqlite::open(Path::new(&path), Options::default()).unwrap();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move {
-                    loop {
-                        write_one(&store).await;
-                    }
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.await.unwrap();
+        for _ in 1..WRITERS {
+            tokio::spawn(write_for_ever(store.clone()));
         }
+        write_for_ever(store).await;
     });
 }
 
+/// On a line of its own: the test harness begins one that it does not end.
 fn say(words: &str) {
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{words}").unwrap();
+    writeln!(out, "\n{words}").unwrap();
     out.flush().unwrap();
+}
+
+async fn write_for_ever(store: Sqlite) {
+    loop {
+        write_one(&store).await;
+    }
 }
 
 async fn write_one(store: &Sqlite) {
     let id = submit(store, task("a")).await;
-    say(&format!("\nsubmitted {id} 0"));
+    say(&format!("submitted {id} 0"));
     let owner = claim_this(store, id, at(0)).await.unwrap();
     for seq in 1..=STEPS {
         commit(
@@ -66,12 +62,12 @@ async fn write_one(store: &Sqlite) {
             append(&owner, at(1), vec![note(&owner, seq)], Then::Continue),
         )
         .await;
-        say(&format!("\nappended {id} {seq}"));
+        say(&format!("appended {id} {seq}"));
     }
     let mut end = append(&owner, at(2), Vec::new(), finish());
     end.events = vec![event(&format!("end-{id}"))];
     commit(store, end).await;
-    say(&format!("\nfinished {id} {STEPS}"));
+    say(&format!("finished {id} {STEPS}"));
 }
 
 /// What the process was told, in order.
@@ -172,8 +168,8 @@ async fn check(store: &Sqlite, told: &[Told]) {
 
 async fn outgoing_all(store: &Sqlite) -> Vec<String> {
     let entries = store.outbox(usize::MAX).await.unwrap();
-    let ids = entries.into_iter().map(|entry| entry.event.id.into());
-    let ids: Vec<String> = ids.collect();
-    assert!(ids.len() < 1000 || outgoing(store).await.len() == 1000);
-    ids
+    entries
+        .into_iter()
+        .map(|entry| entry.event.id.into())
+        .collect()
 }

@@ -66,8 +66,9 @@ impl Fixture for Embedded {
     }
 
     async fn damage_task(&self, id: ExecutionId) {
-        let sql = "UPDATE execution_specs SET spec = substr(spec, 1, ?2) WHERE execution_id = ?1";
-        self.behind_its_back(sql, id, 30);
+        // Not even valid text.
+        let sql = "UPDATE execution_specs SET spec = x'fffe00' || ?2 WHERE execution_id = ?1";
+        self.behind_its_back(sql, id, 0);
     }
 }
 

@@ -97,11 +97,15 @@ impl Server {
         }
     }
 
-    /// The server's name for a tool that was offered.
-    pub(super) fn name_of(&self, offered: &str) -> String {
-        self.known()
-            .and_then(|catalogue| catalogue.name_of(offered).map(str::to_owned))
-            .unwrap_or_else(|| offered.to_owned())
+    /// The server's name for a tool that was offered. After a restart of ours the list is not known yet, and a call
+    /// that is taken up again may be the first to need it.
+    pub(super) async fn name_of(&self, offered: &str, deadline: Instant) -> Result<String, String> {
+        let catalogue = match self.known() {
+            Some(known) => known,
+            None => self.catalogue(deadline).await?.0,
+        };
+        let name = catalogue.name_of(offered).unwrap_or(offered);
+        Ok(name.to_owned())
     }
 
     /// An open connection; made when there is none, with several tries until the time-out for connecting.

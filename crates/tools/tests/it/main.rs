@@ -9,6 +9,7 @@
 
 mod api;
 mod builtin;
+mod docs;
 mod egress;
 mod files;
 mod mcp_http;

@@ -193,6 +193,19 @@ async fn results_failures_and_strange_names_are_passed_on() {
 }
 
 #[tokio::test]
+async fn a_call_that_is_taken_up_by_a_new_process_needs_no_offer_before() {
+    let toolkit = plain();
+    let server = stdio_server(json!({"deny": ["dotted.name"]}));
+    refusal(run(&toolkit, &server, "dotted_name", json!({})).await);
+    let server = stdio_server(json!({}));
+    assert_eq!(
+        text(run(&toolkit, &server, "dotted_name", json!({})).await),
+        "dotted"
+    );
+    toolkit.shutdown().await;
+}
+
+#[tokio::test]
 async fn a_server_gets_no_answers_to_its_questions() {
     let toolkit = plain();
     let answers = text(run(&toolkit, &stdio_server(json!({})), "ask", json!({})).await);

@@ -21,7 +21,11 @@ pub(super) fn clock() -> Finding {
     let now = Utc::now();
     if now.year() < EARLIEST_YEAR || now.year() > EARLIEST_YEAR + 30 {
         let found = format!("it says {}", now.format("%Y-%m-%d %H:%M UTC"));
-        return Finding::failed("clock", found, "set the clock, best by NTP: leases and schedules live by it");
+        return Finding::failed(
+            "clock",
+            found,
+            "set the clock, best by NTP: leases and schedules live by it",
+        );
     }
     Finding::good("clock", now.format("%Y-%m-%d %H:%M UTC").to_string())
 }
@@ -37,10 +41,16 @@ pub(super) async fn data_dir(settings: &Settings) -> Vec<Finding> {
     };
     if let Err(error) = write() {
         let found = format!("{} can't be written: {error}", dir.display());
-        let advice = format!("sudo chown \"$USER\" {}; or set DATA_DIR to another folder", dir.display());
+        let advice = format!(
+            "sudo chown \"$USER\" {}; or set DATA_DIR to another folder",
+            dir.display()
+        );
         return vec![Finding::failed(what, found, advice)];
     }
-    let mut findings = vec![Finding::good(what, format!("{} can be written", dir.display()))];
+    let mut findings = vec![Finding::good(
+        what,
+        format!("{} can be written", dir.display()),
+    )];
     match free_mib(dir).await {
         Some(free) if free < LITTLE_SPACE_MIB => findings.push(Finding::failed(
             "disk",
@@ -57,7 +67,13 @@ pub(super) async fn data_dir(settings: &Settings) -> Vec<Finding> {
 async fn free_mib(dir: &Path) -> Option<u64> {
     let output = Command::new("df").arg("-Pk").arg(dir).output().await.ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
-    let kib: u64 = text.lines().nth(1)?.split_whitespace().nth(3)?.parse().ok()?;
+    let kib: u64 = text
+        .lines()
+        .nth(1)?
+        .split_whitespace()
+        .nth(3)?
+        .parse()
+        .ok()?;
     Some(kib / 1024)
 }
 
@@ -82,11 +98,16 @@ pub(super) async fn database(settings: &Settings) -> Finding {
 
 pub(super) fn agents(settings: &Settings) -> (Vec<Definition>, Vec<Finding>) {
     let values = settings.values.clone();
-    let checked = match validate::check(&settings.agents_dir(), &move |name: &str| values.lookup(name)) {
+    let checked = match validate::check(&settings.agents_dir(), &move |name: &str| {
+        values.lookup(name)
+    }) {
         Ok(checked) => checked,
         Err(error) => {
             let found = crate::screen::chain(&error);
-            return (Vec::new(), vec![Finding::failed("agents", found, "agentrunner init")]);
+            return (
+                Vec::new(),
+                vec![Finding::failed("agents", found, "agentrunner init")],
+            );
         }
     };
     let mut findings: Vec<_> = checked
@@ -98,22 +119,34 @@ pub(super) fn agents(settings: &Settings) -> (Vec<Definition>, Vec<Finding>) {
         let found = format!("there are none in {}", settings.agents_dir().display());
         findings.push(Finding::failed("agents", found, "agentrunner init"));
     } else if findings.is_empty() {
-        findings.push(Finding::good("agents", format!("{} are valid", checked.agents.len())));
+        findings.push(Finding::good(
+            "agents",
+            format!("{} are valid", checked.agents.len()),
+        ));
     }
-    let agents = checked.agents.into_iter().map(|parsed| parsed.definition).collect();
+    let agents = checked
+        .agents
+        .into_iter()
+        .map(|parsed| parsed.definition)
+        .collect();
     (agents, findings)
 }
 
 /// Starts and asks every tool server, each as an agent would.
 pub(super) async fn tool_servers(settings: &Settings, agents: &[Definition]) -> Vec<Finding> {
     let clock: engine::Clock = std::sync::Arc::new(Utc::now);
-    let opened = wiring::open_store(settings)
-        .and_then(|store| wiring::toolkit(settings, &store, &clock).map(|toolkit| (store, toolkit)));
+    let opened = wiring::open_store(settings).and_then(|store| {
+        wiring::toolkit(settings, &store, &clock).map(|toolkit| (store, toolkit))
+    });
     let (_store, toolkit) = match opened {
         Ok(opened) => opened,
         Err(error) => {
             let found = crate::screen::chain(&error);
-            return vec![Finding::failed("tools", found, "see docs/settings.md: EGRESS_ALLOW and EGRESS_DENY")];
+            return vec![Finding::failed(
+                "tools",
+                found,
+                "see docs/settings.md: EGRESS_ALLOW and EGRESS_DENY",
+            )];
         }
     };
     let mut findings = Vec::new();
@@ -122,14 +155,27 @@ pub(super) async fn tool_servers(settings: &Settings, agents: &[Definition]) -> 
         let expanded = match wiring::expand(settings)(agent) {
             Ok(expanded) => expanded,
             Err(missing) => {
-                findings.push(Finding::failed(&what, missing.to_string(), format!("put {}=... into .env", missing.name)));
+                findings.push(Finding::failed(
+                    &what,
+                    missing.to_string(),
+                    format!("put {}=... into .env", missing.name),
+                ));
                 continue;
             }
         };
-        findings.push(match toolkit.offers(&agent.name, &agent.content_hash(), &expanded.tools).await {
-            Ok(offers) => Finding::good(&what, format!("{} are offered", offers.len())),
-            Err(error) => Finding::failed(&what, error.to_string(), "start the server, or correct the entry"),
-        });
+        findings.push(
+            match toolkit
+                .offers(&agent.name, &agent.content_hash(), &expanded.tools)
+                .await
+            {
+                Ok(offers) => Finding::good(&what, format!("{} are offered", offers.len())),
+                Err(error) => Finding::failed(
+                    &what,
+                    error.to_string(),
+                    "start the server, or correct the entry",
+                ),
+            },
+        );
     }
     toolkit.shutdown().await;
     findings

@@ -44,9 +44,15 @@ async fn probe(settings: &Settings, provider: Provider) -> Finding {
         Err(error) => {
             let advice = match (error.class, provider) {
                 (ModelErrorClass::Auth, Provider::Openai) => "put OPENAI_API_KEY=... into .env",
-                (ModelErrorClass::Auth, Provider::Anthropic) => "put ANTHROPIC_API_KEY=... into .env",
-                (ModelErrorClass::Unavailable, _) => "check the network, a proxy (HTTPS_PROXY), and the address",
-                _ => "set AGENTRUNNER_PROVIDER to one that can be asked; scripted works without a model",
+                (ModelErrorClass::Auth, Provider::Anthropic) => {
+                    "put ANTHROPIC_API_KEY=... into .env"
+                }
+                (ModelErrorClass::Unavailable, _) => {
+                    "check the network, a proxy (HTTPS_PROXY), and the address"
+                }
+                _ => {
+                    "set AGENTRUNNER_PROVIDER to one that can be asked; scripted works without a model"
+                }
             };
             Finding::failed(name, error.to_string(), advice)
         }
@@ -58,7 +64,9 @@ async fn ollama(settings: &Settings, wanted: &BTreeSet<String>) -> Finding {
     match llm::ollama_models(base).await {
         Ok(there) => {
             let has = |model: &String| {
-                there.iter().any(|name| name == model || name.strip_suffix(":latest") == Some(model))
+                there
+                    .iter()
+                    .any(|name| name == model || name.strip_suffix(":latest") == Some(model))
             };
             let missing: Vec<_> = wanted.iter().filter(|model| !has(model)).cloned().collect();
             if missing.is_empty() {
@@ -86,7 +94,11 @@ fn scripted(settings: &Settings, scripts: &BTreeSet<String>) -> Finding {
         .map(|path| path.display().to_string())
         .collect();
     if missing.is_empty() {
-        Finding::warning("scripted", "answers come from scripts, not from a model", "")
+        Finding::warning(
+            "scripted",
+            "answers come from scripts, not from a model",
+            "",
+        )
     } else {
         Finding::failed(
             "scripted",

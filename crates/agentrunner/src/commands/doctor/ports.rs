@@ -25,7 +25,9 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
             Err(error) => Finding::failed(
                 &what,
                 format!("{address} can't be listened on: {error}"),
-                format!("set BIND_ADDRESS to an address of this machine, or {name} to a port above 1023"),
+                format!(
+                    "set BIND_ADDRESS to an address of this machine, or {name} to a port above 1023"
+                ),
             ),
         });
     }
@@ -43,7 +45,9 @@ async fn taken(what: &str, name: &str, port: u16) -> Finding {
         Finding::failed(
             what,
             "another program listens there",
-            format!("`ss -ltnp 'sport = :{port}'` tells which; end it, or set {name} to a free port"),
+            format!(
+                "`ss -ltnp 'sport = :{port}'` tells which; end it, or set {name} to a free port"
+            ),
         )
     }
 }

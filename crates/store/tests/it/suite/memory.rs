@@ -3,7 +3,7 @@
 use domain::definition::Provider;
 use domain::{AgentName, Definition, Money, Tokens, Usage};
 use serde_json::{Value, json};
-use store::{ConfigRecord, ConfigSummary, Then, UsageFilter};
+use store::{ConfigRecord, ConfigSummary, Store, Then, UsageFilter};
 
 use super::Fixture;
 use super::given::{append, at, commit, done, intent, leased, model_call, said, task};
@@ -167,34 +167,9 @@ pub(crate) async fn usage_adds_up_by_day_and_model(f: &impl Fixture) {
         ),
     )
     .await;
-    let usage = async |agent: Option<&str>, from: Option<&str>, to: Option<&str>| {
-        let filter = UsageFilter {
-            agent: agent.map(|agent| agent.parse().unwrap()),
-            from_day: from.map(str::to_owned),
-            to_day: to.map(str::to_owned),
-        };
-        let rows = store.usage(filter).await.unwrap();
-        rows.into_iter()
-            .map(|row| {
-                assert_eq!(row.provider, Provider::Openai);
-                assert_eq!(row.cost_usd, Money::from_usd(0.5 * row.model_calls as f64));
-                let tokens = |n: u64| Tokens(n * row.model_calls);
-                let expected = Usage {
-                    input_tokens: tokens(100),
-                    output_tokens: tokens(10),
-                    cached_tokens: tokens(1),
-                };
-                assert_eq!(row.usage, expected);
-                format!(
-                    "{} {} {} {} {}",
-                    row.day, row.agent, row.model, row.model_calls, row.tool_calls
-                )
-            })
-            .collect::<Vec<_>>()
-    };
     let (first, second) = ("2027-01-15", "2027-01-16");
     assert_eq!(
-        usage(None, None, None).await,
+        usage(&*store, None, None, None).await,
         [
             "2027-01-15 a m1 2 3",
             "2027-01-15 a m2 1 1",
@@ -202,10 +177,49 @@ pub(crate) async fn usage_adds_up_by_day_and_model(f: &impl Fixture) {
             "2027-01-16 a m1 1 0",
         ]
     );
-    assert_eq!(usage(Some("b"), None, None).await, ["2027-01-15 b m1 1 0"]);
     assert_eq!(
-        usage(None, Some(second), None).await,
+        usage(&*store, Some("b"), None, None).await,
+        ["2027-01-15 b m1 1 0"]
+    );
+    assert_eq!(
+        usage(&*store, None, Some(second), None).await,
         ["2027-01-16 a m1 1 0"]
     );
-    assert_eq!(usage(Some("a"), Some(first), Some(first)).await.len(), 2);
+    assert_eq!(
+        usage(&*store, Some("a"), Some(first), Some(first))
+            .await
+            .len(),
+        2
+    );
+}
+
+/// Day, agent, model, model calls and tool calls of each row, whose other numbers follow from those.
+async fn usage(
+    store: &dyn Store,
+    agent: Option<&str>,
+    from: Option<&str>,
+    to: Option<&str>,
+) -> Vec<String> {
+    let filter = UsageFilter {
+        agent: agent.map(|agent| agent.parse().unwrap()),
+        from_day: from.map(str::to_owned),
+        to_day: to.map(str::to_owned),
+    };
+    let rows = store.usage(filter).await.unwrap().into_iter();
+    rows.map(|row| {
+        assert_eq!(row.provider, Provider::Openai);
+        assert_eq!(row.cost_usd, Money::from_usd(0.5 * row.model_calls as f64));
+        let tokens = |n: u64| Tokens(n * row.model_calls);
+        let expected = Usage {
+            input_tokens: tokens(100),
+            output_tokens: tokens(10),
+            cached_tokens: tokens(1),
+        };
+        assert_eq!(row.usage, expected);
+        format!(
+            "{} {} {} {} {}",
+            row.day, row.agent, row.model, row.model_calls, row.tool_calls
+        )
+    })
+    .collect()
 }

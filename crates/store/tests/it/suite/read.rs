@@ -62,92 +62,52 @@ pub(crate) async fn filters_select_and_count(f: &impl Fixture) {
             "{filter:?}"
         );
     };
-    let all = ExecutionFilter::default;
-    check(all(), &[delegated, talk, plain]).await;
-    let agent = Some("a".parse().unwrap());
+    // What is not said is as it is in a filter that lets everything through.
+    let filter = |set: &dyn Fn(&mut ExecutionFilter)| {
+        let mut filter = ExecutionFilter::default();
+        set(&mut filter);
+        filter
+    };
+    check(filter(&|_| {}), &[delegated, talk, plain]).await;
     check(
-        ExecutionFilter {
-            agent: agent.clone(),
-            ..all()
-        },
+        filter(&|f| f.agent = Some("a".parse().unwrap())),
         &[talk, plain],
     )
     .await;
-    let status = vec![Status::Queued];
     check(
-        ExecutionFilter {
-            status: status.clone(),
-            ..all()
-        },
+        filter(&|f| f.status = vec![Status::Queued]),
         &[delegated, plain],
     )
     .await;
+    let queued_of_a = |f: &mut ExecutionFilter| {
+        f.agent = Some("a".parse().unwrap());
+        f.status = vec![Status::Queued];
+    };
+    check(filter(&queued_of_a), &[plain]).await;
+    let both = vec![Status::Queued, Status::Running];
     check(
-        ExecutionFilter {
-            agent,
-            status,
-            ..all()
-        },
-        &[plain],
-    )
-    .await;
-    let status = vec![Status::Queued, Status::Running];
-    check(
-        ExecutionFilter { status, ..all() },
+        filter(&|f| f.status = both.clone()),
         &[delegated, talk, plain],
     )
     .await;
+    check(filter(&|f| f.trace_id = Some(trace.clone())), &[talk]).await;
     check(
-        ExecutionFilter {
-            trace_id: Some(trace),
-            ..all()
-        },
+        filter(&|f| f.conversation = Some("c".parse().unwrap())),
         &[talk],
     )
     .await;
-    let conversation = Some("c".parse().unwrap());
+    check(filter(&|f| f.parent = Some(plain)), &[delegated]).await;
     check(
-        ExecutionFilter {
-            conversation,
-            ..all()
-        },
-        &[talk],
-    )
-    .await;
-    check(
-        ExecutionFilter {
-            parent: Some(plain),
-            ..all()
-        },
-        &[delegated],
-    )
-    .await;
-    let (created_after, created_before) = (Some(at(5)), Some(at(9)));
-    check(
-        ExecutionFilter {
-            created_after,
-            ..all()
-        },
+        filter(&|f| f.created_after = Some(at(5))),
         &[delegated, talk],
     )
     .await;
-    check(
-        ExecutionFilter {
-            created_before,
-            ..all()
-        },
-        &[talk, plain],
-    )
-    .await;
-    check(
-        ExecutionFilter {
-            created_after,
-            created_before,
-            ..all()
-        },
-        &[talk],
-    )
-    .await;
+    check(filter(&|f| f.created_before = Some(at(9))), &[talk, plain]).await;
+    let between = |f: &mut ExecutionFilter| {
+        f.created_after = Some(at(5));
+        f.created_before = Some(at(9));
+    };
+    check(filter(&between), &[talk]).await;
 }
 
 pub(crate) async fn stats_count_each_state(f: &impl Fixture) {
