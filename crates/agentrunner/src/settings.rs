@@ -14,10 +14,11 @@ use std::time::Duration;
 
 use domain::definition::Provider;
 use secrecy::SecretString;
+use tools::EgressPolicy;
 
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
-pub(crate) use variable::{State, VARIABLES};
+pub(crate) use variable::VARIABLES;
 
 /// What the program is told.
 #[derive(Clone)]
@@ -188,6 +189,11 @@ impl Settings {
             orchestrator: values.port("ORCHESTRATOR_PORT"),
         };
         check_listen(&listen, mistakes);
+        let egress = Egress {
+            allow: text("EGRESS_ALLOW").unwrap_or_default(),
+            deny: text("EGRESS_DENY").unwrap_or_default(),
+        };
+        check_egress(&egress, mistakes);
         Self {
             config_dir: path("CONFIG_DIR"),
             data_dir: path("DATA_DIR"),
@@ -212,10 +218,7 @@ impl Settings {
                 ollama_url: text("OLLAMA_BASE_URL"),
                 instead: instead(&values, mistakes),
             },
-            egress: Egress {
-                allow: text("EGRESS_ALLOW").unwrap_or_default(),
-                deny: text("EGRESS_DENY").unwrap_or_default(),
-            },
+            egress,
             values: Arc::new(values),
         }
     }
@@ -245,6 +248,31 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
                 name: (*name).to_owned(),
                 value: port.to_string(),
                 message: format!("{other} is the same port; each service needs its own"),
+            });
+        }
+    }
+}
+
+/// A rule that can't be read must not silently allow or forbid nothing.
+fn check_egress(egress: &Egress, mistakes: &mut Vec<Mistake>) {
+    let rules = [
+        (
+            "EGRESS_ALLOW",
+            egress.allow.as_str(),
+            EgressPolicy::parse(&egress.allow, ""),
+        ),
+        (
+            "EGRESS_DENY",
+            egress.deny.as_str(),
+            EgressPolicy::parse("", &egress.deny),
+        ),
+    ];
+    for (name, value, parsed) in rules {
+        if let Err(error) = parsed {
+            mistakes.push(Mistake {
+                name: name.to_owned(),
+                value: value.to_owned(),
+                message: error.to_string(),
             });
         }
     }

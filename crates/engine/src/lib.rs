@@ -149,12 +149,11 @@ impl Engine {
         by: &str,
         reason: &str,
     ) -> Result<CancelAnswer, Error> {
-        Ok(self
-            .core
-            .ports
-            .store
-            .cancel(id, by, reason, self.core.now())
-            .await?)
+        let store = &self.core.ports.store;
+        let answer = store.cancel(id, by, reason, self.core.now()).await?;
+        // The run hears it at once and not at its next renewal.
+        self.core.leases.tell_news(id);
+        Ok(answer)
     }
 
     /// Gives a person's answer to an open request.

@@ -3,10 +3,9 @@
 //! The agent's first answer breaks its schema, so the model is asked again: between its two model calls lie one
 //! durable commit and one request, and nothing else.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
-use domain::{Step, StepBody, TraceId};
+use domain::{StepBody, TraceId};
 use engine::{Engine, LiveEvent, NewTask};
 use serde_json::json;
 use uuid::Uuid;
@@ -57,7 +56,7 @@ pub(crate) async fn measure(context: &Context, args: &Latency) -> anyhow::Result
     Ok(())
 }
 
-/// The time from one model call's step to the next one's.
+/// The time from the moment at which one model call is on disk to that of the next: watchers are told after the commit.
 async fn turn(engine: &Engine) -> anyhow::Result<f64> {
     let trace = TraceId::from_uuid(Uuid::now_v7());
     let id = engine
@@ -65,16 +64,16 @@ async fn turn(engine: &Engine) -> anyhow::Result<f64> {
         .await?
         .id;
     let mut watch = engine.watch(id, None);
-    let mut calls: Vec<Step> = Vec::new();
+    let mut calls = Vec::new();
     while let Some(event) = watch.next().await? {
         if let LiveEvent::Step(step) = event
             && matches!(step.body, StepBody::ModelCall(_))
         {
-            calls.push(step);
+            calls.push(Instant::now());
         }
     }
     match calls.as_slice() {
-        [first, second, ..] => Ok(ms((second.at - first.at).to_std().unwrap_or_default())),
-        _ => None.with_context(|| format!("{id} had {} model calls and not 2", calls.len())),
+        [first, second, ..] => Ok(ms(second.duration_since(*first))),
+        _ => anyhow::bail!("{id} had {} model calls and not 2", calls.len()),
     }
 }

@@ -137,7 +137,7 @@ fn report(findings: &[Finding], settings: Option<&Settings>, screen: &Screen) {
     if screen.json {
         return screen.value(&as_json(findings, settings));
     }
-    if let Some(settings) = settings {
+    if let Some(settings) = settings.filter(|settings| set(settings).next().is_some()) {
         screen.line("settings that are not the default:");
         for (name, value, origin) in set(settings) {
             screen.line(format_args!("  {name}={value}  ({origin})"));

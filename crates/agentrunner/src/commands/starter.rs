@@ -3,5 +3,20 @@
 /// What to type first.
 pub(crate) const FIRST_TASK: &str = "helper \"what is 6 * 7?\"";
 
-/// Path and content of each file.
-pub(crate) const FILES: &[(&str, &str)] = &[];
+/// Names a file of the repository, and what it holds.
+macro_rules! files {
+    ($($path:literal),+ $(,)?) => {
+        /// Path and content of each file.
+        pub(crate) const FILES: &[(&str, &str)] =
+            &[$(($path, include_str!(concat!("../../../../", $path)))),+];
+    };
+}
+
+// `repo-guide` reads this repository's own documents and has nothing to read anywhere else.
+files![
+    "config/agents/helper.yml",
+    "config/agents/incident-summarizer.yml",
+    "config/scripts/helper.yml",
+    "config/scripts/incident-summarizer.yml",
+    "examples/logs/checkout.log",
+];

@@ -1,8 +1,8 @@
 //! `tasks`: what ran, runs and waits; and acting on it.
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use domain::step::Answer;
-use domain::{ExecutionId, Seq, Status};
+use domain::{ExecutionId, Money, Seq, Status};
 use serde_json::Value;
 
 use super::backend::Backend;
@@ -60,22 +60,23 @@ struct List {
 }
 
 #[derive(Debug, Args)]
-#[group(id = "what", required = true, multiple = false, args = ["text", "approve", "reject", "happened", "repeat"])]
+#[command(group(ArgGroup::new("what").required(true)))]
 struct AnswerArgs {
     id: ExecutionId,
     /// The words, for a question
+    #[arg(group = "what")]
     text: Option<String>,
     /// Allow the tool call
-    #[arg(long)]
+    #[arg(long, group = "what")]
     approve: bool,
     /// Refuse, and tell the model why
-    #[arg(long, value_name = "REASON")]
+    #[arg(long, value_name = "REASON", group = "what")]
     reject: Option<String>,
     /// The call of unknown outcome happened, with this result
-    #[arg(long, value_name = "RESULT")]
+    #[arg(long, value_name = "RESULT", group = "what")]
     happened: Option<String>,
     /// The call of unknown outcome did not happen: call again
-    #[arg(long)]
+    #[arg(long, group = "what")]
     repeat: bool,
     /// Which request, when several are open
     #[arg(long, value_name = "SEQ")]
@@ -132,6 +133,13 @@ impl List {
             Column::field("agent", "agent_name"),
             Column::field("status", "status"),
             Column::of("created", |task| time(task.get("created_at"))),
+            Column::field("steps", "steps"),
+            Column::of("tokens", |task| {
+                task.pointer("/usage/total_tokens")
+                    .map(plain)
+                    .unwrap_or_default()
+            }),
+            Column::of("cost", cost),
             Column::of("why", |task| {
                 task.get("status_reason").map(plain).unwrap_or_default()
             }),
@@ -186,6 +194,15 @@ fn what(step: &Value) -> String {
         .map(str::to_owned)
         .take(1);
     one_line(&texts.chain(calls).collect::<Vec<_>>().join(" "), 60)
+}
+
+/// Dollars; empty where no price is known.
+fn cost(task: &Value) -> String {
+    task.get("cost_usd")
+        .and_then(Value::as_f64)
+        .filter(|cost| *cost > 0.0)
+        .map(|cost| Money::from_usd(cost).to_string())
+        .unwrap_or_default()
 }
 
 /// A time without its date's noise: to the second, UTC.

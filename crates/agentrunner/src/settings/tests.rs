@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret;
 
+use super::variable::State;
 use super::*;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -190,6 +191,13 @@ fn only_loopback_without_keys() {
     .ok()
     .unwrap();
     assert_eq!(open.server_url(), "http://127.0.0.1:8003");
+}
+
+#[test]
+fn a_rule_for_outgoing_requests_that_cannot_be_read_stops_the_start() {
+    let text = refusal(&[("EGRESS_DENY", "10.0.0.0/99")]);
+    assert!(text.contains("EGRESS_DENY=10.0.0.0/99"), "{text}");
+    assert!(read(&[("EGRESS_ALLOW", "127.0.0.1,10.0.0.0/8")]).is_ok());
 }
 
 #[test]

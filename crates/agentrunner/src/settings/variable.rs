@@ -8,6 +8,13 @@ pub(crate) struct Variable {
     pub(crate) kind: Kind,
     /// Empty when there is none.
     pub(crate) default: &'static str,
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the page that a test compares is where it is read"
+        )
+    )]
     pub(crate) about: &'static str,
     pub(crate) state: State,
 }
@@ -247,6 +254,12 @@ pub(crate) const PREFIXES: &[&str] = &[
     "STATE_",
     "TLS_",
 ];
+
+/// Known to builds with debug assertions only: where tests stop executions (see `hold`).
+#[cfg(debug_assertions)]
+pub(crate) const FOR_TESTS: &[&str] = &["AGENTRUNNER_HOLD_DIR"];
+#[cfg(not(debug_assertions))]
+pub(crate) const FOR_TESTS: &[&str] = &[];
 
 /// Names that belong to other programs and look like slips of ours.
 pub(crate) const FOREIGN: &[&str] = &[

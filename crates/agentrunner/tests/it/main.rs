@@ -17,4 +17,5 @@ mod run;
 mod serve;
 mod survive;
 mod tidy;
+mod tools_of_the_trade;
 mod wrong_use;

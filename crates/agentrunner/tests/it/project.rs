@@ -39,6 +39,23 @@ const THINKER_SCRIPT: &str = "\
   reply: I have thought.
 ";
 
+/// Thinks for longer than any test waits.
+const DREAMER: &str = "\
+name: dreamer
+execution_mode: autonomous
+system_prompt: You dream.
+llm_config: { provider: scripted, model: scripts/dreamer.yml }
+tools:
+  - { name: current_time, type: function }
+";
+const DREAMER_SCRIPT: &str = "\
+- when: { turn: 1 }
+  tool_calls:
+    - { name: current_time }
+- delay_ms: 60000
+  reply: It was a dream.
+";
+
 /// Asks a person.
 const ASKER: &str = "\
 name: asker
@@ -56,7 +73,7 @@ const ASKER_SCRIPT: &str = "\
 - reply: So be it.
 ";
 
-/// A project with three scripted agents.
+/// A project with four scripted agents.
 pub(crate) struct Project {
     folder: TempDir,
     ports: [u16; 3],
@@ -68,6 +85,7 @@ impl Project {
         for (name, agent, script) in [
             ("greeter", GREETER, GREETER_SCRIPT),
             ("thinker", THINKER, THINKER_SCRIPT),
+            ("dreamer", DREAMER, DREAMER_SCRIPT),
             ("asker", ASKER, ASKER_SCRIPT),
         ] {
             project.write(&format!("config/agents/{name}.yml"), agent);

@@ -40,7 +40,7 @@ async fn an_answer_goes_to_standard_output_and_everything_else_does_not() {
         .collect();
     assert_eq!(kinds, ["model_call", "finished"]);
     let agents = project.run(&["agents"]).await.json();
-    assert_eq!(agents.as_array().unwrap().len(), 3);
+    assert_eq!(agents.as_array().unwrap().len(), 4);
 }
 
 #[tokio::test]
@@ -102,7 +102,7 @@ async fn an_unknown_agent_is_named_with_the_nearest() {
 async fn control_c_cancels_the_execution() {
     let project = Project::new();
     let _server = project.up().await;
-    let child = project.command(&["run", "thinker", "go"]).spawn().unwrap();
+    let child = project.command(&["run", "dreamer", "go"]).spawn().unwrap();
     project
         .until("/tasks", |tasks| tasks[0]["steps"].as_u64() >= Some(3))
         .await;

@@ -115,7 +115,7 @@ async fn a_broken_file_keeps_no_server_from_starting() {
     let ran = project.run(&["validate"]).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr.contains('^'), "{ran:?}");
-    assert!(ran.stderr.contains("4 files: 3 valid agents"), "{ran:?}");
+    assert!(ran.stderr.contains("5 files: 4 valid agents"), "{ran:?}");
 }
 
 #[tokio::test]
