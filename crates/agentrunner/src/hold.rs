@@ -1,7 +1,7 @@
 //! Stops executions at an exact point of the step protocol, so that a test can kill the process there. Only in builds
 //! with debug assertions; a shipped binary has none of it.
 //!
-//! With `AGENTRUNNER_HOLD_DIR` set, an execution whose `metadata` says `{"hold_at": "before-result"}` stops there in
+//! With `TEST_HOLD_DIR` set, an execution whose `metadata` says `{"hold_at": "before-result"}` stops there in
 //! its first lease, and a file with its id appears in that folder.
 
 use std::collections::HashMap;

@@ -225,7 +225,7 @@ pub(crate) fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> 
     let store = Sqlite::open(&path, Options::default())
         .with_context(|| format!("the database {} can't be used", path.display()))?;
     #[cfg(debug_assertions)]
-    if let Some(folder) = settings.values.lookup("AGENTRUNNER_HOLD_DIR") {
+    if let Some(folder) = settings.values.lookup("TEST_HOLD_DIR") {
         let hold = crate::hold::Hold::new(folder.into());
         return Ok(Arc::new(store::intercept::Intercepted::new(
             Arc::new(store),

@@ -304,6 +304,9 @@ impl Watch {
                 None => {
                     self.read().await?;
                     if self.steps.is_empty() {
+                        if self.is_over().await? {
+                            return Ok(None);
+                        }
                         tokio::select! {
                             () = changed => {}
                             () = tokio::time::sleep(POLL) => {}
@@ -330,6 +333,12 @@ impl Watch {
             () = tokio::time::sleep(POLL) => {}
         }
         Ok(None)
+    }
+
+    /// Whether nothing can come any more; asked when nothing came, so after the last step was read.
+    async fn is_over(&self) -> Result<bool, store::Error> {
+        let row = self.store.execution(self.id).await?;
+        Ok(row.is_none_or(|row| row.outcome.is_some() && row.steps <= self.last_step().get()))
     }
 
     async fn read(&mut self) -> Result<(), store::Error> {

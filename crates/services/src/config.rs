@@ -7,7 +7,9 @@
 mod diagnostic;
 mod discover;
 mod document;
+mod files;
 mod parse;
+mod plan;
 mod reload;
 mod scalar;
 mod schema;
@@ -17,5 +19,6 @@ mod watch;
 pub use diagnostic::{Diagnostic, render};
 pub use discover::{Found, discover};
 pub use parse::{Lookup, Parsed, decode, parse};
-pub use reload::{ConfigService, ReloadError, Report, Settings};
+pub use plan::Report;
+pub use reload::{ConfigService, ReloadError, Settings};
 pub use schema::schema;

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
@@ -210,8 +211,49 @@ pub fn api(service: Service, version: &str) -> OpenApiRouter<App> {
         .description(Some(service.summary()))
         .build();
     let doc = utoipa::openapi::OpenApiBuilder::new().info(info).build();
-    OpenApiRouter::with_openapi(doc)
+    let mut router = OpenApiRouter::with_openapi(doc)
         .merge(service.routes())
         .merge(health::routes())
-        .merge(metrics::routes())
+        .merge(metrics::routes());
+    describe_refusals(router.get_openapi_mut());
+    router
+}
+
+/// Adds to each operation the refusals that it shares with all others, so that no handler has to repeat them.
+fn describe_refusals(api: &mut OpenApi) {
+    let error = |description: &str| {
+        let schema = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        let response = ResponseBuilder::new().description(description);
+        RefOr::from(response.content("application/json", schema).build())
+    };
+    let shared = [
+        ("403", "The caller or its origin may not do this."),
+        ("500", "Something in AgentRunner went wrong."),
+        (
+            "503",
+            "Something that is needed can't be reached, or there is no place now.",
+        ),
+        ("504", "The answer did not begin in time."),
+    ];
+    let of_bodies = [
+        (
+            "400",
+            "The body can't be understood; the message names the field.",
+        ),
+        ("413", "The body is too large."),
+        ("415", "The content type is not taken."),
+    ];
+    for (path, item) in &mut api.paths.paths {
+        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        for operation in operations.into_iter().flatten() {
+            let has_body = operation.request_body.is_some();
+            let of_bodies = of_bodies.iter().filter(|_| has_body);
+            let shared = shared.iter().filter(|_| !path.starts_with("/health"));
+            for (status, description) in shared.chain(of_bodies) {
+                let responses = &mut operation.responses.responses;
+                let entry = responses.entry((*status).to_owned());
+                entry.or_insert_with(|| error(description));
+            }
+        }
+    }
 }

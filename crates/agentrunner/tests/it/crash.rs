@@ -15,6 +15,9 @@ use crate::product::{Product, Project};
 /// How many times the process is killed: `ROUNDS` rounds of four kinds.
 const ROUNDS: usize = 51;
 
+/// Between two looks at an execution.
+const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
 const EFFECTS: [&str; 4] = ["read_only", "idempotent", "checkable", "unsafe"];
 
 /// Where commits are interrupted. What the journal must then say is in [`expected`].
@@ -84,8 +87,8 @@ impl Bench {
         let variables = [
             ("OPENAI_API_KEY", "sk-test"),
             ("OPENAI_BASE_URL", &base),
-            ("AGENTRUNNER_HOLD_DIR", self.marks.to_str().unwrap()),
-            ("AGENT_RESTART_MAX_ATTEMPTS", "1000"),
+            ("TEST_HOLD_DIR", self.marks.to_str().unwrap()),
+            ("AGENT_RESTART_MAX_ATTEMPTS", "100"),
             ("LOG_LEVEL", "WARNING"),
         ];
         self.product = Some(Product::up(&self.project, &variables).await);
@@ -111,6 +114,8 @@ impl Bench {
             let task = self.product().get(&format!("/tasks/{id}")).await;
             match task["status"].as_str().expect("a status") {
                 "completed" => return,
+                // Answered, and not yet heard.
+                "waiting_for_input" if self.cases[i].asked => tokio::time::sleep(PAUSE).await,
                 "waiting_for_input" => {
                     assert_eq!(
                         self.cases[i].effect, "unsafe",
@@ -120,9 +125,7 @@ impl Bench {
                     self.cases[i].asked = true;
                     self.settle(&id).await;
                 }
-                "queued" | "running" => {
-                    tokio::time::sleep(std::time::Duration::from_millis(20)).await
-                }
+                "queued" | "running" => tokio::time::sleep(PAUSE).await,
                 other => panic!("{:?} ended as {other}: {task}", self.cases[i]),
             }
         }

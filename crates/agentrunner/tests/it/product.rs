@@ -51,7 +51,6 @@ pub(crate) struct Product {
     child: Child,
     client: reqwest::Client,
     pub(crate) orchestrator: String,
-    pub(crate) config: String,
     pub(crate) state: String,
 }
 
@@ -85,7 +84,6 @@ impl Product {
             child,
             client,
             state: url(0),
-            config: url(1),
             orchestrator: url(2),
         };
         product.wait_until_ready(project).await;
@@ -146,22 +144,8 @@ impl Product {
 
     /// SIGKILL, and waits for the end.
     pub(crate) async fn kill(mut self) {
-        let _ = self.child.start_kill();
-        self.child.wait().await.unwrap();
-    }
-
-    /// SIGTERM; answers the exit code.
-    pub(crate) async fn terminate(mut self) -> Option<i32> {
-        let pid = self.child.id().expect("it runs").to_string();
-        std::process::Command::new("kill")
-            .args(["-15", &pid])
-            .status()
-            .unwrap();
-        tokio::time::timeout(Duration::from_secs(40), self.child.wait())
-            .await
-            .expect("it ends")
-            .unwrap()
-            .code()
+        // It may be dead already, by `signal_kill`.
+        self.child.kill().await.unwrap();
     }
 }
 

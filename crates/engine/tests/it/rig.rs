@@ -175,7 +175,7 @@ impl Toolbox for Tools {
 
 /// Everything that a test needs.
 pub(crate) struct Rig {
-    pub(crate) folder: TempDir,
+    _folder: TempDir,
     pub(crate) store: Arc<dyn Store>,
     pub(crate) model: Arc<Model>,
     pub(crate) tools: Arc<Tools>,
@@ -227,7 +227,7 @@ impl Rig {
         let agents = Agents::new(Arc::new(|definition: &Definition| Ok(definition.clone())));
         let engine = Engine::new(ports.clone(), agents.clone(), settings("w1"));
         let rig = Self {
-            folder,
+            _folder: folder,
             store,
             model,
             tools,

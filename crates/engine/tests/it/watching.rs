@@ -56,4 +56,13 @@ async fn steps_come_once_and_in_order_to_early_and_late_watchers() {
     let mut late = rig.engine.watch(id, Some(after));
     let next = late.next().await.unwrap().unwrap();
     assert_eq!(next.position().seq, Seq::new(4));
+    let last = Position {
+        seq: Seq::new(early.last().copied().unwrap()),
+        piece: None,
+    };
+    assert_eq!(
+        rig.engine.watch(id, Some(last)).next().await.unwrap(),
+        None,
+        "nothing comes after the end"
+    );
 }

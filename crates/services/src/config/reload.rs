@@ -5,7 +5,9 @@
 //! process, or after a restart the one in the store.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
 use std::time::Duration;
 
@@ -13,17 +15,17 @@ use domain::definition::Severity;
 use domain::event::topics;
 use domain::{AgentName, Event, TraceId};
 use engine::{Agent, Engine};
-use serde::Serialize;
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use store::ConfigRecord;
 use tokio::sync::{Mutex, watch};
 use uuid::Uuid;
 
 use super::diagnostic::{Diagnostic, render};
-use super::discover::{Found, discover};
+use super::discover::discover;
 use super::document::{Flaw, Mark};
-use super::parse::{Lookup, Parsed, decode, name_in, parse};
+use super::files::{File, log_news, read_file};
+use super::parse::{Lookup, Parsed, name_in, parse};
+use super::plan::{Change, Plan, Report};
 
 /// How the configuration is read.
 #[derive(Clone)]
@@ -50,27 +52,6 @@ impl Settings {
     }
 }
 
-/// What came of a reload.
-#[derive(Debug, Clone, Default, Serialize)]
-pub struct Report {
-    /// Agents that there are now.
-    pub loaded: usize,
-    /// Agents that there were not before.
-    pub added: usize,
-    /// Agents with a new version.
-    pub updated: usize,
-    /// Agents as before.
-    pub unchanged: usize,
-    /// Agents that are gone with their files.
-    pub removed: usize,
-    /// Files that can't be used.
-    pub rejected: usize,
-    /// Why not.
-    pub errors: Vec<Diagnostic>,
-    /// What authors should know besides.
-    pub warnings: Vec<Diagnostic>,
-}
-
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -92,6 +73,12 @@ pub enum ReloadError {
     },
 }
 
+impl ReloadError {
+    fn is_missing(&self) -> bool {
+        matches!(self, Self::Folder { source, .. } if source.kind() == ErrorKind::NotFound)
+    }
+}
+
 /// Keeps the agents current. Cheap to clone; all clones are one.
 #[derive(Clone)]
 pub struct ConfigService {
@@ -105,16 +92,8 @@ struct Inner {
     files: Mutex<BTreeMap<String, File>>,
     report: SyncMutex<Report>,
     reloads: watch::Sender<u64>,
-}
-
-/// What is known of a file.
-#[derive(Clone)]
-struct File {
-    hash: [u8; 32],
-    text: String,
-    outcome: Result<Parsed, Vec<Diagnostic>>,
-    /// What was last logged of it.
-    logged: String,
+    /// Whether it was said that the folder is missing.
+    is_missing: AtomicBool,
 }
 
 impl ConfigService {
@@ -127,6 +106,7 @@ impl ConfigService {
                 files: Mutex::default(),
                 report: SyncMutex::default(),
                 reloads: watch::Sender::new(0),
+                is_missing: AtomicBool::new(false),
             }),
         }
     }
@@ -155,20 +135,27 @@ impl ConfigService {
         parse(text, file, &*self.inner.settings.lookup)
     }
 
-    /// Reads the folder and puts what it says in place: stored first, current then, told last.
+    /// Reads the folder and puts what it says in place: stored first, current then, told last. A folder that is
+    /// missing holds no agents; one that goes away leaves those that were loaded.
     ///
     /// # Errors
     /// The folder can't be read or new versions can't be stored; then nothing was changed.
     pub async fn reload(&self) -> Result<Report, ReloadError> {
         let mut known = self.inner.files.lock().await;
-        let files = self.read(&known).await?;
+        let files = match self.read(&known).await {
+            Err(error) if error.is_missing() && self.inner.engine.agents().all().is_empty() => {
+                return Ok(self.without_folder(&error));
+            }
+            read => read?,
+        };
+        self.inner.is_missing.store(false, Ordering::Relaxed);
         let mut plan = Plan::new(self.inner.engine.agents().all());
         self.settle_names(&files, &mut plan).await?;
         self.take_good(&files, &mut plan).await?;
         self.keep_last_good(&files, &mut plan).await?;
         let (report, next, changes) = plan.finish(&files);
         self.inner.engine.agents().replace(next);
-        *known = log_news(&known, files, &report);
+        *known = log_news(&self.inner.settings.folder, &known, files, &report);
         *self
             .inner
             .report
@@ -177,6 +164,15 @@ impl ConfigService {
         self.announce(changes).await;
         self.inner.reloads.send_modify(|count| *count += 1);
         Ok(report)
+    }
+
+    /// A folder that is not there yet is no failure: it is said once, and the agents come when it does.
+    fn without_folder(&self, error: &ReloadError) -> Report {
+        if !self.inner.is_missing.swap(true, Ordering::Relaxed) {
+            tracing::warn!("there are no agents: {error}");
+        }
+        self.inner.reloads.send_modify(|count| *count += 1);
+        Report::default()
     }
 
     /// All files; those whose content is known are not parsed again.
@@ -400,162 +396,4 @@ impl ConfigService {
             }
         }
     }
-}
-
-struct Change {
-    name: AgentName,
-    what: &'static str,
-    version: Option<String>,
-}
-
-/// The next set of agents as it takes shape.
-struct Plan {
-    before: BTreeMap<AgentName, Agent>,
-    next: BTreeMap<AgentName, Agent>,
-    refused: BTreeMap<String, Vec<Diagnostic>>,
-    changes: Vec<Change>,
-    unchanged: usize,
-}
-
-impl Plan {
-    fn new(agents: Vec<Agent>) -> Self {
-        Self {
-            before: agents
-                .into_iter()
-                .map(|agent| (agent.definition.name.clone(), agent))
-                .collect(),
-            next: BTreeMap::new(),
-            refused: BTreeMap::new(),
-            changes: Vec::new(),
-            unchanged: 0,
-        }
-    }
-
-    /// An agent that was there.
-    fn keep(&mut self, agent: Agent) {
-        self.unchanged += 1;
-        self.next.insert(agent.definition.name.clone(), agent);
-    }
-
-    /// An agent that an earlier process had loaded: new here, nothing new to anyone else.
-    fn restore(&mut self, agent: Agent) {
-        self.next.insert(agent.definition.name.clone(), agent);
-    }
-
-    fn change(&mut self, agent: Agent) {
-        let name = agent.definition.name.clone();
-        let what = if self.before.contains_key(&name) {
-            "updated"
-        } else {
-            "added"
-        };
-        self.changes.push(Change {
-            name: name.clone(),
-            what,
-            version: Some(agent.version.to_string()),
-        });
-        self.next.insert(name, agent);
-    }
-
-    fn finish(
-        mut self,
-        files: &BTreeMap<String, File>,
-    ) -> (Report, BTreeMap<AgentName, Agent>, Vec<Change>) {
-        let added = |plan: &Self| {
-            let new = plan
-                .next
-                .keys()
-                .filter(|name| !plan.before.contains_key(*name));
-            new.count()
-        };
-        let removed: Vec<AgentName> = self
-            .before
-            .keys()
-            .filter(|name| !self.next.contains_key(*name))
-            .cloned()
-            .collect();
-        let warnings = files.values().filter_map(|file| file.outcome.as_ref().ok());
-        let report = Report {
-            loaded: self.next.len(),
-            added: added(&self),
-            updated: self
-                .changes
-                .iter()
-                .filter(|change| change.what == "updated")
-                .count(),
-            unchanged: self.unchanged,
-            removed: removed.len(),
-            rejected: self.refused.len(),
-            errors: self.refused.into_values().flatten().collect(),
-            warnings: warnings
-                .flat_map(|parsed| parsed.warnings.clone())
-                .collect(),
-        };
-        self.changes.extend(removed.into_iter().map(|name| Change {
-            name,
-            what: "removed",
-            version: None,
-        }));
-        (report, self.next, self.changes)
-    }
-}
-
-fn read_file(found: Found, known: &BTreeMap<String, File>, lookup: &Lookup) -> (String, File) {
-    let path = found.path;
-    let bytes = match found.content {
-        Ok(bytes) => bytes,
-        Err(message) => {
-            let flaw = Flaw::new(Mark::START, "", message, "check its permissions");
-            let outcome = Err(vec![Diagnostic::new(&path, "", flaw, Severity::Error)]);
-            return (path, File::new([0; 32], String::new(), outcome));
-        }
-    };
-    let hash: [u8; 32] = Sha256::digest(&bytes).into();
-    if let Some(file) = known.get(&path).filter(|file| file.hash == hash) {
-        return (path, file.clone());
-    }
-    let (text, outcome) = match decode(&bytes, &path) {
-        Ok(text) => (text.to_owned(), parse(text, &path, lookup)),
-        Err(diagnostic) => (String::new(), Err(vec![*diagnostic])),
-    };
-    (path, File::new(hash, text, outcome))
-}
-
-impl File {
-    fn new(hash: [u8; 32], text: String, outcome: Result<Parsed, Vec<Diagnostic>>) -> Self {
-        Self {
-            hash,
-            text,
-            outcome,
-            logged: String::new(),
-        }
-    }
-}
-
-/// Logs what is wrong with each file, once as long as it stays the same.
-fn log_news(
-    known: &BTreeMap<String, File>,
-    mut files: BTreeMap<String, File>,
-    report: &Report,
-) -> BTreeMap<String, File> {
-    for (path, file) in &mut files {
-        let about = |list: &[Diagnostic]| {
-            let own: Vec<_> = list.iter().filter(|d| &d.file == path).cloned().collect();
-            render(&own)
-        };
-        let (errors, warnings) = (about(&report.errors), about(&report.warnings));
-        let text = format!("{errors}\n{warnings}");
-        if known.get(path).is_none_or(|before| before.logged != text) {
-            if !errors.is_empty() {
-                tracing::error!(
-                    "{path} can't be used; the last good version stays, if there is one\n{errors}"
-                );
-            }
-            if !warnings.is_empty() {
-                tracing::warn!("{warnings}");
-            }
-        }
-        file.logged = text;
-    }
-    files
 }

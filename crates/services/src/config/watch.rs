@@ -2,13 +2,17 @@
 //!
 //! Notifications are hints: the folder is also read every now and then, and when it was away and is back.
 
+use std::fs::Metadata;
 use std::path::Path;
-use std::time::Duration;
-#[cfg(not(unix))]
-use std::time::SystemTime;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, SystemTime};
 
-use notify_debouncer_full::notify::{self, RecommendedWatcher, RecursiveMode};
-use notify_debouncer_full::{Debouncer, RecommendedCache, new_debouncer};
+use notify_debouncer_full::notify::event::ModifyKind;
+use notify_debouncer_full::notify::{self, EventKind, RecommendedWatcher, RecursiveMode};
+use notify_debouncer_full::{
+    DebounceEventResult, DebouncedEvent, Debouncer, RecommendedCache, new_debouncer,
+};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -27,10 +31,9 @@ impl ConfigService {
         let mut complained = String::new();
         loop {
             let folder = &self.settings().folder;
-            if watching
-                .as_ref()
-                .is_none_or(|watching| watching.id != identity(folder))
-            {
+            if watching.as_ref().is_none_or(|w| w.is_stale(folder)) {
+                // The old one goes first: two watches of one folder would get in each other's way.
+                drop(watching.take());
                 watching = Watching::begin(folder, self.settings().debounce, hint.clone());
             }
             let pause = match self.reload().await {
@@ -65,26 +68,42 @@ fn complain(error: &ReloadError, complained: &mut String) {
 
 struct Watching {
     /// Which folder it is: one that is made anew under the same name needs a new watch.
-    id: Option<(u64, u64)>,
+    id: Option<Identity>,
+    /// The folder itself was removed or renamed; the new one may have got the number of the old.
+    is_gone: Arc<AtomicBool>,
     _debouncer: Debouncer<RecommendedWatcher, RecommendedCache>,
 }
 
 impl Watching {
     fn begin(folder: &Path, debounce: Duration, hint: mpsc::Sender<()>) -> Option<Self> {
         let id = identity(folder)?;
-        // What comes while a hint waits is covered by it.
-        let handler = move |_: notify_debouncer_full::DebounceEventResult| {
+        let root = folder.canonicalize().ok()?;
+        let is_gone = Arc::new(AtomicBool::new(false));
+        let (gone, watched) = (is_gone.clone(), root.clone());
+        let handler = move |result: DebounceEventResult| {
+            let moved = |event: &DebouncedEvent| {
+                let is_end = matches!(
+                    event.kind,
+                    EventKind::Remove(_) | EventKind::Modify(ModifyKind::Name(_))
+                );
+                is_end && event.paths.contains(&watched)
+            };
+            if result.is_ok_and(|events| events.iter().any(moved)) {
+                gone.store(true, Ordering::Relaxed);
+            }
+            // What comes while a hint waits is covered by it.
             if hint.try_send(()).is_err() {
                 tracing::trace!("a reload is due already");
             }
         };
         let started = new_debouncer(debounce, None, handler).and_then(|mut debouncer| {
-            debouncer.watch(folder, RecursiveMode::Recursive)?;
+            debouncer.watch(&root, RecursiveMode::Recursive)?;
             Ok(debouncer)
         });
         match started {
             Ok(debouncer) => Some(Self {
                 id: Some(id),
+                is_gone,
                 _debouncer: debouncer,
             }),
             Err(error) => {
@@ -93,26 +112,28 @@ impl Watching {
             }
         }
     }
+
+    fn is_stale(&self, folder: &Path) -> bool {
+        self.is_gone.load(Ordering::Relaxed) || self.id != identity(folder)
+    }
 }
 
 fn report(error: &notify::Error) {
     tracing::debug!(%error, "the folder of agents can't be watched; it is read twice a second instead");
 }
 
+/// Device, number and time of making.
+type Identity = (u64, u64, Option<SystemTime>);
+
 /// Tells one folder from another under the same name.
-fn identity(folder: &Path) -> Option<(u64, u64)> {
-    let metadata = folder.metadata().ok().filter(std::fs::Metadata::is_dir)?;
+fn identity(folder: &Path) -> Option<Identity> {
+    let metadata = folder.metadata().ok().filter(Metadata::is_dir)?;
+    let made = metadata.created().ok();
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;
-        Some((metadata.dev(), metadata.ino()))
+        Some((metadata.dev(), metadata.ino(), made))
     }
     #[cfg(not(unix))]
-    {
-        let made = metadata.created().unwrap_or(SystemTime::UNIX_EPOCH);
-        let since = made
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        Some((since.as_secs(), since.subsec_nanos().into()))
-    }
+    Some((0, 0, made))
 }

@@ -61,8 +61,10 @@ pub(super) async fn follow(
                 .map_err(|why| ApiError::new(Code::InvalidRequest, why))
         })
         .transpose()?;
-    let known = app.engine.store().execution(id).await?;
-    known.ok_or_else(|| no_execution(id))?;
+    let row = app.engine.store().execution(id).await?;
+    let row = row.ok_or_else(|| no_execution(id))?;
+    // Nothing comes after the last step: one who has it is told the end at once.
+    let has_all = after.is_some_and(|after| after.piece.is_none() && after.seq.get() >= row.steps);
     let place = app
         .streams
         .clone()
@@ -73,6 +75,7 @@ pub(super) async fn follow(
         watch: app.engine.watch(id, after),
         app,
         id,
+        is_over: row.status.is_terminal() && has_all,
         is_done: false,
         _place: place,
     };
@@ -91,6 +94,7 @@ struct Following {
     app: App,
     id: ExecutionId,
     watch: Watch,
+    is_over: bool,
     is_done: bool,
     _place: OwnedSemaphorePermit,
 }
@@ -107,6 +111,10 @@ impl Following {
     async fn next(&mut self) -> Option<Event> {
         if self.is_done {
             return None;
+        }
+        if self.is_over {
+            self.is_done = true;
+            return self.done().await;
         }
         let shutdown = self.app.shutdown.clone();
         for failure in 1..=MAX_FAILURES {

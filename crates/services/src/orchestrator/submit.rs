@@ -132,7 +132,6 @@ impl WaitParams {
         (status = 200, description = "It ended while you waited.", body = ResultOut),
         (status = 202, description = "It is accepted.", body = AcceptedOut),
         (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody),
     ))]
 pub(super) async fn submit(
     State(app): State<App>,
@@ -162,7 +161,6 @@ pub(super) async fn submit(
         (status = 200, description = "It ended while you waited.", body = ResultOut),
         (status = 202, description = "It is accepted.", body = AcceptedOut),
         (status = 400, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
-        (status = 413, body = ErrorBody), (status = 415, body = ErrorBody), (status = 503, body = ErrorBody),
     ))]
 pub(super) async fn invoke(
     State(app): State<App>,

@@ -266,3 +266,13 @@ async fn seen(system: &System, is_seen: impl Fn(&System) -> bool, act: impl FnOn
     let took = begun.elapsed();
     assert!(took < Duration::from_secs(1), "it took {took:?}");
 }
+
+#[tokio::test]
+async fn a_missing_folder_is_no_failure() {
+    let folder = tempfile::tempdir().unwrap();
+    let system = System::open(folder, Workers::Absent, Settings::default()).await;
+    assert_eq!(system.config.report().loaded, 0);
+    fs::create_dir(system.agents()).unwrap();
+    fs::write(system.agents().join("a.yml"), agent("a")).unwrap();
+    assert_eq!(system.config.reload().await.unwrap().added, 1);
+}

@@ -67,10 +67,10 @@ async fn refusals_are_json_of_one_shape() {
             "larger than 1048576 bytes",
         ),
         (
-            task("{\n  \"a\" 1}"),
+            task("{\n  \"task_data\" 1}"),
             400,
             "INVALID_REQUEST",
-            "at line 2, column 7",
+            "at line 2, column 15",
         ),
         (task(""), 400, "INVALID_REQUEST", "the body is empty"),
         (task(&deep), 400, "INVALID_REQUEST", "nested more than 128"),

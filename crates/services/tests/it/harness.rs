@@ -61,7 +61,7 @@ pub(crate) const SCRIPT: &str = r#"
   reply: late
   delay_ms: 60000
 - when: { prompt_contains: fail }
-  error: { kind: invalid }
+  error: { class: invalid_request, message: no }
 - reply: "Hello from the script."
   chunk_delay_ms: 1
   usage: { input_tokens: 10, output_tokens: 5 }
@@ -280,6 +280,7 @@ fn engine(folder: &TempDir, store: Arc<dyn Store>, panic_once: Arc<AtomicBool>) 
         poll: Duration::from_millis(200),
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
+        is_gone: None,
     };
     Engine::new(ports, agents, settings)
 }

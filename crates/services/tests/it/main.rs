@@ -1,5 +1,14 @@
 //! The services over real HTTP, with the real store, bus, engine and tools; only the model is a script.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::too_many_lines,
+    reason = "a test that panics fails, which is what it is for"
+)]
+
 mod config;
 mod configs_api;
 mod documents;
