@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use crate::project::{Project, Ran};
+use crate::project::Project;
 
 #[tokio::test]
 async fn sigterm_ends_with_zero_and_every_line_is_json() {
@@ -136,9 +136,15 @@ async fn log_lines_go_to_a_folder_too() {
 }
 
 #[tokio::test]
-async fn a_folder_without_agents_is_explained() {
+async fn a_missing_folder_of_agents_is_explained_and_taken_in_when_it_comes() {
     let project = Project::empty();
-    let ran = Ran::of(project.command(&["up"])).await;
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stderr.contains("agentrunner init"), "{ran:?}");
+    let server = project.up().await;
+    assert!(server.log.contains("agentrunner init"), "{}", server.log);
+    assert_eq!(project.get("/agents").await, serde_json::json!([]));
+    assert_eq!(project.run(&["init"]).await.code, 0);
+    project
+        .until("/agents", |agents| {
+            agents.as_array().is_some_and(|agents| agents.len() == 2)
+        })
+        .await;
 }
