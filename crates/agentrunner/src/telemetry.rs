@@ -33,8 +33,9 @@ pub(crate) fn start(log: &Log, is_json: bool) -> anyhow::Result<()> {
     let file = log.dir.as_deref().map(file_in).transpose()?;
     tracing_subscriber::registry()
         .with(EnvFilter::new(filter(&log.level)))
-        .with(stderr)
+        // First, so that a line which somebody saw is in the file.
         .with(file.map(|file| JsonLines::new(Box::new(file))))
+        .with(stderr)
         .try_init()
         .context("log lines are written already")
 }
