@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use domain::definition::expand::MissingVariable;
 use domain::nearest::nearest;
 use domain::{AgentName, ConfigVersion, Definition, Time};
+use tokio::sync::watch;
 
 /// Replaces `${NAME}` in a definition.
 pub type Expand = Arc<dyn Fn(&Definition) -> Result<Definition, MissingVariable> + Send + Sync>;
@@ -29,6 +30,8 @@ pub struct Agent {
 #[derive(Clone)]
 pub struct Agents {
     current: Arc<RwLock<BTreeMap<AgentName, Agent>>>,
+    /// Counts replacements.
+    version: watch::Sender<u64>,
     expand: Expand,
 }
 
@@ -37,6 +40,7 @@ impl Agents {
     pub fn new(expand: Expand) -> Self {
         Self {
             current: Arc::default(),
+            version: watch::Sender::new(0),
             expand,
         }
     }
@@ -60,6 +64,11 @@ impl Agents {
     /// Puts a set of agents in the place of the current one, at once.
     pub fn replace(&self, agents: BTreeMap<AgentName, Agent>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = agents;
+    }
+
+    /// Tells of each replacement.
+    pub(crate) fn changed(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
     }
 
     /// A definition with its references replaced.

@@ -13,6 +13,7 @@ mod recovery;
 mod relay;
 mod run;
 mod shared;
+mod subscriptions;
 mod task;
 
 use std::sync::Arc;
@@ -125,6 +126,8 @@ impl Engine {
         self.tasks.spawn(relay::relay(core.clone(), close.clone()));
         self.tasks
             .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+        self.tasks
+            .spawn(subscriptions::listen(core.clone(), close.clone()));
         for (queue, patterns) in hint_queues(&core.settings.modes) {
             self.tasks
                 .spawn(relay::listen(queue, patterns, core.clone(), close.clone()));

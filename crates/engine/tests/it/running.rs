@@ -251,3 +251,84 @@ async fn an_agent_can_be_a_tool() {
             .trace_id
     );
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_starts_each_agent_that_wants_it_once() {
+    let rig = Rig::start(
+        json!({ "event_subscriptions": ["orders.*"] }),
+        |_, request| match &request.messages[0] {
+            Message::User { text } if text.contains("\"n\": 7") => Say::Text("seen"),
+            _ => Say::Text("what?"),
+        },
+    )
+    .await;
+    rig.define(definition(
+        json!({ "name": "b", "event_subscriptions": ["#"] }),
+    ))
+    .await;
+    rig.define(definition(
+        json!({ "name": "c", "event_subscriptions": ["orders"] }),
+    ))
+    .await;
+    let event = |id: &str, hops: u8| domain::Event {
+        id: id.parse().unwrap(),
+        topic: "orders.new".parse().unwrap(),
+        source: "test".to_owned(),
+        time: chrono::Utc::now(),
+        trace_id: "1".repeat(32).parse().unwrap(),
+        hops,
+        data: json!({ "n": 7 }),
+    };
+    for id in ["e1", "e1", "e2"] {
+        rig.engine.publish(event(id, 0)).await.unwrap();
+    }
+    rig.engine.publish(event("looped", 17)).await.unwrap();
+    let started = async |agent: &str| {
+        let filter = store::ExecutionFilter {
+            agent: Some(agent.parse().unwrap()),
+            ..Default::default()
+        };
+        rig.store
+            .executions(
+                filter,
+                store::Page {
+                    limit: 100,
+                    after: None,
+                },
+            )
+            .await
+            .unwrap()
+            .0
+    };
+    let wait = async {
+        while started("a").await.len() < 2
+            || rig
+                .store
+                .dead_letters(store::Page {
+                    limit: 9,
+                    after: None,
+                })
+                .await
+                .unwrap()
+                .is_empty()
+        {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait)
+        .await
+        .expect("the events arrive");
+    let mine = started("a").await;
+    assert_eq!(mine.len(), 2, "one execution for each event id");
+    assert!(started("c").await.is_empty(), "its pattern does not match");
+    assert_eq!(completed(&rig.outcome(mine[0].execution.id).await), "seen");
+    let letters = rig
+        .store
+        .dead_letters(store::Page {
+            limit: 9,
+            after: None,
+        })
+        .await
+        .unwrap();
+    assert!(letters[0].reason.contains("loop"), "{}", letters[0].reason);
+}
