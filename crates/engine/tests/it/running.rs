@@ -332,3 +332,35 @@ async fn an_event_starts_each_agent_that_wants_it_once() {
         .unwrap();
     assert!(letters[0].reason.contains("loop"), "{}", letters[0].reason);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_runs_no_more_at_once_than_it_says() {
+    let extra = json!({ "concurrency": 1, "tools": [tool("slow", Effect::ReadOnly)] });
+    let rig = Rig::start(extra, |turn, _| match turn {
+        0 => Say::Tools(vec![("slow", json!({}))]),
+        _ => Say::Text("done"),
+    })
+    .await;
+    let mut ids = Vec::new();
+    for _ in 0..4 {
+        ids.push(rig.submit().await);
+    }
+    for done in 1..=4 {
+        rig.tools.entered.notified().await;
+        assert_eq!(
+            rig.tools.count("slow"),
+            done,
+            "the next begins only when the one before is done"
+        );
+        rig.tools.gate.add_permits(1);
+    }
+    for id in ids {
+        assert_eq!(completed(&rig.outcome(id).await), "done");
+        let row = rig.store.execution(id).await.unwrap().unwrap();
+        assert!(
+            row.epoch.get() < 20,
+            "it was claimed and handed back {} times",
+            row.epoch
+        );
+    }
+}
