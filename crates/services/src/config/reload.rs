@@ -377,7 +377,7 @@ impl ConfigService {
             let Ok(event_id) = format!("config-{id}").parse() else {
                 continue;
             };
-            tracing::info!(agent_name = %change.name, version = ?change.version, "agent {}", change.what);
+            tracing::info!(agent_name = %change.name, version = change.version, "agent {}", change.what);
             let event = Event {
                 id: event_id,
                 topic,
