@@ -75,7 +75,7 @@ async fn bodies_that_are_too_large_too_deep_or_no_text_are_refused() {
     refused(
         &answer,
         400,
-        "INVALID_REQUEST",
+        "INVALID_TASK_DATA",
         &["agent_nam", "agent_name"],
     );
 

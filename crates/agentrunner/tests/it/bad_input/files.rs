@@ -62,7 +62,10 @@ async fn a_file_that_nests_without_end_or_is_too_large_is_refused() {
         "[".repeat(10_000),
         "]".repeat(10_000)
     );
-    says(&validated(deep.as_bytes()).await, &["bad.yml:2", "deep"]);
+    says(
+        &validated(deep.as_bytes()).await,
+        &["bad.yml:2", "nested too deep; flatten them", "^"],
+    );
     let bomb = "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: [*b, *b, *b]\n";
     says(&validated(bomb.as_bytes()).await, &["bad.yml:1"]);
     let large = format!("name: bad\nsystem_prompt: {}\n", "x".repeat(20_000_000));

@@ -1,6 +1,6 @@
 //! MCP servers on stdio that do not keep to the protocol, or do not live long enough to.
 
-use super::rig::{Rig, says};
+use super::rig::{Rig, failed, says};
 use crate::product::Project;
 
 /// A server in a few lines that does, at the call of its tool, what its argument says.
@@ -36,7 +36,7 @@ execution_mode: autonomous
 llm_config: {{ provider: openai, model: test-model }}
 system_prompt: Use your tools.
 retry_config: {{ max_retries: 1, retry_delay_seconds: 0.01 }}
-timeout_seconds: 20
+timeout_seconds: 6
 tools:
   - {{ name: {name}, type: mcp, command: {command}, args: {args}, effect: read_only, timeout_seconds: 3 }}
 "
@@ -52,12 +52,17 @@ async fn a_server_that_goes_wrong_in_a_call_fails_that_call_alone() {
         project.agent(mode, &agent(mode, "node", &format!("[server.js, {mode}]")));
     }
     let rig = Rig::with(project, &[]).await;
-    for mode in modes {
+    for (mode, said) in [
+        ("dies", "the server was lost during the call"),
+        ("garbage", "no answer in time"),
+        ("silent", "no answer in time"),
+        ("huge", "no answer in time"),
+    ] {
         let result = rig.product.run(mode, "look").await;
         assert_eq!(result["status"], "completed", "{mode}: {result}");
         let output = result["output"].as_str().unwrap();
         assert!(output.len() < 4096, "{mode}: {} bytes", output.len());
-        says(output, &["it said: "]);
+        says(output, &[said]);
         rig.is_well().await;
     }
 }
@@ -76,14 +81,20 @@ async fn a_server_that_never_comes_up_fails_the_execution_with_its_name() {
     );
     let rig = Rig::with(project, &[]).await;
     for (name, parts) in [
-        ("missing", &["no-such-program"][..]),
-        ("ends", &["ends"]),
-        ("babbles", &["babbles"]),
+        (
+            "missing",
+            &["no-such-program", "install it, or correct command"][..],
+        ),
+        ("ends", &["does not speak MCP", "it says: it is broken"]),
     ] {
-        let result = rig.product.run(name, "look").await;
-        println!("{name}: {result}");
-        let message = super::rig::failed(&result, "TOOLS_UNAVAILABLE");
+        let message = failed(&rig.product.run(name, "look").await, "TOOLS_UNAVAILABLE");
+        says(&message, &["tool server", name]);
         says(&message, parts);
-        rig.is_well().await;
     }
+    // One that lives and says nothing to the purpose may still come round: it has the time of the execution.
+    let result = rig.product.run("babbles", "look").await;
+    assert_eq!(result["status"], "timeout", "{result}");
+    let message = result["error"]["message"].as_str().unwrap();
+    says(message, &["deadline", "babbles", "does not speak MCP"]);
+    rig.is_well().await;
 }
