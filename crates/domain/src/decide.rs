@@ -192,10 +192,12 @@ pub fn after_model_failure(
         _ if class.is_retryable() => FailureCode::ModelUnavailable,
         _ => FailureCode::ModelRejected,
     };
-    let tries = if attempt > 1 {
-        format!(" (after {attempt} tries)")
-    } else {
-        String::new()
+    let tries = match (attempt, code) {
+        (0 | 1, _) => String::new(),
+        (_, FailureCode::ModelUnavailable) => format!(
+            " (after {attempt} tries; submit it again later, or raise retry_config.max_retries)"
+        ),
+        _ => format!(" (after {attempt} tries)"),
     };
     StepBody::Finished {
         outcome: Outcome::Failed(Failure {

@@ -144,7 +144,11 @@ impl Mcp {
                     );
                 }
                 Err(CallError::TimedOut) => {
-                    return lost(effect, "there was no answer in time; it was told to stop");
+                    return lost(
+                        effect,
+                        "there was no answer in time and it was told to stop; \
+                         if it needs longer, raise timeout_seconds of the tool",
+                    );
                 }
             }
         }

@@ -33,8 +33,15 @@ pub(crate) struct Checked {
     pub(crate) agents: Vec<Parsed>,
     pub(crate) errors: Vec<Diagnostic>,
     pub(crate) warnings: Vec<Diagnostic>,
-    /// File and line of each agent's name.
-    sources: Vec<(String, usize)>,
+    /// Where each agent says its name.
+    sources: Vec<Source>,
+}
+
+/// Where an agent says its name.
+struct Source {
+    file: String,
+    line: usize,
+    text: String,
 }
 
 impl Validate {
@@ -85,13 +92,19 @@ pub(crate) fn check(path: &Path, lookup: &Lookup) -> anyhow::Result<Checked> {
 impl Checked {
     fn add(&mut self, bytes: &[u8], name: &str, lookup: &Lookup) {
         self.files += 1;
-        let parsed = decode(bytes, name)
-            .map_err(|diagnostic| vec![*diagnostic])
-            .and_then(|text| parse(text, name, lookup));
+        let text = decode(bytes, name).map_err(|diagnostic| vec![*diagnostic]);
+        let mut lines = text.as_ref().map_or("", |text| *text).lines();
+        let parsed = text.and_then(|text| parse(text, name, lookup));
         match parsed {
             Ok(parsed) => {
                 self.warnings.extend(parsed.warnings.clone());
-                self.sources.push((name.to_owned(), parsed.name_line));
+                let line = parsed.name_line;
+                let text = lines.nth(line.saturating_sub(1));
+                self.sources.push(Source {
+                    file: name.to_owned(),
+                    line,
+                    text: text.unwrap_or_default().to_owned(),
+                });
                 self.agents.push(parsed);
             }
             Err(errors) => self.errors.extend(errors),
@@ -99,19 +112,19 @@ impl Checked {
     }
 
     fn find_names_taken_twice(&mut self) {
-        let mut first: BTreeMap<&str, &(String, usize)> = BTreeMap::new();
+        let mut first: BTreeMap<&str, &Source> = BTreeMap::new();
         for (agent, source) in self.agents.iter().zip(&self.sources) {
             let name = agent.definition.name.as_str();
-            if let Some((file, line)) = first.get(name) {
+            if let Some(Source { file, line, .. }) = first.get(name) {
                 self.errors.push(Diagnostic {
-                    file: source.0.clone(),
+                    file: source.file.clone(),
                     path: "name".to_owned(),
-                    line: source.1,
+                    line: source.line,
                     column: 1,
                     message: format!("the name {name} is taken by {file}:{line}"),
                     hint: "give each agent a name of its own".to_owned(),
                     severity: domain::definition::Severity::Error,
-                    snippet: String::new(),
+                    snippet: source.text.clone(),
                 });
             } else {
                 first.insert(name, source);

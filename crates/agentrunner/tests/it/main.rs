@@ -9,6 +9,7 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod bad_input;
 mod crash;
 mod init;
 mod product;

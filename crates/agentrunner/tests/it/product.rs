@@ -132,6 +132,42 @@ impl Product {
             .await
     }
 
+    /// Sends any bytes as the body; answers the status and the JSON, whatever they are.
+    pub(crate) async fn send(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
+        let response = self
+            .client
+            .post(format!("{}{path}", self.orchestrator))
+            .header("content-type", "application/json")
+            .body(body)
+            .send()
+            .await
+            .unwrap();
+        let status = response.status().as_u16();
+        (status, response.json().await.unwrap_or_default())
+    }
+
+    /// Asks until the task is as wanted.
+    pub(crate) async fn until(&self, id: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+        let mut task = Value::Null;
+        for _ in 0..1500 {
+            task = self.get(&format!("/tasks/{id}")).await;
+            if is_wanted(&task) {
+                return task;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        panic!("it stays {task}");
+    }
+
+    /// The most memory that the process ever had, in MiB.
+    pub(crate) fn peak_mib(&self) -> u64 {
+        let pid = self.child.id().expect("it runs");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = line.and_then(|line| line.split_whitespace().next());
+        kib.expect("a figure in KiB").parse::<u64>().unwrap() / 1024
+    }
+
     /// SIGKILL, without waiting for the end.
     pub(crate) fn signal_kill(&self) {
         let pid = self.child.id().expect("it runs").to_string();
@@ -157,7 +193,7 @@ async fn json(request: reqwest::RequestBuilder) -> Value {
     serde_json::from_str(&text).unwrap_or_else(|error| panic!("{url}: {error}: {text}"))
 }
 
-fn log(project: &Project) -> String {
+pub(crate) fn log(project: &Project) -> String {
     std::fs::read_to_string(project.path().join("up.log")).unwrap_or_default()
 }
 

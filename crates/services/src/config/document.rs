@@ -424,6 +424,8 @@ fn syntax_hint(info: &str) -> String {
         || info.contains("simple key")
     {
         "check the indentation, and put texts that contain ': ' in quotes"
+    } else if info.contains("recursion limit") {
+        "values are nested too deep; flatten them"
     } else if info.contains("anchor") || info.contains("alias") {
         "put a text that begins with '*' or '&' in quotes"
     } else {

@@ -237,12 +237,12 @@ impl From<store::Error> for ApiError {
             store::Class::Unavailable => {
                 tracing::warn!(%error, "the store is unavailable");
                 let message = match error.certainty() {
-                    store::Certainty::NotApplied => {
-                        "the database is unavailable and nothing was changed; try again"
-                    }
+                    // The store's own words say what to do: a disk that is full helps nobody who only tries again.
+                    store::Certainty::NotApplied => format!("nothing was changed: {error}"),
                     store::Certainty::Unknown => {
                         "the database is unavailable and it is not known whether the change was made; \
                          try again with the same Idempotency-Key"
+                            .to_owned()
                     }
                 };
                 Self::new(Code::DependencyUnavailable, message)

@@ -17,7 +17,7 @@ pub enum EgressError {
     #[error("the connection broke before the answer was complete: {0}")]
     Broken(String),
     /// It took too long; it may have been sent.
-    #[error("there was no answer in time")]
+    #[error("there was no answer in time; if it needs longer, raise timeout_seconds of the tool")]
     TimedOut,
 }
 

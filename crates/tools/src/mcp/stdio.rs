@@ -80,7 +80,9 @@ impl Child {
         });
         command_line.wrap(ProcessGroup::leader());
         let mut process = command_line.spawn().map_err(|error| {
-            ConnectError::lasting(format!("the program {command:?} can't be started: {error}"))
+            ConnectError::lasting(format!(
+                "the program {command:?} can't be started: {error}; install it, or correct command in the agent's file"
+            ))
         })?;
         let (stdin, stdout) = (process.stdin().take(), process.stdout().take());
         let stderr = process.stderr().take();

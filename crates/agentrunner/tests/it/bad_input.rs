@@ -1,0 +1,21 @@
+//! Bad input, thrown at the built binary: each item gets one clear message that says what to do, the execution or the
+//! start fails cleanly, the server goes on to do the next one, and nothing that was committed is lost.
+//!
+//! Covered elsewhere, and not repeated here:
+//!
+//! | what | where |
+//! |---|---|
+//! | a port in use | `serve::a_port_in_use_is_named_with_its_variable` |
+//! | a broken file while the server runs, or at its start | `serve::a_change_of_a_file_is_live_…`, `serve::a_broken_file_keeps_no_server_from_starting` |
+//! | a wrong setting, a missing folder | `wrong_use`, `serve::a_missing_folder_of_agents_…` |
+//! | a provider that refuses the key, or has enough | `real_parts::what_providers_do_wrong_is_retried_or_said` |
+//! | a process that is killed at any moment | `crash`, `survive` |
+
+mod bodies;
+mod disk;
+mod files;
+mod mcp;
+mod models;
+mod rig;
+mod secrets;
+mod tools;
