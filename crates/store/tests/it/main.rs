@@ -15,4 +15,6 @@ extern crate agentrunner_store as store;
 mod suite;
 mod crash;
 mod model;
+mod postgres;
+mod server;
 mod sqlite;
