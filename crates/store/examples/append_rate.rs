@@ -36,7 +36,10 @@ fn main() -> Result<(), Failure> {
         Some(url) if url.to_string_lossy().starts_with("postgres") => {
             runtime.block_on(postgres(&url.to_string_lossy()))
         }
-        folder => sqlite(&runtime, folder.map_or_else(std::env::temp_dir, PathBuf::from)),
+        folder => sqlite(
+            &runtime,
+            folder.map_or_else(std::env::temp_dir, PathBuf::from),
+        ),
     }
 }
 

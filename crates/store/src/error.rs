@@ -90,7 +90,7 @@ impl Error {
             Self::Unavailable { certainty, .. } => *certainty,
             Self::TooNew { .. } | Self::Pending { .. } | Self::Corrupt { .. } => {
                 Certainty::NotApplied
-            },
+            }
             Self::Internal { .. } => Certainty::Unknown,
         }
     }

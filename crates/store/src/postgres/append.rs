@@ -97,7 +97,8 @@ impl<'a> Columns<'a> {
         self.now.push(prepared.now);
         self.model_calls.push(small(totals.model_calls));
         self.tool_calls.push(small(totals.tool_calls));
-        self.provider.push(model.map(|(provider, _)| provider.as_str()));
+        self.provider
+            .push(model.map(|(provider, _)| provider.as_str()));
         self.model.push(model.map(|(_, model)| model.as_str()));
         self.add_next(&prepared.then);
     }
@@ -219,7 +220,8 @@ impl<'a> Usage<'a> {
                 column.push(count(number));
             }
             self.id.push(prepared.id);
-            self.provider.push(model.map(|(provider, _)| provider.as_str()));
+            self.provider
+                .push(model.map(|(provider, _)| provider.as_str()));
             self.model.push(model.map(|(_, model)| model.as_str()));
             self.day.push(&entry.day);
         }

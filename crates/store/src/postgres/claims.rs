@@ -141,7 +141,15 @@ impl Postgres {
             let last = self.turn.get();
             queues.sort_by(|a, b| (a.agent <= last, &a.agent).cmp(&(b.agent <= last, &b.agent)));
             queues.truncate(room);
-            draw(&mut conn, claim.now, priority, &mut queues, room, &mut picked).await?;
+            draw(
+                &mut conn,
+                claim.now,
+                priority,
+                &mut queues,
+                room,
+                &mut picked,
+            )
+            .await?;
             if let Some(served) = queues.iter().rfind(|queue| queue.taken > 0) {
                 self.turn.set(&served.agent);
             }
@@ -157,7 +165,11 @@ impl Postgres {
         let mut waiting: HashMap<Uuid, RawWaiting> = HashMap::new();
         let mut journals: HashMap<Uuid, Vec<RawStep>> = HashMap::new();
         // Nobody can have written to one that was never leased before.
-        let begun: Vec<Uuid> = leases.iter().filter(|l| l.epoch > 1).map(|l| l.id).collect();
+        let begun: Vec<Uuid> = leases
+            .iter()
+            .filter(|l| l.epoch > 1)
+            .map(|l| l.id)
+            .collect();
         if !begun.is_empty() {
             let mut conn = self.pool.get().await?;
             journals = read_journals(&mut conn, &begun).await?;
@@ -245,7 +257,10 @@ impl Postgres {
         let mut kept = HashMap::with_capacity(rows.len());
         for row in &rows {
             let (id, epoch) = (get::<Uuid>(row, 0)?, smalled(get(row, 1)?));
-            kept.insert((id, epoch), (journal::wakes(row, 2)?, journal::wakes(row, 3)?));
+            kept.insert(
+                (id, epoch),
+                (journal::wakes(row, 2)?, journal::wakes(row, 3)?),
+            );
         }
         let news = renewal.leases.iter().filter_map(|(id, epoch)| {
             match kept.get(&(key(*id), epoch.get())) {
@@ -414,4 +429,3 @@ async fn draw(
         }
     }
 }
-

@@ -60,13 +60,11 @@ impl Conn {
         if let Some((host, port)) = &server.host {
             // The driver would only say that it could not connect.
             let addresses = tokio::net::lookup_host((host.as_str(), *port)).await;
-            addresses
-                .map(drop)
-                .map_err(|error| Error::Unavailable {
-                    message: format!("the host {host} is not known; check POSTGRES_HOST"),
-                    certainty: Certainty::NotApplied,
-                    source: Some(Box::new(error)),
-                })?;
+            addresses.map(drop).map_err(|error| Error::Unavailable {
+                message: format!("the host {host} is not known; check POSTGRES_HOST"),
+                certainty: Certainty::NotApplied,
+                source: Some(Box::new(error)),
+            })?;
         }
         let (client, connection) = server
             .config
@@ -193,8 +191,10 @@ impl Conn {
         let work = async {
             if before == State::Beginning {
                 // Both go out in one packet.
-                let (begun, rows) =
-                    tokio::join!(client.batch_execute("BEGIN"), client.query(&statement, values));
+                let (begun, rows) = tokio::join!(
+                    client.batch_execute("BEGIN"),
+                    client.query(&statement, values)
+                );
                 begun?;
                 rows
             } else {

@@ -113,7 +113,9 @@ fn words(code: &SqlState) -> Option<&'static str> {
 /// Puts an error of a statement into words that say what to do.
 fn told(error: tokio_postgres::Error, certainty: Certainty) -> Error {
     let Some(code) = error.code() else {
-        if error.is_closed() || std::error::Error::source(&error).is_some_and(|s| s.is::<io::Error>()) {
+        if error.is_closed()
+            || std::error::Error::source(&error).is_some_and(|s| s.is::<io::Error>())
+        {
             return Error::Unavailable {
                 message: "the connection to the server was lost; it is made anew".to_owned(),
                 certainty,
@@ -184,9 +186,7 @@ pub(super) fn not_connected(error: tokio_postgres::Error, server: &Server) -> Er
 }
 
 fn unanswered(error: &tokio_postgres::Error, server: &Server) -> String {
-    let Server {
-        name, user, ..
-    } = server;
+    let Server { name, user, .. } = server;
     let source = std::error::Error::source(error);
     let io = source.and_then(|source| source.downcast_ref::<io::Error>());
     match io.map(io::Error::kind) {
@@ -198,13 +198,13 @@ fn unanswered(error: &tokio_postgres::Error, server: &Server) -> String {
             io::ErrorKind::ConnectionReset
             | io::ErrorKind::BrokenPipe
             | io::ErrorKind::UnexpectedEof,
-        ) => format!(
-            "{name} takes connections and closes them at once; is it a PostgreSQL server?"
-        ),
+        ) => {
+            format!("{name} takes connections and closes them at once; is it a PostgreSQL server?")
+        }
         Some(_) => format!("{name} can't be reached: {}", describe(error)),
-        None if error.is_closed() => format!(
-            "{name} takes connections and closes them at once; is it a PostgreSQL server?"
-        ),
+        None if error.is_closed() => {
+            format!("{name} takes connections and closes them at once; is it a PostgreSQL server?")
+        }
         None if describe(error).contains("password missing") => format!(
             "the PostgreSQL server at {name} wants a password for user {user}; set POSTGRES_PASSWORD"
         ),

@@ -79,7 +79,11 @@ impl Family {
         }
         if !self.orphaned.is_empty() {
             let ids: Vec<Uuid> = self.orphaned.keys().copied().collect();
-            let why: Vec<&str> = self.orphaned.values().map(|(why, _)| why.as_str()).collect();
+            let why: Vec<&str> = self
+                .orphaned
+                .values()
+                .map(|(why, _)| why.as_str())
+                .collect();
             let now: Vec<Time> = self.orphaned.values().map(|(_, now)| *now).collect();
             let asked = conn
                 .all(
@@ -177,7 +181,13 @@ impl UnownedEnding {
 
     /// Writes the end and the journal's last step in the open transaction, which holds the execution's row locked. Tells
     /// whether something became due.
-    pub(super) async fn write(&self, conn: &mut Conn, id: Uuid, was: &str, now: Time) -> Outcome<bool> {
+    pub(super) async fn write(
+        &self,
+        conn: &mut Conn,
+        id: Uuid,
+        was: &str,
+        now: Time,
+    ) -> Outcome<bool> {
         let ended = conn
             .first(
                 "WITH last AS (

@@ -13,7 +13,9 @@ use super::fault::{Outcome, internal};
 use super::finish::{self, Ending};
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
-use super::sql::{count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up};
+use super::sql::{
+    count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
+};
 use super::submit;
 use crate::consumption::{Consumption, consumption};
 use crate::{Append, Appended, Result, Then};
@@ -383,10 +385,7 @@ fn check(append: &Append) -> Result<()> {
 
 /// Whether a journal has all the steps that the execution's row counts.
 pub(super) fn is_whole(steps: &[Step], counted: u32) -> bool {
-    steps.len() == counted as usize
-        && (1..)
-            .zip(steps)
-            .all(|(n, step)| step.seq == Seq::new(n))
+    steps.len() == counted as usize && (1..).zip(steps).all(|(n, step)| step.seq == Seq::new(n))
 }
 
 /// A count of wake-ups as it was stored.

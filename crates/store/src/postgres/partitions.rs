@@ -44,7 +44,10 @@ pub(super) async fn prepare(conn: &mut Conn) -> Outcome<()> {
     }
     schema::lock(conn).await?;
     for (table, sql) in &wanted {
-        if let Err(fault) = conn.script(&format!("SAVEPOINT month; {sql}; RELEASE month")).await {
+        if let Err(fault) = conn
+            .script(&format!("SAVEPOINT month; {sql}; RELEASE month"))
+            .await
+        {
             // `*_other` has rows of that month already, or this user may not.
             conn.script("ROLLBACK TO month").await?;
             let error = Error::from(fault);
@@ -79,7 +82,10 @@ async fn drop_one(conn: &mut Conn, month: NaiveDate) -> Outcome<bool> {
     let executions = name("executions", month);
     let open = format!("SELECT 1 FROM {executions} WHERE due_at IS NOT NULL LIMIT 1");
     if !conn.query(&open, &[]).await?.is_empty() {
-        tracing::warn!(table = executions, "a month is kept: something in it is not over");
+        tracing::warn!(
+            table = executions,
+            "a month is kept: something in it is not over"
+        );
         conn.roll_back().await?;
         return Ok(false);
     }

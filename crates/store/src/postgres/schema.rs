@@ -141,8 +141,15 @@ async fn up(conn: &mut Conn) -> Outcome<usize> {
 
 /// The number of migrations that were made.
 async fn version(conn: &mut Conn) -> Outcome<u32> {
+    // From the catalogue itself: `to_regclass` would remember that there was no such table before the lock was given.
     let row = conn
-        .first("SELECT to_regclass('schema_migrations') IS NOT NULL, to_regclass('executions') IS NOT NULL", &[])
+        .first(
+            "SELECT count(*) FILTER (WHERE relname = 'schema_migrations') > 0,
+                 count(*) FILTER (WHERE relname = 'executions') > 0
+             FROM pg_class
+             WHERE relname IN ('schema_migrations', 'executions') AND pg_table_is_visible(oid)",
+            &[],
+        )
         .await?;
     let (is_ours, has_executions) = match &row {
         Some(row) => (get(row, 0)?, get(row, 1)?),
@@ -156,7 +163,10 @@ async fn version(conn: &mut Conn) -> Outcome<u32> {
         return Ok(0);
     }
     let row = conn
-        .first("SELECT coalesce(max(version), 0) FROM schema_migrations", &[])
+        .first(
+            "SELECT coalesce(max(version), 0) FROM schema_migrations",
+            &[],
+        )
         .await?;
     let found: i32 = row.map_or(Ok(0), |row| get(&row, 0))?;
     let (found, known) = (u32::try_from(found).unwrap_or(0), MIGRATIONS.len() as u32);
@@ -169,7 +179,8 @@ async fn version(conn: &mut Conn) -> Outcome<u32> {
 /// Opens a transaction that no other process's migration can come between.
 pub(super) async fn lock(conn: &mut Conn) -> Outcome<()> {
     conn.begin();
-    conn.run("SELECT pg_advisory_xact_lock($1)", &[&LOCK]).await?;
+    conn.run("SELECT pg_advisory_xact_lock($1)", &[&LOCK])
+        .await?;
     Ok(())
 }
 

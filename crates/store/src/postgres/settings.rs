@@ -116,9 +116,10 @@ impl Server {
             [Host::Tcp(host)] => Some((host.clone(), port)),
             _ => None,
         };
-        let name = host
-            .as_ref()
-            .map_or_else(|| "the server".to_owned(), |(host, port)| format!("{host}:{port}"));
+        let name = host.as_ref().map_or_else(
+            || "the server".to_owned(),
+            |(host, port)| format!("{host}:{port}"),
+        );
         Ok(Self {
             name,
             user: config.get_user().unwrap_or("?").to_owned(),

@@ -13,7 +13,8 @@ pub(super) use crate::codec::{decode, encode, parse};
 
 /// A column of a row.
 pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Outcome<T> {
-    row.try_get(column).map_err(|error| Fault::sql(error, false))
+    row.try_get(column)
+        .map_err(|error| Fault::sql(error, false))
 }
 
 /// An execution id as it is stored.

@@ -201,7 +201,10 @@ async fn take_keys(conn: &mut Conn, keyed: &[&Prepared]) -> Outcome<HashMap<Uuid
     if taken.len() == keys.len() {
         return Ok(known);
     }
-    let taken: HashSet<String> = taken.iter().map(|row| get(row, 0)).collect::<Outcome<_>>()?;
+    let taken: HashSet<String> = taken
+        .iter()
+        .map(|row| get(row, 0))
+        .collect::<Outcome<_>>()?;
     let rows = conn
         .all(
             "SELECT key, body_hash, execution_id FROM idempotency_keys WHERE key = ANY ($1)",
@@ -241,8 +244,11 @@ async fn give_keys_back(
         .filter_map(|p| p.idempotency.as_ref().map(|given| given.key.as_str()))
         .collect();
     if !unused.is_empty() {
-        conn.run("DELETE FROM idempotency_keys WHERE key = ANY ($1)", &[&unused])
-            .await?;
+        conn.run(
+            "DELETE FROM idempotency_keys WHERE key = ANY ($1)",
+            &[&unused],
+        )
+        .await?;
     }
     let Some(now) = keyed.iter().map(|p| p.execution.created_at).min() else {
         return Ok(());

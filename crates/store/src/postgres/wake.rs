@@ -82,7 +82,9 @@ pub(super) async fn load(conn: &mut Conn, ids: &[Uuid]) -> Outcome<HashMap<Uuid,
             answer: get(row, 2)?,
             by: get(row, 3)?,
         });
-        of(get(row, 0)?, &mut |waiting| waiting.inputs.extend(input.take()));
+        of(get(row, 0)?, &mut |waiting| {
+            waiting.inputs.extend(input.take())
+        });
     }
     let children = conn
         .all(
@@ -94,7 +96,9 @@ pub(super) async fn load(conn: &mut Conn, ids: &[Uuid]) -> Outcome<HashMap<Uuid,
         .await?;
     for row in &children {
         let mut child = Some((get(row, 1)?, get(row, 2)?));
-        of(get(row, 0)?, &mut |waiting| waiting.children.extend(child.take()));
+        of(get(row, 0)?, &mut |waiting| {
+            waiting.children.extend(child.take())
+        });
     }
     Ok(all)
 }
@@ -116,7 +120,10 @@ async fn wake(conn: &mut Conn, id: Uuid, now: Time) -> Outcome<bool> {
 /// Locks an execution's row; answers its state.
 async fn lock(conn: &mut Conn, id: Uuid) -> Outcome<Option<Status>> {
     let row = conn
-        .first("SELECT status FROM executions WHERE id = $1 FOR UPDATE", &[&id])
+        .first(
+            "SELECT status FROM executions WHERE id = $1 FOR UPDATE",
+            &[&id],
+        )
         .await?;
     let word: Option<String> = row.map(|row| get(&row, 0)).transpose()?;
     Ok(word.map(|word| parse("a status", &word)).transpose()?)

@@ -16,5 +16,6 @@ mod suite;
 mod crash;
 mod model;
 mod postgres;
+mod refusals;
 mod server;
 mod sqlite;

@@ -60,7 +60,12 @@ pub(crate) async fn database() -> String {
     static TEMPLATE: OnceCell<String> = OnceCell::const_new();
     let make = || async {
         let url = empty_database().await;
-        Schema::connect(&settings(&url)).await.unwrap().up().await.unwrap();
+        Schema::connect(&settings(&url))
+            .await
+            .unwrap()
+            .up()
+            .await
+            .unwrap();
         url.rsplit('/').next().unwrap().to_owned()
     };
     create_database(TEMPLATE.get_or_init(make).await).await

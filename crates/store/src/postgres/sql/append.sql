@@ -1,6 +1,7 @@
 -- Commits steps of many executions at once, each fenced by its epoch: one that is refused changes nothing, and is not
--- in the answer. Rows come as one array per column; $1 is sorted, so that all who write lock in the same order, and
--- is given as a condition of its own, so that the rows are found by the key whatever the planner believes of the table.
+-- in the answer. Rows come as one array per column; $1 is sorted, so that all who write lock in the same order. It is a
+-- condition of its own, so that the rows are found by the key whatever the planner believes of the table, and its ends
+-- are another, so that months that none of them can be in are not looked at.
 WITH r AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::timestamptz[], $6::bigint[], $7::bigint[],
             $8::bigint[], $9::bigint[], $10::int[], $11::int[], $12::text[], $13::text[], $14::text[], $15::text[],
@@ -25,7 +26,8 @@ WITH r AS MATERIALIZED (
         END,
         finished_at = CASE WHEN r.next = 'finish' THEN r.now END
     FROM r
-    WHERE e.id = ANY ($1) AND e.id = r.id AND e.epoch = r.epoch AND e.worker IS NOT NULL
+    WHERE e.id = ANY ($1) AND e.id >= ($1::uuid[])[1] AND e.id <= ($1::uuid[])[cardinality($1::uuid[])]
+        AND e.id = r.id AND e.epoch = r.epoch AND e.worker IS NOT NULL
         AND e.steps = coalesce(r.before, e.steps)
     RETURNING e.id, e.agent_name, e.status, e.provider, e.model, e.conversation_id, e.parent_id, e.finished_at,
         e.due_at <= r.now AS is_due, r.outcome

@@ -5,7 +5,8 @@ WITH r AS MATERIALIZED (
 ), due AS MATERIALIZED (
     SELECT e.id, e.status AS was
     FROM executions e JOIN r ON r.id = e.id
-    WHERE e.id = ANY ($1) AND e.due_at <= r.now AND e.execution_mode = ANY (string_to_array(r.modes, ','))
+    WHERE e.id = ANY ($1) AND e.id >= ($1::uuid[])[1] AND e.id <= ($1::uuid[])[cardinality($1::uuid[])]
+        AND e.due_at <= r.now AND e.execution_mode = ANY (string_to_array(r.modes, ','))
         AND e.agent_name <> ALL (string_to_array(r.without, ','))
     ORDER BY e.id
     FOR UPDATE OF e SKIP LOCKED
@@ -15,7 +16,8 @@ WITH r AS MATERIALIZED (
         heartbeat_at = r.now, started_at = coalesce(e.started_at, r.now), status = 'running', status_reason = NULL,
         wakes_claimed = e.wakes
     FROM r JOIN due ON due.id = r.id
-    WHERE e.id = ANY ($1) AND e.id = r.id
+    WHERE e.id = ANY ($1) AND e.id >= ($1::uuid[])[1] AND e.id <= ($1::uuid[])[cardinality($1::uuid[])]
+        AND e.id = r.id
     RETURNING e.id, e.agent_name, e.epoch, e.crashes, e.steps, e.wakes, e.cancel_by, e.cancel_reason, due.was
 ), counts AS (
     INSERT INTO execution_counts AS c (agent_name, status, slot, n)
