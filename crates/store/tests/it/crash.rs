@@ -34,19 +34,15 @@ fn victim() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Sqlite::open(Path::new(&path), Options::default()).unwrap();
-        let writers: Vec<_> = (0..WRITERS)
-            .map(|_| {
-                let store = store.clone();
-                tokio::spawn(async move {
-                    loop {
-                        write_one(&store).await;
-                    }
-                })
-            })
-            .collect();
-        for writer in writers {
-            writer.await.unwrap();
+        for _ in 0..WRITERS {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    write_one(&store).await;
+                }
+            });
         }
+        std::future::pending::<()>().await;
     });
 }
 

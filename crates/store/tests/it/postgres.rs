@@ -1,13 +1,16 @@
 //! PostgreSQL: the suite, and what only a server can do.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{ExecutionId, Seq};
-use store::postgres::{Postgres, Schema};
+use store::postgres::{Postgres, Schema, Settings};
 use store::{Appended, Certainty, Class, Store, Then};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 
 use crate::server::{Server, connect, database, session, settings};
 use crate::suite::Fixture;
@@ -314,4 +317,116 @@ async fn a_month_that_is_over_is_dropped_whole() {
     submit(&store, task("a")).await;
     schema.prepare_months().await.unwrap();
     assert_eq!(claim(&store, 10, at(1)).await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_full_disk_refuses_writes_and_loses_nothing() {
+    let url = database().await;
+    let store = connect(&url).await;
+    let owners = [
+        leased(&store, task("a")).await,
+        leased(&store, task("a")).await,
+    ];
+    let client = session(&url).await;
+    let fill = "CREATE FUNCTION is_full() RETURNS trigger LANGUAGE plpgsql AS $$
+                BEGIN RAISE EXCEPTION 'could not extend file' USING ERRCODE = 'disk_full'; END $$;
+                CREATE TRIGGER is_full BEFORE INSERT ON steps FOR EACH ROW EXECUTE FUNCTION is_full()";
+    client.batch_execute(fill).await.unwrap();
+    let writes = owners.each_ref().map(|owner| {
+        let (store, steps) = (store.clone(), notes(owner, 1, 2));
+        let append = append(owner, at(1), steps, Then::Continue);
+        tokio::spawn(async move { store.append(append).await })
+    });
+    for write in writes {
+        let error = write.await.unwrap().unwrap_err();
+        assert_eq!(
+            (error.class(), error.certainty()),
+            (Class::Unavailable, Certainty::NotApplied)
+        );
+        assert!(error.to_string().contains("free some space"), "{error}");
+    }
+    let row = store.execution(owners[0].execution.id).await.unwrap();
+    assert_eq!(row.unwrap().steps, 0);
+    // Space returns.
+    client
+        .batch_execute("DROP TRIGGER is_full ON steps")
+        .await
+        .unwrap();
+    for owner in &owners {
+        commit(
+            &store,
+            append(owner, at(1), notes(owner, 1, 2), Then::Continue),
+        )
+        .await;
+    }
+}
+
+/// Forwards to the server, until its answers are to be lost.
+async fn lossy(url: &str) -> (String, Arc<AtomicBool>) {
+    let server = url.split(['@', '/']).nth(3).unwrap().to_owned();
+    let proxy = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = proxy.local_addr().unwrap().to_string();
+    let is_lost = Arc::new(AtomicBool::new(false));
+    let through = (url.replacen(&server, &address, 1), is_lost.clone());
+    tokio::spawn(async move {
+        loop {
+            let (client, _) = proxy.accept().await.unwrap();
+            let (mut from_client, mut to_client) = client.into_split();
+            let server = TcpStream::connect(&server).await.unwrap();
+            let (mut from_server, mut to_server) = server.into_split();
+            let is_lost = is_lost.clone();
+            tokio::spawn(async move {
+                tokio::io::copy(&mut from_client, &mut to_server).await.ok();
+            });
+            tokio::spawn(async move {
+                let mut buffer = vec![0; 64 * 1024];
+                while let Ok(n @ 1..) = from_server.read(&mut buffer).await {
+                    let forwarded = is_lost.load(Ordering::Acquire)
+                        || to_client.write_all(&buffer[..n]).await.is_ok();
+                    if !forwarded {
+                        break;
+                    }
+                }
+            });
+        }
+    });
+    through
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lost_answer_is_unknown_and_the_write_may_be_repeated() {
+    let url = database().await;
+    let (through, is_lost) = lossy(&url).await;
+    let hasty = Settings {
+        statement_timeout: Duration::from_millis(500),
+        ..settings(&through)
+    };
+    let store = Postgres::connect(hasty).await.unwrap();
+    let owner = leased(&store, task("a")).await;
+    commit(
+        &store,
+        append(&owner, at(1), notes(&owner, 1, 1), Then::Continue),
+    )
+    .await;
+    is_lost.store(true, Ordering::Release);
+    let second = append(&owner, at(1), notes(&owner, 2, 2), Then::Continue);
+    let error = store.append(second.clone()).await.unwrap_err();
+    assert_eq!(
+        (error.class(), error.certainty()),
+        (Class::Unavailable, Certainty::Unknown),
+        "{error}"
+    );
+    // It was applied, which only the server knows.
+    let direct = connect(&url).await;
+    let steps = direct.steps(owner.execution.id, None, 10).await.unwrap();
+    assert_eq!(steps, notes(&owner, 1, 2));
+    is_lost.store(false, Ordering::Release);
+    commit(&store, second).await;
+    commit(
+        &store,
+        append(&owner, at(1), notes(&owner, 3, 3), Then::Continue),
+    )
+    .await;
+    let steps = direct.steps(owner.execution.id, None, 10).await.unwrap();
+    assert_eq!(steps, notes(&owner, 1, 3));
 }
