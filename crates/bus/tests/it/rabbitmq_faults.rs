@@ -7,6 +7,7 @@ use std::time::Duration;
 use bus::rabbitmq::Settings;
 use bus::{Bus, Consumer, Error, RabbitMq};
 use testkit::{FaultProxy, Weather};
+use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Mutex, OnceCell};
 use tokio::task::spawn_blocking;
@@ -173,6 +174,23 @@ async fn a_bad_network_loses_nothing() {
         publish.await.unwrap();
     }
     until_seen(&mut reports, &wanted).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_that_nobody_answers_are_given_up_whole() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("amqp://u:p@{}", listener.local_addr().unwrap());
+    let bus = RabbitMq::new(Settings {
+        timeout: Duration::from_millis(200),
+        ..settings(&url, "")
+    });
+    for _ in 0..6 {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        // Its end: no thread is left that would wait for an answer.
+        let ended = timeout(PATIENCE, stream.read_to_end(&mut Vec::new())).await;
+        assert!(ended.is_ok(), "it must be closed");
+    }
+    bus.unwrap().close().await;
 }
 
 /// A broker that tests may kill, one test at a time.
