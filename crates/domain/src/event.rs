@@ -187,9 +187,17 @@ mod tests {
             ("specversion", Value::Null, "invalid type: null"),
             ("id", json!(""), "event id"),
             ("type", json!("orders.*"), "pattern"),
-            ("time", json!("yesterday"), "input contains invalid characters"),
+            (
+                "time",
+                json!("yesterday"),
+                "input contains invalid characters",
+            ),
             ("traceparent", json!("00-0-0-01"), "traceparent"),
-            ("traceparent", json!(format!("00-{}-0-01", "0".repeat(32))), "traceparent"),
+            (
+                "traceparent",
+                json!(format!("00-{}-0-01", "0".repeat(32))),
+                "traceparent",
+            ),
             ("hops", json!(256), "u8"),
         ] {
             let mut envelope = whole.clone();
@@ -201,7 +209,10 @@ mod tests {
             let mut envelope = whole.clone();
             envelope.as_object_mut().unwrap().remove(field);
             let error = Event::from_cloud_event(envelope).unwrap_err().to_string();
-            assert!(error.contains(&format!("missing field `{field}`")), "{error}");
+            assert!(
+                error.contains(&format!("missing field `{field}`")),
+                "{error}"
+            );
         }
         assert!(Event::from_cloud_event(json!([1, 2])).is_err());
     }

@@ -203,6 +203,7 @@ async fn frail() -> &'static Mutex<Broker> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_loses_nothing_confirmed() {
     const PUBLISHERS: usize = 4;
+    const KILLS: usize = 2;
     let broker = frail().await.lock().await;
     let bus = RabbitMq::connect(impatient(&broker.url, &prefix()))
         .await
@@ -231,7 +232,7 @@ async fn a_broker_that_is_killed_loses_nothing_confirmed() {
         })
         .collect();
     let began = std::time::Instant::now();
-    for _ in 0..3 {
+    for _ in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(1500)).await;
         tokio::task::block_in_place(|| {
             broker.kill();
@@ -248,7 +249,7 @@ async fn a_broker_that_is_killed_loses_nothing_confirmed() {
         failures += failed;
     }
     println!(
-        "{} confirmed, {failures} failed, 3 kills, {:?}",
+        "{} confirmed, {failures} failed, {KILLS} kills, {:?}",
         confirmed.len(),
         began.elapsed()
     );
