@@ -175,6 +175,7 @@ impl Shared {
         Ok(())
     }
 
+    /// When a call that begins now has to be done.
     fn deadline(&self) -> Instant {
         Instant::now() + self.settings.patience
     }

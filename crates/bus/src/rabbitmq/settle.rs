@@ -152,7 +152,7 @@ impl Shared {
         parcel: &Parcel,
         delay: Option<Duration>,
     ) -> Result<(), Failure> {
-        let until = self.until();
+        let until = self.deadline();
         if self.publisher.send(parcel, until).await? == Sent::Kept {
             return Ok(());
         }

@@ -163,7 +163,7 @@ impl Start {
 
     async fn try_begin(&self) -> Result<Session, Failure> {
         let link = &self.shared.incoming;
-        let live = link.up(self.shared.until()).await?;
+        let live = link.up(self.shared.deadline()).await?;
         if !self.is_declared {
             match self.kind {
                 Kind::Queue => self.shared.declare(&self.queue, None).await?,

@@ -9,7 +9,6 @@ use lapin::Channel;
 use lapin::options::{BasicGetOptions, BasicNackOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{Mutex, watch};
-use tokio::time::Instant;
 
 use super::Shared;
 use super::failure::Failure;
@@ -330,11 +329,6 @@ impl Shared {
             Sent::Kept => Ok(()),
             Sent::NoQueue => Err(Failure::unavailable("the queue of patterns was deleted")),
         }
-    }
-
-    /// When a call that begins now has to be done.
-    pub(super) fn until(&self) -> Instant {
-        self.deadline()
     }
 }
 
