@@ -10,12 +10,8 @@ use super::Sqlite;
 use super::fault::{Fault, Outcome, corrupt};
 use super::sql::{Sql, counted, decode, id, key, limit, micros, parse, time};
 use super::writer::Tx;
-<<<<<<< HEAD
-use crate::{AgentStats, Error, ExecutionFilter, ExecutionRow, Page, Result};
-=======
 use crate::stats::stats;
-use crate::{AgentStats, ExecutionFilter, ExecutionRow, Page, Result};
->>>>>>> pg
+use crate::{AgentStats, Error, ExecutionFilter, ExecutionRow, Page, Result};
 
 const SELECT: &str = "SELECT id, (SELECT spec FROM execution_specs WHERE execution_id = id), status, status_reason,
         worker, heartbeat_at, epoch, due_at, started_at, finished_at, input_tokens, output_tokens, cached_tokens,

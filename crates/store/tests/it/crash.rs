@@ -32,12 +32,6 @@ fn victim() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Sqlite::open(Path::new(&path), Options::default()).unwrap();
-<<<<<<< HEAD
-        for _ in 1..WRITERS {
-            tokio::spawn(write_for_ever(store.clone()));
-        }
-        write_for_ever(store).await;
-=======
         for _ in 0..WRITERS {
             let store = store.clone();
             tokio::spawn(async move {
@@ -47,7 +41,6 @@ fn victim() {
             });
         }
         std::future::pending::<()>().await;
->>>>>>> pg
     });
 }
 
