@@ -9,6 +9,7 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod backing;
 mod crash;
 mod init;
 mod product;
@@ -16,6 +17,7 @@ mod project;
 mod real_parts;
 mod run;
 mod serve;
+mod servers;
 mod survive;
 mod tidy;
 mod tools_of_the_trade;
