@@ -1,6 +1,7 @@
 //! All settings, from the command line, the environment, `.env` and defaults, in this order. Nothing else of the
 //! program reads a variable; nothing at all writes one.
 
+mod servers;
 mod source;
 mod values;
 mod variable;
@@ -16,6 +17,7 @@ use domain::definition::Provider;
 use secrecy::SecretString;
 use tools::EgressPolicy;
 
+pub(crate) use servers::Servers;
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
 pub(crate) use variable::VARIABLES;
@@ -30,6 +32,7 @@ pub(crate) struct Settings {
     /// The AgentOrchestrator to ask, when one is named.
     pub(crate) server: Option<String>,
     pub(crate) work: Work,
+    pub(crate) servers: Servers,
     pub(crate) models: Models,
     pub(crate) egress: Egress,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
@@ -210,6 +213,7 @@ impl Settings {
                 max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS"))
                     .unwrap_or(u32::MAX),
             },
+            servers: Servers::read(&values),
             models: Models {
                 openai_key: secret("OPENAI_API_KEY"),
                 openai_url: text("OPENAI_BASE_URL"),

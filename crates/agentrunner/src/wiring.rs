@@ -2,13 +2,14 @@
 //! store, bus, providers, tools, engine, agents, listeners.
 
 mod listeners;
+mod ports;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use bus::in_process::InProcess;
+use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
 use domain::{Definition, ExecutionMode, WorkerId};
 use engine::{Agents, Clock, Engine, Expand, Ports, StoreHost};
@@ -16,7 +17,6 @@ use llm::{Host, Key, ProviderSettings, Providers};
 use services::Service;
 use services::config::ConfigService;
 use store::Store;
-use store::sqlite::{Options, Sqlite};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
@@ -24,6 +24,7 @@ use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
+pub(crate) use ports::{database, open_bus, open_store};
 
 const LEASE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
@@ -54,19 +55,23 @@ impl System {
     /// Everything in one process, at the addresses of the settings.
     ///
     /// # Errors
-    /// The store can't be opened, the agents' folder not be read, or an address not be had.
+    /// A server can't be used, the store can't be opened, the agents' folder not be read, or an address not be had.
     pub(crate) async fn up(settings: &Settings) -> anyhow::Result<Self> {
-        let mut system = Self::build(settings)?;
-        // Taken first: a second server at the same place must fail before it claims any work.
-        let listeners = Listeners::bind(&settings.listen).await?;
-        system.config.reload().await?;
-        system.engine.start();
-        system.serve(listeners)?;
-        let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
+        let system = Self::build(settings, Purpose::Work).await?;
         system
-            .tasks
-            .spawn(async move { config.run(shutdown).await });
-        Ok(system)
+            .begun(async |system| {
+                // Taken first: a second server at the same place must fail before it claims any work.
+                let listeners = Listeners::bind(&settings.listen).await?;
+                system.config.reload().await?;
+                system.engine.start();
+                system.serve(listeners)?;
+                let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
+                system
+                    .tasks
+                    .spawn(async move { config.run(shutdown).await });
+                Ok(())
+            })
+            .await
     }
 
     /// For one command: at free ports of loopback.
@@ -74,18 +79,21 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
-        let mut system = Self::build(settings)?;
-        let loaded = system.config.reload().await;
-        match purpose {
-            Purpose::Work => {
-                loaded?;
-                system.engine.start();
-            }
-            // What ran can be looked at without any agent.
-            Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
-        }
-        system.serve(Listeners::private().await?)?;
-        Ok(system)
+        let system = Self::build(settings, purpose).await?;
+        system
+            .begun(async |system| {
+                let loaded = system.config.reload().await;
+                match purpose {
+                    Purpose::Work => {
+                        loaded?;
+                        system.engine.start();
+                    }
+                    // What ran can be looked at without any agent.
+                    Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
+                }
+                system.serve(Listeners::private().await?)
+            })
+            .await
     }
 
     /// Without listeners, for measuring.
@@ -93,10 +101,28 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn engine_alone(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings)?;
-        system.config.reload().await?;
-        system.engine.start();
-        Ok(system)
+        let system = Self::build(settings, Purpose::Work).await?;
+        system
+            .begun(async |system| {
+                system.config.reload().await?;
+                system.engine.start();
+                Ok(())
+            })
+            .await
+    }
+
+    /// Begins; when that fails, connections are closed before anything else ends.
+    async fn begun(
+        mut self,
+        begin: impl AsyncFnOnce(&mut Self) -> anyhow::Result<()>,
+    ) -> anyhow::Result<Self> {
+        match begin(&mut self).await {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                self.shutdown().await;
+                Err(error)
+            }
+        }
     }
 
     /// The engine.
@@ -117,9 +143,7 @@ impl System {
     /// Logs each choice and each listener, a line each.
     pub(crate) fn say_what_runs(&self) {
         let settings = &self.settings;
-        tracing::info!("store: embedded SQLite at {}", database(settings).display());
-        tracing::info!("cache: in this process");
-        tracing::info!("bus: in this process");
+        ports::say_what_was_chosen(settings);
         for line in who_answers(settings, &self.engine.agents().all()) {
             tracing::info!("model: {line}");
         }
@@ -155,13 +179,18 @@ impl System {
         }
     }
 
-    fn build(settings: &Settings) -> anyhow::Result<Self> {
-        let store = open_store(settings)?;
+    async fn build(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
+        let store = open_store(settings).await?;
+        let bus: Arc<dyn Bus> = match purpose {
+            Purpose::Work => open_bus(settings).await?,
+            // Nothing is published then: another process carries what is written.
+            Purpose::Read => Arc::new(InProcess::default()),
+        };
         let clock: Clock = Arc::new(chrono::Utc::now);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
         let ports = Ports {
             store,
-            bus: Arc::new(InProcess::default()),
+            bus,
             model: Arc::new(providers(settings)),
             tools: toolkit.clone(),
             clock,
@@ -209,30 +238,6 @@ impl System {
             .iter()
             .any(|agent| asked(&agent.definition, instead).provider == Provider::Scripted)
     }
-}
-
-/// The file of the embedded database.
-pub(crate) fn database(settings: &Settings) -> PathBuf {
-    settings.data_dir.join("agentrunner.db")
-}
-
-/// Opens the store.
-///
-/// # Errors
-/// It can't be opened, or a newer program made it.
-pub(crate) fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    let path = database(settings);
-    let store = Sqlite::open(&path, Options::default())
-        .with_context(|| format!("the database {} can't be used", path.display()))?;
-    #[cfg(debug_assertions)]
-    if let Some(folder) = settings.values.lookup("TEST_HOLD_DIR") {
-        let hold = crate::hold::Hold::new(folder.into());
-        return Ok(Arc::new(store::intercept::Intercepted::new(
-            Arc::new(store),
-            hold,
-        )));
-    }
-    Ok(Arc::new(store))
 }
 
 /// All providers, each with its address and key.

@@ -2,6 +2,7 @@
 //! it is harmless, because claims, leases and wake-ups live in the store.
 
 pub mod in_process;
+pub mod rabbitmq;
 
 use std::fmt;
 use std::time::Duration;
@@ -10,6 +11,7 @@ use async_trait::async_trait;
 use domain::{Event, TopicPattern};
 
 pub use in_process::InProcess;
+pub use rabbitmq::RabbitMq;
 
 /// How often a delivery is tried before it is a dead letter. One that is dropped unsettled counts.
 pub const MAX_ATTEMPTS: u32 = 5;
@@ -32,6 +34,15 @@ pub enum Error {
     #[error("the message queue is unavailable: {message}")]
     Unavailable {
         /// What happened and what to do.
+        message: String,
+        /// The client's error.
+        #[source]
+        source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    },
+    /// It can be reached and says no: somebody has to change something before it is of use to try again.
+    #[error("the message queue refuses: {message}")]
+    Refused {
+        /// What it refuses, why, and what to do.
         message: String,
         /// The client's error.
         #[source]

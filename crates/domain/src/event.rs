@@ -3,6 +3,7 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use uuid::Uuid;
 
 use crate::id::{EventId, TraceId};
 use crate::topic::Topic;
@@ -47,6 +48,67 @@ impl Event {
             "data": self.data,
         })
     }
+
+    /// Reads a CloudEvents 1.0 JSON envelope: the inverse of [`Event::to_cloud_event`], and lenient towards what
+    /// others publish. Without `traceparent` the trace id follows from the event id, so that each reading of one
+    /// envelope gives the same event; what it knows nothing of is passed over.
+    ///
+    /// # Errors
+    /// When it is no envelope, or lacks `id`, `source`, `type` or `time`.
+    pub fn from_cloud_event(envelope: Value) -> Result<Self, InvalidCloudEvent> {
+        let envelope: Envelope =
+            serde_json::from_value(envelope).map_err(|e| InvalidCloudEvent(e.to_string()))?;
+        if envelope.specversion != "1.0" {
+            let version = envelope.specversion.chars().take(20).collect::<String>();
+            let message = format!("specversion is {version:?}, not \"1.0\"");
+            return Err(InvalidCloudEvent(message));
+        }
+        let trace_id = match &envelope.traceparent {
+            Some(parent) => trace_of(parent).ok_or_else(|| {
+                InvalidCloudEvent("traceparent is not that of W3C Trace Context".to_owned())
+            })?,
+            None => {
+                let id = envelope.id.as_str().as_bytes();
+                TraceId::from_uuid(Uuid::new_v5(&Uuid::NAMESPACE_OID, id))
+            }
+        };
+        Ok(Self {
+            id: envelope.id,
+            topic: envelope.topic,
+            source: envelope.source,
+            time: envelope.time,
+            trace_id,
+            hops: envelope.hops,
+            data: envelope.data,
+        })
+    }
+}
+
+/// Why a JSON value is not an event.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("not a CloudEvents 1.0 envelope: {0}")]
+pub struct InvalidCloudEvent(String);
+
+/// What is read of an envelope.
+#[derive(Deserialize)]
+struct Envelope {
+    specversion: String,
+    id: EventId,
+    source: String,
+    #[serde(rename = "type")]
+    topic: Topic,
+    time: Time,
+    traceparent: Option<String>,
+    #[serde(default)]
+    hops: u8,
+    #[serde(default)]
+    data: Value,
+}
+
+/// The trace id in `{version}-{trace id}-{parent id}-{flags}`.
+fn trace_of(parent: &str) -> Option<TraceId> {
+    let id = parent.split('-').nth(1)?;
+    (id.len() == 32).then(|| id.parse().ok())?
 }
 
 /// The topics that AgentRunner itself publishes to.
@@ -77,5 +139,81 @@ pub mod topics {
     /// The end of one collaborative task.
     pub fn collaboration_completed(task: ExecutionId) -> Option<Topic> {
         topic(format!("collaboration.completed.{task}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn event() -> Event {
+        Event {
+            id: "evt/1 ü".parse().unwrap(),
+            topic: "orders.created".parse().unwrap(),
+            source: "agentrunner/tests".to_owned(),
+            time: "2026-11-24T09:30:00.125000001Z".parse().unwrap(),
+            trace_id: "0af7651916cd43dd8448eb211c80319c".parse().unwrap(),
+            hops: 3,
+            data: json!({ "b": [1, 2.5, null], "a": { "text": "grüße" } }),
+        }
+    }
+
+    #[test]
+    fn what_leaves_as_an_envelope_comes_back() {
+        let text = event().to_cloud_event().to_string();
+        let read = serde_json::from_str(&text).unwrap();
+        assert_eq!(Event::from_cloud_event(read).unwrap(), event());
+    }
+
+    #[test]
+    fn the_least_that_others_publish_is_an_event() {
+        let least = json!({
+            "specversion": "1.0", "id": "1", "source": "/shop", "type": "orders.paid",
+            "time": "2026-11-24T10:30:00+01:00", "somethingelse": true,
+        });
+        let read = Event::from_cloud_event(least.clone()).unwrap();
+        assert_eq!((read.hops, &read.data), (0, &Value::Null));
+        assert_eq!(read.time.to_rfc3339(), "2026-11-24T09:30:00+00:00");
+        assert_eq!(Event::from_cloud_event(least).unwrap(), read, "each time");
+    }
+
+    #[test]
+    fn what_is_no_envelope_is_refused_with_the_reason() {
+        let whole = event().to_cloud_event();
+        for (field, bad, reason) in [
+            ("specversion", json!("0.3"), "specversion is \"0.3\""),
+            ("specversion", Value::Null, "invalid type: null"),
+            ("id", json!(""), "event id"),
+            ("type", json!("orders.*"), "pattern"),
+            (
+                "time",
+                json!("yesterday"),
+                "input contains invalid characters",
+            ),
+            ("traceparent", json!("00-0-0-01"), "traceparent"),
+            (
+                "traceparent",
+                json!(format!("00-{}-0-01", "0".repeat(32))),
+                "traceparent",
+            ),
+            ("hops", json!(256), "u8"),
+        ] {
+            let mut envelope = whole.clone();
+            envelope[field] = bad;
+            let error = Event::from_cloud_event(envelope).unwrap_err().to_string();
+            assert!(error.contains(reason), "{field}: {error}");
+        }
+        for field in ["specversion", "id", "source", "type", "time"] {
+            let mut envelope = whole.clone();
+            envelope.as_object_mut().unwrap().remove(field);
+            let error = Event::from_cloud_event(envelope).unwrap_err().to_string();
+            assert!(
+                error.contains(&format!("missing field `{field}`")),
+                "{error}"
+            );
+        }
+        assert!(Event::from_cloud_event(json!([1, 2])).is_err());
     }
 }

@@ -24,7 +24,7 @@ impl InvalidId {
 }
 
 /// Identifies one execution. New ones are UUID version 7, so that they sort by the time of their making;
-/// a child's is version 5, computed from its parent, so that starting it twice makes one.
+/// a child's is version 8, computed from its parent, so that starting it twice makes one.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
@@ -37,9 +37,14 @@ impl ExecutionId {
         Self(uuid)
     }
 
-    /// The id of the child that `parent` starts by its step `seq`.
+    /// The id of the child that `parent` starts by its step `seq`. It begins with the parent's time, so that a store
+    /// that keeps executions apart by the time in their ids keeps a family together.
     pub fn child_of(parent: Self, seq: Seq) -> Self {
-        Self(Uuid::new_v5(&parent.0, &seq.get().to_be_bytes()))
+        let mut bytes = Uuid::new_v5(&parent.0, &seq.get().to_be_bytes()).into_bytes();
+        for (byte, time) in bytes.iter_mut().zip(parent.0.as_bytes()).take(6) {
+            *byte = *time;
+        }
+        Self(uuid::Builder::from_custom_bytes(bytes).into_uuid())
     }
 
     /// The UUID inside.

@@ -1,10 +1,13 @@
 //! Carries the outbox to the bus, and what the bus could not deliver back into the store.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use bus::Consumer;
 use domain::{EventId, Time};
-use store::DeadLetter;
+use futures::{StreamExt, stream};
+use store::{DeadLetter, OutboxEntry};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -12,10 +15,14 @@ use uuid::Uuid;
 use crate::Ports;
 use crate::shared::Shared;
 
-/// How many events are carried at once.
+/// How many events are taken from the outbox at once.
 const BATCH: usize = 256;
+/// How many of them are on their way to the bus at the same time: a broker confirms many as fast as one.
+const AT_ONCE: usize = 64;
 /// How long a publish may take before it is tried again.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long to rest before a queue is joined again.
+const REST: Duration = Duration::from_secs(5);
 
 /// Publishes what the outbox holds until `stop`, and once more after it. An event is forgotten only after the bus has
 /// it, so a crash in between publishes it twice, and consumers deduplicate by its id.
@@ -55,38 +62,46 @@ async fn carry(ports: &Ports) -> Option<usize> {
             return None;
         }
     };
-    let mut delivered = Vec::with_capacity(entries.len());
-    for entry in &entries {
-        match tokio::time::timeout(PATIENCE, ports.bus.publish(&entry.event)).await {
-            Ok(Ok(())) => delivered.push(entry.id),
-            Ok(Err(error)) => {
-                tracing::warn!(topic = %entry.event.topic, "an event waits: {error}");
-                break;
-            }
-            Err(_) => {
-                tracing::warn!(topic = %entry.event.topic, "an event waits: the message queue does not answer");
-                break;
-            }
-        }
-    }
-    let all = delivered.len() == entries.len();
+    let count = entries.len();
+    let is_well = AtomicBool::new(true);
+    // In no order: events promise none. After a failure no further one is begun, and what the bus took is forgotten.
+    let delivered: Vec<i64> = stream::iter(entries)
+        .take_while(|_| std::future::ready(is_well.load(Ordering::Relaxed)))
+        .map(|entry| publish(ports, entry, &is_well))
+        .buffer_unordered(AT_ONCE)
+        .filter_map(std::future::ready)
+        .collect()
+        .await;
+    let all = delivered.len() == count;
     if !delivered.is_empty()
         && let Err(error) = ports.store.outbox_done(&delivered).await
     {
         tracing::error!("the outbox can't be written, events will be sent twice: {error}");
         return None;
     }
-    all.then_some(entries.len())
+    all.then_some(count)
+}
+
+/// Hands an event to the bus: its place in the outbox when the bus has it.
+async fn publish(ports: &Ports, entry: OutboxEntry, is_well: &AtomicBool) -> Option<i64> {
+    let OutboxEntry { id, event } = entry;
+    let error = match tokio::time::timeout(PATIENCE, ports.bus.publish(&event)).await {
+        Ok(Ok(())) => return Some(id),
+        Ok(Err(error)) => error.to_string(),
+        Err(_) => "the message queue does not answer".to_owned(),
+    };
+    // What was begun with it fails for the same reason; once is enough to say it.
+    if is_well.swap(false, Ordering::Relaxed) {
+        tracing::warn!(topic = %event.topic, "events wait: {error}");
+    }
+    None
 }
 
 /// Puts what no consumer could process where a person finds it.
 pub(crate) async fn collect_dead_letters(core: Arc<Shared>, stop: CancellationToken) {
-    let mut letters = match core.ports.bus.dead_letters().await {
-        Ok(letters) => letters,
-        Err(error) => {
-            tracing::error!("dead letters can't be collected: {error}");
-            return;
-        }
+    let open = || core.ports.bus.dead_letters();
+    let Some(mut letters) = joined("dead letters", open, &stop).await else {
+        return;
     };
     loop {
         let delivery = tokio::select! {
@@ -129,12 +144,9 @@ pub(crate) async fn listen(
         patterns,
         prefetch: 64,
     };
-    let mut hints = match core.ports.bus.subscribe(subscription).await {
-        Ok(hints) => hints,
-        Err(error) => {
-            tracing::error!("no hints of work, the store is asked instead: {error}");
-            return;
-        }
+    let open = || core.ports.bus.subscribe(subscription.clone());
+    let Some(mut hints) = joined("hints of work", open, &stop).await else {
+        return;
     };
     let mut last: Option<EventId> = None;
     loop {
@@ -149,5 +161,34 @@ pub(crate) async fn listen(
             last = Some(delivery.event.id.clone());
         }
         delivery.done();
+    }
+}
+
+/// Joins a queue, and tries until it works: a broker that was away must not cost its messages for good. `None` when
+/// `stop` came or the bus is closed.
+async fn joined<F>(
+    what: &str,
+    open: impl Fn() -> F,
+    stop: &CancellationToken,
+) -> Option<Box<dyn Consumer>>
+where
+    F: Future<Output = Result<Box<dyn Consumer>, bus::Error>>,
+{
+    loop {
+        let error = tokio::select! {
+            opened = open() => match opened {
+                Ok(consumer) => return Some(consumer),
+                Err(bus::Error::Closed) => return None,
+                Err(error) => error,
+            },
+            () = stop.cancelled() => return None,
+        };
+        tracing::error!(
+            "no {what} come, it is tried again; until then the store is asked: {error}"
+        );
+        tokio::select! {
+            () = tokio::time::sleep(REST) => {}
+            () = stop.cancelled() => return None,
+        }
     }
 }

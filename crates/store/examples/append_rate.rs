@@ -1,13 +1,16 @@
-//! How many durable appends the SQLite store takes in a second, beside what the disk can flush.
+//! How many durable appends a store takes in a second, beside what its disk or server can do at best.
 //!
-//! `cargo run --release -p agentrunner-store --example append_rate [folder]`. The folder (default: the system's for
-//! temporary files) decides which disk is measured. Each append is what one step of an agent commits: a step of
-//! about 450 bytes with its usage, and every fourth time an event.
+//! `cargo run --release -p agentrunner-store --example append_rate [folder | postgres://...]`. A folder (default: the
+//! system's for temporary files) is where SQLite is measured; the database of a URL is where PostgreSQL is, and is
+//! filled with executions: use one to throw away. Each append is what one step of an agent commits: a step of about
+//! 450 bytes with its usage, and every fourth time an event.
 
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use agentrunner_store::postgres::{Postgres, Settings};
 use agentrunner_store::sqlite::{Options, Sqlite};
 use agentrunner_store::{Append, Appended, Claim, Claimed, Store, Submission, Then};
 use domain::definition::Provider;
@@ -20,46 +23,110 @@ use domain::{
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+const CALLERS: [usize; 4] = [1, 8, 64, 256];
 const TIME_PER_LINE: Duration = Duration::from_secs(3);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 fn main() -> Result<(), Failure> {
-    let folder = std::env::args_os()
-        .nth(1)
-        .map_or_else(std::env::temp_dir, PathBuf::from);
-    let folder = folder.join(format!("append-rate-{}", Uuid::now_v7()));
-    std::fs::create_dir_all(&folder)?;
-    let mut out = io::stdout();
-    writeln!(
-        out,
-        "flushes of 4 KiB: {:.0}/s",
-        flushes_per_second(&folder)?
-    )?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
+    match std::env::args_os().nth(1) {
+        Some(url) if url.to_string_lossy().starts_with("postgres") => {
+            runtime.block_on(postgres(&url.to_string_lossy()))
+        }
+        folder => sqlite(
+            &runtime,
+            folder.map_or_else(std::env::temp_dir, PathBuf::from),
+        ),
+    }
+}
+
+fn sqlite(runtime: &tokio::runtime::Runtime, folder: PathBuf) -> Result<(), Failure> {
+    let folder = folder.join(format!("append-rate-{}", Uuid::now_v7()));
+    std::fs::create_dir_all(&folder)?;
+    let flushes = flushes_per_second(&folder)?;
+    writeln!(io::stdout(), "flushes of 4 KiB: {flushes:.0}/s")?;
     for (name, is_durable) in [("durable", true), ("without flush", false)] {
-        for callers in [1, 8, 64, 256] {
+        for callers in CALLERS {
             let path = folder.join(format!("{name}-{callers}.db"));
             let options = Options {
                 is_durable,
                 ..Options::default()
             };
-            let store = Sqlite::open(&path, options)?;
-            let busy = cpu_seconds();
-            let (appends, took) = runtime.block_on(measure(&store, callers))?;
-            let cpu = (cpu_seconds() - busy) / appends as f64 * 1e6;
-            let rate = appends as f64 / took.as_secs_f64();
-            let each = took.as_secs_f64() * 1e3 * callers as f64 / appends as f64;
-            writeln!(
-                out,
-                "{name}, {callers:3} callers: {rate:6.0} appends/s, {each:.2} ms each, {cpu:.0} µs CPU each"
-            )?;
+            let store = Arc::new(Sqlite::open(&path, options)?);
+            runtime.block_on(report(name, store.clone(), callers))?;
             runtime.block_on(store.close())?;
         }
     }
     std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+async fn postgres(url: &str) -> Result<(), Failure> {
+    let settings = Settings {
+        url: Some(url.to_owned().into()),
+        ..Settings::default()
+    };
+    let store = Arc::new(Postgres::connect(settings).await?);
+    for callers in CALLERS {
+        let single = single_row_commit(url).await?;
+        writeln!(io::stdout(), "one row by itself: median {single:.2} ms")?;
+        report("postgres", store.clone(), callers).await?;
+    }
+    Ok(store.close().await?)
+}
+
+/// The median time of committing one small row, in milliseconds.
+async fn single_row_commit(url: &str) -> Result<f64, Failure> {
+    let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    client
+        .batch_execute("CREATE TABLE IF NOT EXISTS single_row_commits (body text NOT NULL)")
+        .await?;
+    let insert = client
+        .prepare("INSERT INTO single_row_commits VALUES ($1)")
+        .await?;
+    let body = "x".repeat(450);
+    let (start, mut times) = (Instant::now(), Vec::new());
+    while start.elapsed() < Duration::from_secs(1) {
+        let begin = Instant::now();
+        client.execute(&insert, &[&body]).await?;
+        times.push(begin.elapsed());
+    }
+    Ok(median(&mut times))
+}
+
+/// In milliseconds.
+fn median(times: &mut [Duration]) -> f64 {
+    times.sort();
+    let middle = times.get(times.len() / 2).copied().unwrap_or_default();
+    middle.as_secs_f64() * 1e3
+}
+
+async fn report(name: &str, store: Arc<dyn Store>, callers: usize) -> Result<(), Failure> {
+    let mut owners = Vec::new();
+    for _ in 0..callers {
+        owners.push(leased(store.as_ref()).await?);
+    }
+    let (busy, start) = (cpu_seconds(), Instant::now());
+    let calls: Vec<_> = owners
+        .into_iter()
+        .map(|owner| tokio::spawn(append_until(store.clone(), owner, start + TIME_PER_LINE)))
+        .collect();
+    let mut times = Vec::new();
+    for call in calls {
+        times.extend(call.await??);
+    }
+    let appends = times.len() as f64;
+    let rate = appends / start.elapsed().as_secs_f64();
+    let cpu = (cpu_seconds() - busy) / appends * 1e6;
+    let median = median(&mut times);
+    writeln!(
+        io::stdout(),
+        "{name}, {callers:3} callers: {rate:6.0} appends/s, median {median:.2} ms, {cpu:.0} µs CPU each"
+    )?;
     Ok(())
 }
 
@@ -88,36 +155,24 @@ fn cpu_seconds() -> f64 {
     ticks as f64 / 100.0
 }
 
-async fn measure(store: &Sqlite, callers: usize) -> Result<(u64, Duration), Failure> {
-    let mut owners = Vec::new();
-    for _ in 0..callers {
-        owners.push(leased(store).await?);
-    }
-    let start = Instant::now();
-    let calls: Vec<_> = owners
-        .into_iter()
-        .map(|owner| tokio::spawn(append_until(store.clone(), owner, start + TIME_PER_LINE)))
-        .collect();
-    let mut appends = 0;
-    for call in calls {
-        appends += call.await??;
-    }
-    Ok((appends, start.elapsed()))
-}
-
-async fn append_until(store: Sqlite, owner: Claimed, end: Instant) -> Result<u64, Failure> {
-    let mut n = 0;
+async fn append_until(
+    store: Arc<dyn Store>,
+    owner: Claimed,
+    end: Instant,
+) -> Result<Vec<Duration>, Failure> {
+    let mut times = Vec::new();
     while Instant::now() < end {
-        n += 1;
-        let append = append(&owner, u32::try_from(n)?)?;
+        let append = append(&owner, u32::try_from(times.len() + 1)?)?;
+        let begin = Instant::now();
         if store.append(append).await? == Appended::LostLease {
             return Err("the lease was lost".into());
         }
+        times.push(begin.elapsed());
     }
-    Ok(n)
+    Ok(times)
 }
 
-async fn leased(store: &Sqlite) -> Result<Claimed, Failure> {
+async fn leased(store: &dyn Store) -> Result<Claimed, Failure> {
     let execution = task()?;
     let (id, now) = (execution.id, execution.created_at);
     let submission = Submission {

@@ -25,6 +25,16 @@ pub enum Error {
         /// The newest that this program knows.
         known: u32,
     },
+    /// The database was made by an older version of the program, and this one was told not to change it.
+    #[error(
+        "the database has schema version {found}, this program needs {needed}; type `agentrunner migrate up`, or set AUTO_MIGRATE=true"
+    )]
+    Pending {
+        /// Its version.
+        found: u32,
+        /// The one that this program needs.
+        needed: u32,
+    },
     /// A row can't be read: it was edited by hand, or damaged.
     #[error("{what} can't be read: {message}")]
     Corrupt {
@@ -70,7 +80,7 @@ impl Error {
         match self {
             Self::Unavailable { .. } => Class::Unavailable,
             Self::Corrupt { .. } => Class::Corrupt,
-            Self::TooNew { .. } | Self::Internal { .. } => Class::Fatal,
+            Self::TooNew { .. } | Self::Pending { .. } | Self::Internal { .. } => Class::Fatal,
         }
     }
 
@@ -78,8 +88,40 @@ impl Error {
     pub const fn certainty(&self) -> Certainty {
         match self {
             Self::Unavailable { certainty, .. } => *certainty,
-            Self::TooNew { .. } | Self::Corrupt { .. } => Certainty::NotApplied,
+            Self::TooNew { .. } | Self::Pending { .. } | Self::Corrupt { .. } => {
+                Certainty::NotApplied
+            }
             Self::Internal { .. } => Certainty::Unknown,
         }
     }
+}
+
+/// A row that can't be read.
+pub(crate) fn corrupt(what: impl Into<String>, message: impl ToString) -> Error {
+    Error::Corrupt {
+        what: what.into(),
+        message: message.to_string(),
+    }
+}
+
+/// Something that should be impossible.
+pub(crate) fn internal(message: impl Into<String>) -> Error {
+    Error::Internal {
+        message: message.into(),
+        source: None,
+    }
+}
+
+/// A state of the surroundings that somebody can change; nothing was written.
+pub(crate) fn unavailable(message: impl Into<String>) -> Error {
+    Error::Unavailable {
+        message: message.into(),
+        certainty: Certainty::NotApplied,
+        source: None,
+    }
+}
+
+/// The answer to every call after [`crate::Store::close`].
+pub(crate) fn closed() -> Error {
+    unavailable("the store is closed")
 }

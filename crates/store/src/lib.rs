@@ -9,10 +9,15 @@
 //! lease's end. Parked: its time-out, or the time of a retry. A wake-up (an answer, a child's end, a cancellation)
 //! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
 
+mod codec;
+mod consumption;
 mod error;
 pub mod intercept;
+mod news;
+pub mod postgres;
 mod request;
 pub mod sqlite;
+mod stats;
 
 use std::sync::Arc;
 

@@ -143,7 +143,8 @@ async fn run(engine: &Engine, count: usize, concurrency: usize) -> anyhow::Resul
     let mut ended = engine
         .bus()
         .subscribe(bus::Subscription {
-            queue: "bench".to_owned(),
+            // Nobody else's ends may count, nor those of an earlier run.
+            queue: format!("bench-{}", Uuid::now_v7().simple()),
             patterns: vec![
                 topics::EXECUTION_COMPLETED.parse()?,
                 topics::EXECUTION_FAILED.parse()?,

@@ -3,10 +3,11 @@
 use anyhow::Context as _;
 use clap::{Args, Subcommand};
 use serde_json::{Value, json};
-use store::sqlite::Schema;
+use store::{postgres, sqlite};
 
-use crate::cli::{Context, Exit};
+use crate::cli::{Context, Exit, block_on};
 use crate::screen::Column;
+use crate::settings::Settings;
 use crate::telemetry;
 use crate::wiring;
 
@@ -39,25 +40,72 @@ enum Verb {
 impl Migrate {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
         telemetry::start_quiet(context)?;
-        let path = wiring::database(&context.settings);
-        let mut schema = Schema::open(&path)
-            .with_context(|| format!("the database {} can't be used", path.display()))?;
-        match self.verb {
-            Verb::Status => {}
-            Verb::Up => say(context, "made", schema.up()?),
-            Verb::Down { n } => say(context, "undone", schema.down(usize::from(n))?),
-        }
-        let rows: Vec<Value> = schema
-            .status()?
-            .into_iter()
-            .map(|status| json!({ "migration": status.name, "applied": status.is_applied }))
-            .collect();
+        let rows = block_on(async {
+            let mut schema = Schema::open(&context.settings).await?;
+            match self.verb {
+                Verb::Status => {}
+                Verb::Up => say(context, "made", schema.up().await?),
+                Verb::Down { n } => say(context, "undone", schema.down(usize::from(n)).await?),
+            }
+            schema.status().await
+        })?;
         let columns = [
             Column::field("migration", "migration"),
             Column::field("applied", "applied"),
         ];
         context.screen.table(&rows, &columns);
         Ok(Exit::Done)
+    }
+}
+
+/// The schema of the database that the settings name.
+enum Schema {
+    Sqlite(sqlite::Schema),
+    Postgres(postgres::Schema),
+}
+
+impl Schema {
+    async fn open(settings: &Settings) -> anyhow::Result<Self> {
+        let servers = &settings.servers;
+        if let Some(server) = &servers.postgres {
+            let schema = postgres::Schema::connect(server).await;
+            let place = &servers.postgres_place;
+            let schema = schema.with_context(|| format!("PostgreSQL at {place} can't be used"))?;
+            return Ok(Self::Postgres(schema));
+        }
+        let path = wiring::database(settings);
+        let schema = sqlite::Schema::open(&path)
+            .with_context(|| format!("the database {} can't be used", path.display()))?;
+        Ok(Self::Sqlite(schema))
+    }
+
+    async fn up(&mut self) -> store::Result<usize> {
+        match self {
+            Self::Sqlite(schema) => schema.up(),
+            Self::Postgres(schema) => schema.up().await,
+        }
+    }
+
+    async fn down(&mut self, n: usize) -> store::Result<usize> {
+        match self {
+            Self::Sqlite(schema) => schema.down(n),
+            Self::Postgres(schema) => schema.down(n).await,
+        }
+    }
+
+    /// Rows to show.
+    async fn status(&mut self) -> anyhow::Result<Vec<Value>> {
+        let row = |name, is_applied| json!({ "migration": name, "applied": is_applied });
+        Ok(match self {
+            Self::Sqlite(schema) => {
+                let statuses = schema.status()?.into_iter();
+                statuses.map(|one| row(one.name, one.is_applied)).collect()
+            }
+            Self::Postgres(schema) => {
+                let statuses = schema.status().await?.into_iter();
+                statuses.map(|one| row(one.name, one.is_applied)).collect()
+            }
+        })
     }
 }
 

@@ -141,17 +141,58 @@ fn a_secret_may_be_in_a_file_but_not_in_both() {
 
 #[test]
 fn what_this_build_lacks_is_refused_and_not_ignored() {
-    for name in [
-        "POSTGRES_HOST",
-        "DATABASE_URL",
-        "REDIS_HOST",
-        "RABBITMQ_HOST",
-    ] {
-        let text = refusal(&[(name, "somewhere")]);
-        assert!(text.contains(name) && text.contains("this build"), "{text}");
-    }
     assert!(refusal(&[("ENABLE_API_AUTH", "true")]).contains("no API keys"));
     assert!(read(&[("ENABLE_API_AUTH", "false"), ("ENABLE_TLS", "false")]).is_ok());
+}
+
+#[test]
+fn a_server_is_used_when_it_is_named_and_only_then() {
+    let servers = read(&[("POSTGRES_PASSWORD", "p"), ("RABBITMQ_USER", "u")])
+        .ok()
+        .unwrap()
+        .servers;
+    assert!(servers.postgres.is_none() && servers.rabbitmq.is_none() && !servers.has_redis);
+    let servers = read(&[("POSTGRES_HOST", "db"), ("DB_POOL_SIZE", "7")])
+        .ok()
+        .unwrap()
+        .servers;
+    let postgres = servers.postgres.unwrap();
+    assert_eq!((postgres.port, postgres.pool_size), (5432, 7));
+    assert!(postgres.auto_migrate && servers.rabbitmq.is_none());
+    assert_eq!(servers.postgres_place, "db:5432");
+    let servers = read(&[
+        ("RABBITMQ_URL", "amqp://u:canary@mq/v"),
+        ("REDIS_HOST", "r"),
+        ("AUTO_MIGRATE", "false"),
+    ])
+    .ok()
+    .unwrap()
+    .servers;
+    assert!(servers.rabbitmq.is_some() && servers.postgres.is_none() && servers.has_redis);
+    assert_eq!(servers.rabbitmq_place, "mq");
+}
+
+#[test]
+fn a_password_may_hold_any_character_and_come_from_a_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("password");
+    std::fs::write(&path, "p@ss:w/rd%20 ü\n").unwrap();
+    let path = path.to_str().unwrap();
+    let servers = read(&[
+        ("RABBITMQ_HOST", "::1"),
+        ("RABBITMQ_PASSWORD_FILE", path),
+        ("POSTGRES_HOST", "db"),
+        ("POSTGRES_PASSWORD_FILE", path),
+    ])
+    .ok()
+    .unwrap()
+    .servers;
+    let postgres = servers.postgres.unwrap();
+    assert_eq!(postgres.password.expose_secret(), "p@ss:w/rd%20 ü");
+    assert_eq!(
+        servers.rabbitmq.unwrap().url.expose_secret(),
+        "amqp://agentrunner:p%40ss%3Aw%2Frd%2520%20%C3%BC@[::1]:5672/%2F"
+    );
 }
 
 #[test]

@@ -84,11 +84,6 @@ impl Kind {
 /// The levels of a log, quietest last.
 pub(crate) const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR"];
 const DAY: u64 = 86_400;
-const NO_POSTGRES: &str = "this build keeps its data in an embedded SQLite file below DATA_DIR and cannot use PostgreSQL; unset it to use the embedded store";
-const NO_REDIS: &str =
-    "this build has only the in-process cache and cannot use Redis; unset it to use that";
-const NO_RABBIT: &str =
-    "this build has only the in-process bus and cannot use RabbitMQ; unset it to use that";
 const NO_AUTH: &str = "this build has no API keys yet and will not pretend to check them; set it to false and keep BIND_ADDRESS on loopback";
 const NO_TLS: &str =
     "this build does not speak TLS itself yet; set it to false and put a proxy in front";
@@ -198,26 +193,28 @@ pub(crate) const VARIABLES: &[Variable] = &[
     later("ENABLE_AUDIT_LOG", Switch, "false", "Whether privileged acts are recorded."),
     later("AUDIT_LOG_PATH", Path, "", "The file of the audit log."),
     // PostgreSQL, Redis, RabbitMQ.
-    refused("DATABASE_URL", Secret, "The address of PostgreSQL, with user and password.", NO_POSTGRES),
-    refused("POSTGRES_HOST", Text, "The host of PostgreSQL.", NO_POSTGRES),
-    later("POSTGRES_PORT", Port, "5432", "The port of PostgreSQL."),
-    later("POSTGRES_DB", Text, "agentrunner", "The database."),
-    later("POSTGRES_USER", Text, "agentrunner", "The user of the database."),
-    later("POSTGRES_PASSWORD", Secret, "", "The user's password."),
-    later("DB_POOL_SIZE", Number(1, 1000, "connections"), "20", "How many connections are kept."),
-    later("DB_MAX_OVERFLOW", Number(0, 1000, "connections"), "10", "How many more are opened when all are busy."),
-    refused("REDIS_URL", Secret, "The address of Redis, with password.", NO_REDIS),
-    refused("REDIS_HOST", Text, "The host of Redis.", NO_REDIS),
+    live("DATABASE_URL", Secret, "", "The address of PostgreSQL with user, password and database: `postgres://user:password@host:5432/database`. Stronger than `POSTGRES_*`."),
+    live("POSTGRES_HOST", Text, "", "The host of PostgreSQL. With this or `DATABASE_URL` everything is kept there and any number of processes share it."),
+    live("POSTGRES_PORT", Port, "5432", "The port of PostgreSQL."),
+    live("POSTGRES_DB", Text, "agentrunner", "The database."),
+    live("POSTGRES_USER", Text, "agentrunner", "The user of the database."),
+    live("POSTGRES_PASSWORD", Secret, "", "The user's password."),
+    live("DB_POOL_SIZE", Number(1, 1000, "connections"), "20", "How many connections a process keeps."),
+    live("DB_MAX_OVERFLOW", Number(0, 1000, "connections"), "10", "How many more it opens when all are busy."),
+    live("AUTO_MIGRATE", Switch, "true", "Whether a start brings the schema in PostgreSQL up to date; without it a start with missing migrations says what to type."),
+    later("REDIS_URL", Secret, "", "The address of Redis, with password."),
+    later("REDIS_HOST", Text, "", "The host of Redis."),
     later("REDIS_PORT", Port, "6379", "The port of Redis."),
     later("REDIS_PASSWORD", Secret, "", "The password of Redis."),
     later("REDIS_STATE_TTL", Number(1, 365 * DAY, "seconds"), "3600", "How long a state stays in the cache."),
     later("REDIS_CACHE_TTL", Number(1, 365 * DAY, "seconds"), "300", "How long anything else stays in the cache."),
-    refused("RABBITMQ_URL", Secret, "The address of RabbitMQ, with user and password.", NO_RABBIT),
-    refused("RABBITMQ_HOST", Text, "The host of RabbitMQ.", NO_RABBIT),
-    later("RABBITMQ_PORT", Port, "5672", "The port of RabbitMQ."),
-    later("RABBITMQ_USER", Text, "agentrunner", "The user of RabbitMQ."),
-    later("RABBITMQ_PASSWORD", Secret, "", "The user's password."),
-    later("RABBITMQ_PREFETCH_COUNT", Number(1, 65_535, "messages"), "1", "How many messages a consumer holds."),
+    live("RABBITMQ_URL", Secret, "", "The address of RabbitMQ with user, password and virtual host: `amqp://user:password@host:5672/vhost`; `amqps` for TLS. Stronger than the names below."),
+    live("RABBITMQ_HOST", Text, "", "The host of RabbitMQ. With this or `RABBITMQ_URL` events go through it, and any number of processes share them."),
+    live("RABBITMQ_PORT", Port, "5672", "The port of RabbitMQ."),
+    live("RABBITMQ_USER", Text, "agentrunner", "The user of RabbitMQ."),
+    live("RABBITMQ_PASSWORD", Secret, "", "The user's password."),
+    live("RABBITMQ_VHOST", Text, "/", "The virtual host on RabbitMQ."),
+    live("RABBITMQ_PREFETCH_COUNT", Number(1, 65_535, "messages"), "", "How many messages a consumer holds; what suits each queue when empty."),
     // Slack.
     later("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack."),
     later("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack."),
@@ -232,6 +229,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "ANTHROPIC_",
     "API_",
     "AUDIT_",
+    "AUTO_",
     "AWS_",
     "BIND_",
     "CONFIG_",

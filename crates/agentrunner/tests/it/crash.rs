@@ -1,5 +1,5 @@
-//! Kills the real process with SIGKILL at each point of the step protocol, for each effect class, more than 200 times,
-//! and audits what the provider and the tool saw: no committed step runs again, no execution is lost, no unsafe call is
+//! Kills the real process with SIGKILL at each point of the step protocol, for each effect class, more than 200 times
+//! on the embedded store and some times on PostgreSQL, and audits what the provider and the tool saw: no committed step runs again, no execution is lost, no unsafe call is
 //! made twice, and every unknown outcome is shown (I1, I3, R1, R5, R6, R20).
 
 use std::collections::BTreeMap;
@@ -10,10 +10,12 @@ use testkit::effects::{Call, Route};
 use testkit::provider::{Answer, Request};
 use testkit::{EffectsStandIn, Filter, Hold, ProviderStandIn};
 
+use crate::backing::{self, Variables, borrowed};
 use crate::product::{Product, Project};
 
-/// How many times the process is killed: `ROUNDS` rounds of four kinds.
+/// How many times the process is killed: so many rounds of four kinds.
 const ROUNDS: usize = 51;
+const ROUNDS_ON_POSTGRES: usize = 10;
 
 /// Between two looks at an execution.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
@@ -44,6 +46,8 @@ struct Bench {
     provider: ProviderStandIn,
     effects: EffectsStandIn,
     project: Project,
+    /// Which servers the product uses.
+    servers: Variables,
     marks: PathBuf,
     product: Option<Product>,
     cases: Vec<Case>,
@@ -52,7 +56,7 @@ struct Bench {
 }
 
 impl Bench {
-    async fn new() -> Self {
+    async fn new(servers: Variables) -> Self {
         let provider = ProviderStandIn::start(|request: &Request| match request.turn {
             0 => {
                 let tools: Vec<String> =
@@ -73,6 +77,7 @@ impl Bench {
             provider,
             effects,
             project,
+            servers,
             marks,
             product: None,
             cases: Vec::new(),
@@ -84,13 +89,14 @@ impl Bench {
 
     async fn start(&mut self) {
         let base = self.provider.openai_url();
-        let variables = [
+        let mut variables = borrowed(&self.servers);
+        variables.extend([
             ("OPENAI_API_KEY", "sk-test"),
             ("OPENAI_BASE_URL", &base),
             ("TEST_HOLD_DIR", self.marks.to_str().unwrap()),
             ("AGENT_RESTART_MAX_ATTEMPTS", "100"),
             ("LOG_LEVEL", "WARNING"),
-        ];
+        ]);
         self.product = Some(Product::up(&self.project, &variables).await);
     }
 
@@ -244,9 +250,19 @@ fn foreseen(case: &Case, calls: &[Call]) -> (usize, usize, usize, bool) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn killed_at_every_point_nothing_is_lost_or_doubled() {
-    let mut bench = Bench::new().await;
+    assert!(kill(Variables::new(), ROUNDS).await >= 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn on_postgres_killed_at_every_point_nothing_is_lost_or_doubled() {
+    kill(backing::postgres().await, ROUNDS_ON_POSTGRES).await;
+}
+
+/// Kills in rounds of four, and audits; answers how often.
+async fn kill(servers: Variables, rounds: usize) -> usize {
+    let mut bench = Bench::new(servers).await;
     let mut kills = 0;
-    for _ in 0..ROUNDS {
+    for _ in 0..rounds {
         // Held at the commits.
         let first = bench.cases.len();
         for point in COMMITS {
@@ -274,8 +290,8 @@ async fn killed_at_every_point_nothing_is_lost_or_doubled() {
         hold_round(&mut bench, point, &EFFECTS, hold).await;
         kills += 4;
     }
-    assert!(kills >= 200);
     audit(&bench, kills).await;
+    kills
 }
 
 async fn hold_round(bench: &mut Bench, point: &'static str, effects: &[&'static str], hold: Hold) {

@@ -10,6 +10,7 @@
 )]
 
 mod bad_input;
+mod backing;
 mod crash;
 mod init;
 mod product;
@@ -17,6 +18,7 @@ mod project;
 mod real_parts;
 mod run;
 mod serve;
+mod servers;
 mod survive;
 mod tidy;
 mod tools_of_the_trade;

@@ -125,6 +125,17 @@ impl Product {
         .await
     }
 
+    /// Asks AgentOrchestrator, whatever it answers.
+    pub(crate) async fn ask(&self, path: &str) -> (u16, Value) {
+        answer(self.client.get(format!("{}{path}", self.orchestrator))).await
+    }
+
+    /// Posts to AgentOrchestrator, whatever it answers.
+    pub(crate) async fn try_post(&self, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("{}{path}", self.orchestrator);
+        answer(self.client.post(url).json(body)).await
+    }
+
     /// Submits a task and answers its result.
     pub(crate) async fn run(&self, agent: &str, prompt: &str) -> Value {
         let body = serde_json::json!({ "task_data": { "prompt": prompt } });
@@ -183,6 +194,12 @@ impl Product {
         // It may be dead already, by `signal_kill`.
         self.child.kill().await.unwrap();
     }
+}
+
+async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
+    let response = request.send().await.unwrap();
+    let status = response.status().as_u16();
+    (status, response.json().await.unwrap_or_default())
 }
 
 async fn json(request: reqwest::RequestBuilder) -> Value {

@@ -9,14 +9,14 @@ async fn wrong_settings_end_with_two_and_are_told_all_at_once() {
     command
         .env("LOG_LEVEL", "LOUD")
         .env("AGENT_SHUTDOWN_TIMOUT", "5")
-        .env("POSTGRES_HOST", "db");
+        .env("POSTGRES_PORT", "port");
     let ran = Ran::of(command).await;
     assert_eq!(ran.code, 2, "{ran:?}");
     for part in [
         "3 settings",
         "LOG_LEVEL=LOUD",
         "AGENT_SHUTDOWN_TIMEOUT",
-        "POSTGRES_HOST=db",
+        "POSTGRES_PORT=port",
     ] {
         assert!(ran.stderr.contains(part), "{part:?}: {ran:?}");
     }

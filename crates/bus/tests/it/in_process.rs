@@ -6,12 +6,17 @@ use std::time::Duration;
 use bus::in_process::Settings;
 use bus::{Bus, Error, InProcess};
 
+use crate::suite::Subject;
 use crate::support::{event, join, next, next_id, publish, quiet};
 
 suite!(fresh, start_paused = true);
 
-async fn fresh() -> Arc<dyn Bus> {
-    Arc::new(InProcess::default())
+async fn fresh() -> Subject {
+    Subject {
+        bus: Arc::new(InProcess::default()),
+        early: Duration::ZERO,
+        late: Duration::from_millis(250),
+    }
 }
 
 fn with_capacity(queue_capacity: usize) -> InProcess {

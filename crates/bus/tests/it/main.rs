@@ -1,4 +1,4 @@
-//! The behaviour of every bus, and what is particular to the one in the process.
+//! The behaviour of every bus, and what is particular to each.
 
 #![expect(
     clippy::unwrap_used,
@@ -12,6 +12,9 @@ extern crate agentrunner_bus as bus;
 
 #[macro_use]
 mod suite;
+mod broker;
 mod in_process;
 mod model;
+mod rabbitmq;
+mod rabbitmq_faults;
 mod support;

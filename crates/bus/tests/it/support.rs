@@ -7,7 +7,7 @@ use domain::{Event, EventId, TraceId};
 use tokio::time::timeout;
 
 /// Longer than anything that is to come takes; on a paused clock it passes in no time.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An event with something in every field.
 pub(crate) fn event(id: &str, topic: &str) -> Event {

@@ -2,6 +2,7 @@
 
 use rusqlite::ffi;
 
+pub(super) use crate::error::{closed, corrupt, internal, unavailable};
 use crate::{Certainty, Error};
 
 /// A failure while it is still inside the adapter: the writer looks at SQLite's code before it is put into words.
@@ -45,36 +46,6 @@ impl From<Fault> for Error {
             Fault::Told(error) => error,
         }
     }
-}
-
-/// A row that can't be read.
-pub(super) fn corrupt(what: impl Into<String>, message: impl ToString) -> Error {
-    Error::Corrupt {
-        what: what.into(),
-        message: message.to_string(),
-    }
-}
-
-/// Something that should be impossible.
-pub(super) fn internal(message: impl Into<String>) -> Error {
-    Error::Internal {
-        message: message.into(),
-        source: None,
-    }
-}
-
-/// A state of the surroundings that somebody can change; nothing was written.
-pub(super) fn unavailable(message: impl Into<String>) -> Error {
-    Error::Unavailable {
-        message: message.into(),
-        certainty: Certainty::NotApplied,
-        source: None,
-    }
-}
-
-/// The answer to every call after [`crate::Store::close`].
-pub(super) fn closed() -> Error {
-    unavailable("the store is closed")
 }
 
 /// What a state of the surroundings is called, and what to do about it; nothing for errors of another kind.

@@ -10,8 +10,8 @@ use super::finish::Ending;
 use super::outbox::{self, Outgoing};
 use super::sql::{Sql, count, decode, encode, key, limit, micros, micros_up, time};
 use super::submit;
-use super::usage::{self, Consumption};
 use super::writer::Tx;
+use crate::consumption::{Consumption, consumption};
 use crate::{Append, Appended, Result, Then};
 
 /// A step as its row tells it.
@@ -146,7 +146,7 @@ impl Prepared {
             epoch: append.epoch.get(),
             now: micros(append.now),
             totals: append.totals,
-            consumption: usage::consumption(&append.steps, append.now),
+            consumption: consumption(&append.steps, append.now),
             steps: append
                 .steps
                 .iter()

@@ -2,7 +2,7 @@
 
 use domain::decide::Cancel;
 use domain::execution::Totals;
-use domain::{AgentName, Epoch, ExecutionId, Money, Status, Tokens, Usage};
+use domain::{AgentName, Epoch, ExecutionId, Money, Tokens, Usage};
 use rusqlite::types::Value;
 use rusqlite::{Connection, Row, params, params_from_iter};
 
@@ -10,6 +10,7 @@ use super::Sqlite;
 use super::fault::{Fault, Outcome, corrupt};
 use super::sql::{Sql, counted, decode, id, key, limit, micros, parse, time};
 use super::writer::Tx;
+use crate::stats::stats;
 use crate::{AgentStats, Error, ExecutionFilter, ExecutionRow, Page, Result};
 
 const SELECT: &str = "SELECT id, (SELECT spec FROM execution_specs WHERE execution_id = id), status, status_reason,
@@ -268,34 +269,4 @@ fn total(conn: &Connection, filter: &ExecutionFilter) -> Outcome<u64> {
         |row| row.get(0),
     )?;
     Ok(counted(total.unwrap_or(0)))
-}
-
-/// Adds up rows that are sorted by agent.
-fn stats(rows: Vec<(String, String, i64)>) -> Result<Vec<AgentStats>> {
-    let mut all: Vec<AgentStats> = Vec::new();
-    for (agent, status, n) in rows {
-        let n = counted(n);
-        if all.last().is_none_or(|last| last.agent.as_str() != agent) {
-            all.push(AgentStats {
-                agent: parse("an agent's name", &agent)?,
-                active: 0,
-                queued: 0,
-                total: 0,
-                completed: 0,
-                failed: 0,
-            });
-        }
-        let Some(stats) = all.last_mut() else {
-            continue;
-        };
-        stats.total += n;
-        match parse("a status", &status)? {
-            Status::Queued => stats.queued += n,
-            Status::Running | Status::WaitingForInput => stats.active += n,
-            Status::Completed => stats.completed += n,
-            Status::Failed | Status::Timeout => stats.failed += n,
-            Status::Cancelled => {}
-        }
-    }
-    Ok(all)
 }

@@ -2,14 +2,10 @@
 
 use domain::{ExecutionId, Time};
 use rusqlite::{Connection, OptionalExtension, Params, Row};
-use serde::Serialize;
-use serde::de::DeserializeOwned;
 
 use super::fault::{Outcome, corrupt};
 use crate::Result;
-
-/// The deepest nesting of JSON that `serde_json` reads back, less a little for what a reader may wrap around it.
-const MAX_DEPTH: usize = 120;
+pub(super) use crate::codec::{decode, encode, parse};
 
 /// Statements on a connection; all are prepared once and kept.
 pub(super) trait Sql {
@@ -106,67 +102,9 @@ pub(super) fn counted(n: i64) -> u64 {
     u64::try_from(n).unwrap_or_default()
 }
 
-/// A value as JSON, made sure that it can be read again: a writer takes any depth, the reader does not.
-pub(super) fn encode<T: Serialize>(what: &str, value: &T) -> Result<String> {
-    let json = serde_json::to_string(value).map_err(|error| corrupt(what, error))?;
-    if json.len() > 2 * MAX_DEPTH && depth(&json) > MAX_DEPTH {
-        let message = format!("it is nested deeper than {MAX_DEPTH} levels");
-        return Err(corrupt(what, message));
-    }
-    Ok(json)
-}
-
-/// A value from JSON.
-pub(super) fn decode<T: DeserializeOwned>(what: impl FnOnce() -> String, json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|error| corrupt(what(), error))
-}
-
-/// A value from the word that stands for it.
-pub(super) fn parse<T: std::str::FromStr>(what: &str, word: &str) -> Result<T>
-where
-    T::Err: std::fmt::Display,
-{
-    word.parse().map_err(|error: T::Err| corrupt(what, error))
-}
-
-fn depth(json: &str) -> usize {
-    let (mut depth, mut deepest) = (0usize, 0usize);
-    let (mut in_text, mut escaped) = (false, false);
-    for byte in json.bytes() {
-        match byte {
-            _ if escaped => escaped = false,
-            b'\\' if in_text => escaped = true,
-            b'"' => in_text = !in_text,
-            _ if in_text => {}
-            b'{' | b'[' => {
-                depth += 1;
-                deepest = deepest.max(depth);
-            }
-            b'}' | b']' => depth = depth.saturating_sub(1),
-            _ => {}
-        }
-    }
-    deepest
-}
-
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
-
     use super::*;
-
-    #[test]
-    fn what_could_not_be_read_again_is_not_written() {
-        let nested = |levels: usize| (0..levels).fold(Value::Null, |inner, _| json!([inner]));
-        let good = encode("it", &nested(MAX_DEPTH)).unwrap();
-        assert_eq!(
-            decode::<Value>(String::new, &good).unwrap(),
-            nested(MAX_DEPTH)
-        );
-        assert!(encode("it", &nested(MAX_DEPTH + 1)).is_err());
-        let braces_in_text = json!("[{\\\"".repeat(500));
-        assert!(encode("it", &braces_in_text).is_ok());
-    }
 
     #[test]
     fn a_time_to_wait_for_is_never_stored_too_early() {

@@ -1,7 +1,7 @@
 //! Tokens and cost by agent, model and day.
 
 use domain::definition::Provider;
-use domain::{Money, Step, StepBody, Time, Tokens, Usage};
+use domain::{Money, Tokens, Usage};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params, params_from_iter};
 
@@ -9,65 +9,8 @@ use super::Sqlite;
 use super::fault::{Outcome, corrupt};
 use super::sql::{Sql, count, counted, parse};
 use super::writer::Tx;
+use crate::consumption::Consumption;
 use crate::{Result, UsageFilter, UsageRow};
-
-/// What steps of one model add to a day.
-#[derive(Debug)]
-pub(super) struct Consumption {
-    /// Whose model and which; the execution's last one when the steps have no model call.
-    pub(super) model: Option<(Provider, String)>,
-    day: String,
-    usage: Usage,
-    cost: Money,
-    model_calls: u32,
-    tool_calls: u32,
-}
-
-/// What the steps consume. Tool calls, delegations to agents among them, count with the model that wanted them.
-pub(super) fn consumption(steps: &[Step], now: Time) -> Vec<Consumption> {
-    let mut all: Vec<Consumption> = Vec::new();
-    for step in steps {
-        match &step.body {
-            StepBody::ModelCall(call) => {
-                let model = Some((call.provider, call.model.clone()));
-                let entry = of_model(&mut all, model, now);
-                entry.usage += call.usage;
-                entry.cost += call.cost_usd.unwrap_or(Money::ZERO);
-                entry.model_calls += 1;
-            }
-            StepBody::ToolIntent(_) | StepBody::ChildStarted { .. } => {
-                let model = all.last().and_then(|last| last.model.clone());
-                of_model(&mut all, model, now).tool_calls += 1;
-            }
-            _ => {}
-        }
-    }
-    all
-}
-
-/// The last entry if it is of that model, else a new one.
-fn of_model(
-    all: &mut Vec<Consumption>,
-    model: Option<(Provider, String)>,
-    now: Time,
-) -> &mut Consumption {
-    if all.last().is_none_or(|last| last.model != model) {
-        all.push(Consumption {
-            model,
-            day: now.format("%Y-%m-%d").to_string(),
-            usage: Usage::default(),
-            cost: Money::ZERO,
-            model_calls: 0,
-            tool_calls: 0,
-        });
-    }
-    let last = all.len() - 1;
-    #[expect(
-        clippy::indexing_slicing,
-        reason = "there is a last one: it was just made sure of"
-    )]
-    &mut all[last]
-}
 
 impl Consumption {
     /// Adds it to the day. Agent and, where it is not known, model are the execution's.

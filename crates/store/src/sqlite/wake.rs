@@ -1,15 +1,16 @@
 //! What comes to an execution from outside: a wish that it end, a person's answer, the end of a child.
 
 use domain::decide::Cancel;
-use domain::{ExecutionId, Failure, FailureCode, Seq, Status, Time};
+use domain::{ExecutionId, Status, Time};
 use rusqlite::{Connection, params};
 
 use super::Sqlite;
 use super::fault::Outcome;
 use super::finish::UnownedEnding;
-use super::sql::{Sql, counted, decode, encode, id, key, micros, parse};
+use super::sql::{Sql, counted, encode, id as execution_id, key, micros, parse};
 use super::writer::Tx;
-use crate::{CancelAnswer, InputAnswer, NewInput, PendingInput, Result, Waiting};
+use crate::news::{RawInput, Request, Settled, ended, settle};
+use crate::{CancelAnswer, InputAnswer, NewInput, Result, Waiting};
 
 /// What has come, as rows tell it.
 #[derive(Debug, Default)]
@@ -18,24 +19,6 @@ pub(super) struct RawWaiting {
     cancel: Option<Cancel>,
     inputs: Vec<RawInput>,
     children: Vec<([u8; 16], Option<String>)>,
-}
-
-#[derive(Debug)]
-struct RawInput {
-    request: u32,
-    answer: String,
-    by: String,
-}
-
-impl RawInput {
-    fn read(self, id: ExecutionId) -> Result<PendingInput> {
-        let what = || format!("the answer to step {} of execution {id}", self.request);
-        Ok(PendingInput {
-            request: Seq::new(self.request),
-            answer: decode(what, &self.answer)?,
-            by: self.by,
-        })
-    }
 }
 
 impl RawWaiting {
@@ -55,7 +38,7 @@ impl RawWaiting {
         let children = self
             .children
             .into_iter()
-            .map(|(child, outcome)| ended(child, outcome));
+            .map(|(child, outcome)| ended(execution_id(child), outcome.as_deref()));
         Ok(Waiting {
             wakes: self.wakes,
             cancel: self.cancel,
@@ -63,19 +46,6 @@ impl RawWaiting {
             children: children.collect::<Result<_>>()?,
         })
     }
-}
-
-/// How a child ended. Results may be deleted to make room; a parent must not wait for one that was.
-fn ended(child: [u8; 16], outcome: Option<String>) -> Result<(ExecutionId, domain::Outcome)> {
-    let id = id(child);
-    let outcome = match outcome {
-        Some(json) => decode(|| format!("the result of execution {id}"), &json)?,
-        None => domain::Outcome::Failed(Failure {
-            code: FailureCode::Internal,
-            message: "it ended, and its result was deleted".to_owned(),
-        }),
-    };
-    Ok((id, outcome))
 }
 
 /// Wakes an execution: at once if it is parked, or its owner at the next renewal.
@@ -226,71 +196,20 @@ fn note_wish(tx: &Tx<'_>, execution: [u8; 16], wish: &Cancel) -> Outcome<bool> {
     Ok(noted == 1)
 }
 
-/// A request as its row tells it.
-struct Request {
-    seq: u32,
-    question: String,
-    until: i64,
-    is_consumed: bool,
-    answer: Option<RawInput>,
-}
-
-impl Request {
-    fn is_open(&self, now: i64) -> bool {
-        self.answer.is_none() && !self.is_consumed && now < self.until
-    }
-}
-
 fn deliver(tx: &mut Tx<'_>, input: &NewInput, answer: &str) -> Outcome<InputAnswer> {
     let (execution, now) = (key(input.id), micros(input.now));
     let Some(status) = status(tx, execution)? else {
         return Ok(InputAnswer::NotFound);
     };
-    let mut requests = requests(tx, execution)?;
-    match input.request {
-        Some(wanted) => requests.retain(|request| request.seq == wanted.get()),
-        None => {
-            let open: Vec<Seq> = requests
-                .iter()
-                .filter(|request| request.is_open(now))
-                .map(|request| Seq::new(request.seq))
-                .collect();
-            if open.len() > 1 && !status.is_terminal() {
-                return Ok(InputAnswer::Ambiguous(open));
-            }
-            // The open one; else the last that was answered and is not in the journal yet.
-            requests.retain(|request| match open.first() {
-                Some(only) => request.seq == only.get(),
-                None => !request.is_consumed && request.answer.is_some(),
-            });
-        }
-    }
-    let Some(request) = requests.pop() else {
-        return Ok(InputAnswer::NothingAsked(status));
+    let request = match settle(input, status, requests(tx, execution)?)? {
+        Settled::Answered(answer) => return Ok(answer),
+        Settled::Takes(request) => request,
     };
-    if request.answer.is_none() && (status.is_terminal() || !request.is_open(now)) {
-        return Ok(InputAnswer::NothingAsked(status));
-    }
-    if let Some(first) = request.answer {
-        let first = first.read(input.id)?;
-        return Ok(InputAnswer::AlreadyAnswered { first });
-    }
-    let what = || {
-        format!(
-            "the question of step {} of execution {}",
-            request.seq, input.id
-        )
-    };
-    let question: domain::step::Question = decode(what, &request.question)?;
-    if !question.accepts(&input.answer) {
-        return Ok(InputAnswer::DoesNotFit(question));
-    }
     tx.conn.run(
         "UPDATE inputs SET answer = ?3, answered_by = ?4, answered_at = ?5 WHERE execution_id = ?1 AND request = ?2",
-        params![execution, request.seq, answer, input.by, now],
+        params![execution, request.get(), answer, input.by, now],
     )?;
     wake(tx, execution, now)?;
-    let request = Seq::new(request.seq);
     Ok(InputAnswer::Accepted { request })
 }
 

@@ -32,10 +32,15 @@ fn victim() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Sqlite::open(Path::new(&path), Options::default()).unwrap();
-        for _ in 1..WRITERS {
-            tokio::spawn(write_for_ever(store.clone()));
+        for _ in 0..WRITERS {
+            let store = store.clone();
+            tokio::spawn(async move {
+                loop {
+                    write_one(&store).await;
+                }
+            });
         }
-        write_for_ever(store).await;
+        std::future::pending::<()>().await;
     });
 }
 

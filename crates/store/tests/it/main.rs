@@ -15,4 +15,7 @@ extern crate agentrunner_store as store;
 mod suite;
 mod crash;
 mod model;
+mod postgres;
+mod refusals;
+mod server;
 mod sqlite;

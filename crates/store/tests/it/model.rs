@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 use domain::execution::Totals;
 use domain::{Epoch, ExecutionId, Seq, Status, Step, StepBody};
 use proptest::prelude::*;
+use std::sync::Arc;
 use store::sqlite::Sqlite;
 use store::{Append, Appended, CancelAnswer, Renewal, Signal, Store, Then};
 
+use crate::server;
 use crate::sqlite::quick;
 use crate::suite::given::{at, claim, finish, park, submit, task, worker};
 
@@ -77,7 +79,7 @@ struct Known {
 }
 
 struct World {
-    store: Sqlite,
+    store: Arc<dyn Store>,
     known: BTreeMap<ExecutionId, Known>,
     now: i64,
 }
@@ -107,7 +109,7 @@ impl World {
     async fn submit(&mut self) {
         let mut task = task(["a", "b", "c"][self.known.len() % 3]);
         task.created_at = at(self.now);
-        let id = submit(&self.store, task).await;
+        let id = submit(&*self.store, task).await;
         let known = Known {
             status: Status::Queued,
             epoch: 0,
@@ -125,7 +127,7 @@ impl World {
     async fn claim(&mut self, limit: usize) {
         let is_due = |known: &Known| !known.status.is_terminal() && known.due <= self.now;
         let due = self.known.values().filter(|known| is_due(known)).count();
-        let claimed = claim(&self.store, limit, at(self.now)).await;
+        let claimed = claim(&*self.store, limit, at(self.now)).await;
         assert_eq!(claimed.len(), due.min(limit));
         for claimed in claimed {
             let known = self.known.get_mut(&claimed.execution.id).unwrap();
@@ -252,6 +254,22 @@ impl World {
     }
 }
 
+async fn agree(store: Arc<dyn Store>, verbs: &[Verb]) {
+    let mut world = World {
+        store,
+        known: BTreeMap::new(),
+        now: 0,
+    };
+    for verb in verbs {
+        world.perform(verb).await;
+    }
+    world.agree().await;
+    let stats = world.store.agent_stats(None).await.unwrap();
+    let total: u64 = stats.iter().map(|stats| stats.total).sum();
+    assert_eq!(total, world.known.len() as u64);
+    world.store.close().await.unwrap();
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -260,16 +278,22 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let dir = tempfile::tempdir().unwrap();
-            let store = Sqlite::open(&dir.path().join("m.db"), quick()).unwrap();
-            let mut world = World { store, known: BTreeMap::new(), now: 0 };
-            for verb in &verbs {
-                world.perform(verb).await;
-            }
-            world.agree().await;
-            let stats = world.store.agent_stats(None).await.unwrap();
-            let total: u64 = stats.iter().map(|stats| stats.total).sum();
-            assert_eq!(total, world.known.len() as u64);
-            world.store.close().await.unwrap();
+            let store = Arc::new(Sqlite::open(&dir.path().join("m.db"), quick()).unwrap());
+            agree(store, &verbs).await;
+        });
+    }
+}
+
+proptest! {
+    // Fewer: each has a database of its own.
+    #![proptest_config(ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn postgres_agrees_with_the_model(verbs in verbs()) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let store = server::connect(&server::database().await).await;
+            agree(Arc::new(store), &verbs).await;
         });
     }
 }

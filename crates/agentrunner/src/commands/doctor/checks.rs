@@ -78,22 +78,63 @@ async fn free_mib(dir: &Path) -> Option<u64> {
 }
 
 pub(super) async fn database(settings: &Settings) -> Finding {
-    let path = wiring::database(settings);
-    let shown = path.display();
+    let (shown, advice) = match settings.servers.postgres {
+        Some(_) => (
+            format!("PostgreSQL at {}", settings.servers.postgres_place),
+            "the message says what to do; unset POSTGRES_HOST and DATABASE_URL to use the embedded store",
+        ),
+        None => (
+            wiring::database(settings).display().to_string(),
+            "the message says what to do; a copy of the file (with -wal and -shm) keeps what is in it",
+        ),
+    };
     let check = async {
-        let store = wiring::open_store(settings)?;
-        store.check().await?;
+        let store = wiring::open_store(settings).await?;
+        let checked = store.check().await;
         store.close().await?;
-        anyhow::Ok(())
+        anyhow::Ok(checked?)
     };
     match check.await {
         Ok(()) => Finding::good("database", format!("{shown} opens and can be written")),
-        Err(error) => Finding::failed(
-            "database",
-            format!("{shown}: {}", crate::screen::chain(&error)),
-            "the message says what to do; a copy of the file (with -wal and -shm) keeps what is in it",
-        ),
+        Err(error) => {
+            let found = format!("{shown}: {}", crate::screen::chain(&error));
+            Finding::failed("database", found, advice)
+        }
     }
+}
+
+/// RabbitMQ, when it is named.
+pub(super) async fn message_queue(settings: &Settings) -> Option<Finding> {
+    settings.servers.rabbitmq.as_ref()?;
+    let what = "message queue";
+    let check = async {
+        let bus = wiring::open_bus(settings).await?;
+        let checked = bus.check().await;
+        bus.close().await;
+        anyhow::Ok(checked?)
+    };
+    Some(match check.await {
+        Ok(()) => {
+            let place = &settings.servers.rabbitmq_place;
+            Finding::good(what, format!("RabbitMQ at {place} answers"))
+        }
+        Err(error) => Finding::failed(
+            what,
+            crate::screen::chain(&error),
+            "the message says what to do; unset RABBITMQ_HOST and RABBITMQ_URL to use the bus in the process",
+        ),
+    })
+}
+
+/// Redis, when it is named.
+pub(super) fn cache(settings: &Settings) -> Option<Finding> {
+    settings.servers.has_redis.then(|| {
+        Finding::warning(
+            "cache",
+            "REDIS_* is not used yet; the cache is in the process",
+            "leave it or unset it: nothing but the speed of some reading depends on it",
+        )
+    })
 }
 
 pub(super) fn agents(settings: &Settings) -> (Vec<Definition>, Vec<Finding>) {
@@ -135,10 +176,12 @@ pub(super) fn agents(settings: &Settings) -> (Vec<Definition>, Vec<Finding>) {
 /// Starts and asks every tool server, each as an agent would.
 pub(super) async fn tool_servers(settings: &Settings, agents: &[Definition]) -> Vec<Finding> {
     let clock: engine::Clock = std::sync::Arc::new(Utc::now);
-    let opened = wiring::open_store(settings).and_then(|store| {
-        wiring::toolkit(settings, &store, &clock).map(|toolkit| (store, toolkit))
-    });
-    let (_store, toolkit) = match opened {
+    let opened = async {
+        let store = wiring::open_store(settings).await?;
+        let toolkit = wiring::toolkit(settings, &store, &clock)?;
+        anyhow::Ok((store, toolkit))
+    };
+    let (_store, toolkit) = match opened.await {
         Ok(opened) => opened,
         Err(error) => {
             let found = crate::screen::chain(&error);

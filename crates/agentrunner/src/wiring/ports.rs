@@ -1,0 +1,91 @@
+//! Store and bus, on the servers that the settings name or in this process. Each choice is made on its own.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use bus::{Bus, InProcess, RabbitMq};
+use store::Store;
+use store::postgres::Postgres;
+use store::sqlite::{Options, Sqlite};
+
+use crate::settings::Settings;
+
+/// The file of the embedded database.
+pub(crate) fn database(settings: &Settings) -> PathBuf {
+    settings.data_dir.join("agentrunner.db")
+}
+
+/// Opens the store: PostgreSQL when it is named, else the file.
+///
+/// # Errors
+/// It can't be reached or opened, or its schema is not the one of this program. The message says what to do.
+pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
+    let store: Arc<dyn Store> = match &settings.servers.postgres {
+        Some(server) => {
+            let place = &settings.servers.postgres_place;
+            let store = Postgres::connect(server.clone()).await;
+            Arc::new(store.with_context(|| format!("PostgreSQL at {place} can't be used"))?)
+        }
+        None => {
+            let path = database(settings);
+            let store = Sqlite::open(&path, Options::default());
+            Arc::new(
+                store.with_context(|| format!("the database {} can't be used", path.display()))?,
+            )
+        }
+    };
+    Ok(held(settings, store))
+}
+
+/// Connects to RabbitMQ when it is named, else makes a bus in this process.
+///
+/// # Errors
+/// The broker can't be reached, does not answer, or does not let us in. The message says what to do.
+pub(crate) async fn open_bus(settings: &Settings) -> anyhow::Result<Arc<dyn Bus>> {
+    let Some(server) = &settings.servers.rabbitmq else {
+        return Ok(Arc::new(InProcess::default()));
+    };
+    let place = &settings.servers.rabbitmq_place;
+    let bus = RabbitMq::connect(server.clone()).await;
+    Ok(Arc::new(bus.with_context(|| {
+        format!(
+            "RabbitMQ at {place} can't be used; start it, correct RABBITMQ_*, or unset them for the bus in this process"
+        )
+    })?))
+}
+
+/// Logs what was chosen, a line each.
+pub(super) fn say_what_was_chosen(settings: &Settings) {
+    let servers = &settings.servers;
+    match servers.postgres {
+        Some(_) => tracing::info!("store: PostgreSQL at {}", servers.postgres_place),
+        None => tracing::info!("store: embedded SQLite at {}", database(settings).display()),
+    }
+    if servers.has_redis {
+        tracing::warn!("cache: in this process; REDIS_* is not used yet");
+    } else {
+        tracing::info!("cache: in this process");
+    }
+    match servers.rabbitmq {
+        Some(_) => tracing::info!("bus: RabbitMQ at {}", servers.rabbitmq_place),
+        None => tracing::info!("bus: in this process"),
+    }
+}
+
+/// For tests: the store with somebody before it who stops executions where a test wants it.
+#[cfg(debug_assertions)]
+fn held(settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
+    match settings.values.lookup("TEST_HOLD_DIR") {
+        Some(folder) => {
+            let hold = crate::hold::Hold::new(folder.into());
+            Arc::new(store::intercept::Intercepted::new(store, hold))
+        }
+        None => store,
+    }
+}
+
+#[cfg(not(debug_assertions))]
+fn held(_settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
+    store
+}

@@ -1,0 +1,14 @@
+DROP TABLE checks;
+DROP TABLE usage_daily;
+DROP TABLE dead_letters;
+DROP TABLE outbox;
+DROP TABLE idempotency_keys;
+DROP TABLE execution_counts;
+DROP TABLE inputs;
+DROP TABLE execution_results;
+DROP TABLE steps;
+DROP TABLE execution_specs;
+DROP TABLE execution_events;
+DROP TABLE executions;
+DROP FUNCTION executions_stay_over();
+DROP FUNCTION executions_count_gone();

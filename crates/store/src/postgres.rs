@@ -1,0 +1,308 @@
+//! The store in PostgreSQL 15 or later: for any number of processes on any number of machines.
+//!
+//! What an execution's owner asks for all the time - accepting, leasing, appending - is gathered ([`gather`]): one
+//! statement and one commit serve many executions, each fenced by its epoch inside that statement. Everything else
+//! takes a session from a pool ([`pool`]) and is one transaction too.
+//!
+//! Sessions that are lost are opened anew with the next request; a request that was on its way says whether it may have
+//! happened ([`crate::Certainty`]). [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits
+//! only: what other processes do is found by the bus's hints and by polling. (`NOTIFY` would tell, and lets one commit
+//! at a time through.)
+//!
+//! # Locks
+//! Every transaction locks in this order, so that few are ever in each other's way: rows of executions by id, then
+//! their parents, then their children; callers' keys; new rows; counters, which are spread over slots. Where two cross
+//! all the same, the server gives one up and it is performed again.
+
+mod append;
+mod claims;
+mod configs;
+mod connection;
+mod dead_letters;
+mod fault;
+mod finish;
+mod gather;
+mod journal;
+mod memory;
+mod outbox;
+mod partitions;
+mod pool;
+mod read;
+mod recovery;
+mod schema;
+mod settings;
+mod sql;
+mod submit;
+mod usage;
+mod wake;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use domain::{
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    WorkerId,
+};
+use serde_json::Value;
+use tokio::sync::Notify;
+
+use self::claims::Hints;
+use self::connection::{Conn, Role};
+use self::gather::Gatherer;
+use self::journal::Appends;
+use self::pool::Pool;
+use self::settings::Server;
+use self::submit::Submits;
+use crate::{
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
+    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
+    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+};
+
+pub use schema::{MigrationStatus, Schema};
+pub use settings::Settings;
+
+/// How often it is looked whether the next months have their tables.
+const MONTHS_PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Who is told after a commit.
+#[derive(Debug, Clone, Default)]
+struct Signals {
+    /// That events wait to be sent out.
+    outbox: Arc<Notify>,
+    /// That something became due.
+    due: Arc<Notify>,
+}
+
+/// The store on a server. Cheap to clone; all clones are the same store.
+#[derive(Debug, Clone)]
+pub struct Postgres {
+    pool: Pool,
+    submits: Gatherer<Submits>,
+    appends: Vec<Gatherer<Appends>>,
+    hints: Gatherer<Hints>,
+    signals: Signals,
+    turn: claims::Turn,
+    months: Arc<Months>,
+}
+
+/// The task that makes the months' tables; it ends with the last clone of the store.
+#[derive(Debug)]
+struct Months(tokio::task::AbortHandle);
+
+impl Drop for Months {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Postgres {
+    /// Connects to a server, and brings the schema up to date or says that it is not.
+    ///
+    /// # Errors
+    /// The server can't be reached, refuses, does not answer, is too old, read-only or out of connections; or the
+    /// schema is newer than this program, or older and may not be changed. The message says which and what to do.
+    pub async fn connect(settings: Settings) -> Result<Self> {
+        let server = Arc::new(Server::new(&settings)?);
+        let mut conn = Conn::open(&server, Role::General).await?;
+        schema::settle(&mut conn, settings.auto_migrate).await?;
+        partitions::prepare(&mut conn).await?;
+        drop(conn);
+        let lanes = settings.append_lanes.max(1);
+        let keep = settings.pool_size.saturating_sub(lanes + 2).max(1);
+        let pool = Pool::new(
+            server.clone(),
+            keep,
+            keep + settings.max_overflow,
+            settings.pool_timeout,
+        );
+        let signals = Signals::default();
+        let appends = (0..lanes)
+            .map(|_| Gatherer::start(Appends, server.clone(), signals.clone()))
+            .collect();
+        let months = tokio::spawn(prepare_months(pool.clone())).abort_handle();
+        Ok(Self {
+            submits: Gatherer::start(Submits, server.clone(), signals.clone()),
+            hints: Gatherer::start(Hints, server, signals.clone()),
+            appends,
+            pool,
+            signals,
+            turn: claims::Turn::default(),
+            months: Arc::new(Months(months)),
+        })
+    }
+}
+
+async fn prepare_months(pool: Pool) {
+    loop {
+        tokio::time::sleep(MONTHS_PERIOD).await;
+        let prepared = async { partitions::prepare(&mut *pool.get().await?).await };
+        if let Err(fault) = prepared.await {
+            let error = crate::Error::from(fault);
+            tracing::warn!(%error, "the next months' tables can't be made; it is tried again");
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Postgres {
+    async fn submit(&self, submission: Submission) -> Result<Submitted> {
+        self.accept(submission).await
+    }
+
+    async fn claim(&self, claim: Claim) -> Result<Vec<Claimed>> {
+        self.take(claim).await
+    }
+
+    async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
+        self.extend(renewal).await
+    }
+
+    async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
+        self.holders().await
+    }
+
+    async fn end_leases(&self, worker: &WorkerId, now: Time) -> Result<u64> {
+        self.give_up_leases(worker, now).await
+    }
+
+    async fn append(&self, append: Append) -> Result<Appended> {
+        self.commit(append).await
+    }
+
+    async fn waiting(&self, id: ExecutionId) -> Result<Waiting> {
+        self.news_of(id).await
+    }
+
+    async fn cancel(
+        &self,
+        id: ExecutionId,
+        by: &str,
+        reason: &str,
+        now: Time,
+    ) -> Result<CancelAnswer> {
+        self.ask_to_end(id, by, reason, now).await
+    }
+
+    async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
+        self.answer(input).await
+    }
+
+    async fn publish(&self, events: &[Event]) -> Result<()> {
+        self.send_out(events).await
+    }
+
+    async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
+        self.waiting_events(limit).await
+    }
+
+    async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
+        self.forget_events(ids).await
+    }
+
+    fn outbox_signal(&self) -> Option<Arc<Notify>> {
+        Some(self.signals.outbox.clone())
+    }
+
+    fn due_signal(&self) -> Option<Arc<Notify>> {
+        Some(self.signals.due.clone())
+    }
+
+    async fn add_dead_letter(&self, letter: DeadLetter) -> Result<()> {
+        self.bury(letter).await
+    }
+
+    async fn dead_letters(&self, page: Page) -> Result<Vec<DeadLetter>> {
+        self.list_dead_letters(page).await
+    }
+
+    async fn remove_dead_letter(&self, id: &str) -> Result<bool> {
+        self.forget_dead_letter(id).await
+    }
+
+    async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>> {
+        self.one_execution(id).await
+    }
+
+    async fn executions(
+        &self,
+        filter: ExecutionFilter,
+        page: Page,
+    ) -> Result<(Vec<ExecutionRow>, u64)> {
+        self.list_executions(filter, page).await
+    }
+
+    async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
+        self.journal(id, after, limit).await
+    }
+
+    async fn agent_stats(&self, agent: Option<&AgentName>) -> Result<Vec<AgentStats>> {
+        self.count_executions(agent).await
+    }
+
+    async fn put_config(&self, record: ConfigRecord) -> Result<()> {
+        self.keep_config(record).await
+    }
+
+    async fn config(
+        &self,
+        agent: &AgentName,
+        version: &ConfigVersion,
+    ) -> Result<Option<ConfigRecord>> {
+        self.one_config(agent, version).await
+    }
+
+    async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>> {
+        self.list_configs(agent).await
+    }
+
+    async fn conversation(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.last_messages(agent, conversation, limit).await
+    }
+
+    async fn remember(
+        &self,
+        agent: &AgentName,
+        key: &str,
+        value: &Value,
+        idempotency_key: &str,
+        now: Time,
+    ) -> Result<()> {
+        self.keep_fact(agent, key, value, idempotency_key, now)
+            .await
+    }
+
+    async fn recall(
+        &self,
+        agent: &AgentName,
+        like: &str,
+        limit: usize,
+    ) -> Result<Vec<(String, Value)>> {
+        self.facts(agent, like, limit).await
+    }
+
+    async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
+        self.list_usage(filter).await
+    }
+
+    async fn check(&self) -> Result<()> {
+        self.read_and_write().await
+    }
+
+    async fn close(&self) -> Result<()> {
+        self.months.0.abort();
+        self.submits.close().await;
+        self.hints.close().await;
+        for lane in &self.appends {
+            lane.close().await;
+        }
+        self.pool.close();
+        Ok(())
+    }
+}

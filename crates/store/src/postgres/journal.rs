@@ -1,0 +1,394 @@
+//! The journal: appending steps with all that follows from them, and reading them.
+
+use std::collections::HashMap;
+
+use domain::{Epoch, ExecutionId, Seq, Step, StepBody, Time};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::Postgres;
+use super::append::Columns;
+use super::connection::Conn;
+use super::fault::{Outcome, internal};
+use super::finish::{self, Ending};
+use super::gather::{Done, Kind};
+use super::outbox::{self, Outgoing};
+use super::sql::{
+    count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
+};
+use super::submit;
+use crate::consumption::{Consumption, consumption};
+use crate::{Append, Appended, Result, Then};
+
+/// A step as its row tells it.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct RawStep {
+    pub(super) seq: u32,
+    pub(super) at: Time,
+    pub(super) epoch: u32,
+    pub(super) kind: String,
+    pub(super) body: String,
+}
+
+/// An append as it will be written: all JSON is made on the caller's task.
+pub(super) struct Prepared {
+    pub(super) id: Uuid,
+    pub(super) epoch: u32,
+    pub(super) now: Time,
+    pub(super) totals: domain::execution::Totals,
+    pub(super) steps: Vec<RawStep>,
+    asked: Vec<Asked>,
+    answered: Vec<i32>,
+    pub(super) consumption: Vec<Consumption>,
+    pub(super) events: Vec<Outgoing>,
+    children: Vec<submit::Prepared>,
+    pub(super) then: Next,
+}
+
+struct Asked {
+    request: i32,
+    question: String,
+    until: Time,
+}
+
+/// What becomes of the lease, as it will be written.
+pub(super) enum Next {
+    Continue,
+    Park {
+        status: &'static str,
+        reason: String,
+        until: Time,
+        wakes_seen: i64,
+    },
+    HandBack,
+    Finish(Ending),
+}
+
+/// Appends, gathered.
+pub(super) struct Appends;
+
+/// What the row of an append that went through tells.
+struct Through {
+    agent: String,
+    conversation: Option<String>,
+    parent: Option<Uuid>,
+    is_due: bool,
+    has_children: bool,
+}
+
+impl Postgres {
+    pub(super) async fn commit(&self, append: Append) -> Result<Appended> {
+        let prepared = Prepared::new(append)?;
+        // Always the same lane for an execution, so that its appends stay in order.
+        let lane = usize::try_from(touch(prepared.id) % self.appends.len().max(1) as u64);
+        let lane = self.appends.get(lane.unwrap_or(0));
+        let lane = lane.ok_or_else(|| internal("there is no lane for appends"))?;
+        lane.perform(prepared).await
+    }
+
+    pub(super) async fn journal(
+        &self,
+        id: ExecutionId,
+        after: Option<Seq>,
+        most: usize,
+    ) -> Result<Vec<Step>> {
+        let mut conn = self.pool.get().await?;
+        let steps = select(&mut conn, key(id), after.map_or(0, Seq::get), limit(most)).await?;
+        steps.into_iter().map(|step| step.read(id)).collect()
+    }
+}
+
+/// The steps of an execution after `after`, oldest first.
+async fn select(conn: &mut Conn, id: Uuid, after: u32, limit: i64) -> Outcome<Vec<RawStep>> {
+    let rows = conn
+        .all(
+            "SELECT seq, at, epoch, kind, body FROM steps WHERE execution_id = $1 AND seq > $2 ORDER BY seq LIMIT $3",
+            &[&id, &small(after), &limit],
+        )
+        .await?;
+    rows.iter().map(|row| RawStep::from_row(row, 0)).collect()
+}
+
+impl RawStep {
+    fn new(step: &Step) -> Result<Self> {
+        Ok(Self {
+            seq: step.seq.get(),
+            // As it will be read again.
+            at: Time::from_timestamp_micros(step.at.timestamp_micros()).unwrap_or(step.at),
+            epoch: step.epoch.get(),
+            kind: step.body.kind().to_owned(),
+            body: encode("the step", &step.body)?,
+        })
+    }
+
+    /// Reads it from the columns that begin at `first`.
+    pub(super) fn from_row(row: &Row, first: usize) -> Outcome<Self> {
+        Ok(Self {
+            seq: smalled(get(row, first)?),
+            at: get(row, first + 1)?,
+            epoch: smalled(get(row, first + 2)?),
+            kind: get(row, first + 3)?,
+            body: get(row, first + 4)?,
+        })
+    }
+
+    /// The step.
+    pub(super) fn read(self, id: ExecutionId) -> Result<Step> {
+        Ok(Step {
+            seq: Seq::new(self.seq),
+            at: self.at,
+            epoch: Epoch::new(self.epoch),
+            body: decode(
+                || format!("step {} of execution {id}", self.seq),
+                &self.body,
+            )?,
+        })
+    }
+}
+
+impl Prepared {
+    fn new(append: Append) -> Result<Self> {
+        check(&append)?;
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        for step in &append.steps {
+            match &step.body {
+                StepBody::InputRequested(request) => asked.push(Asked {
+                    request: small(step.seq.get()),
+                    question: encode("the question", &request.question)?,
+                    until: up(request.until),
+                }),
+                StepBody::InputReceived(input) => answered.push(small(input.request.get())),
+                _ => {}
+            }
+        }
+        let children = append.children.into_iter().map(submit::Prepared::new);
+        Ok(Self {
+            id: key(append.id),
+            epoch: append.epoch.get(),
+            now: append.now,
+            totals: append.totals,
+            consumption: consumption(&append.steps, append.now),
+            steps: append
+                .steps
+                .iter()
+                .map(RawStep::new)
+                .collect::<Result<_>>()?,
+            asked,
+            answered,
+            events: outbox::prepare(append.events)?,
+            children: children.collect::<Result<_>>()?,
+            then: Next::new(append.then)?,
+        })
+    }
+
+    /// Whether the one statement says it all.
+    fn is_plain(&self) -> bool {
+        self.asked.is_empty()
+            && self.answered.is_empty()
+            && self.children.is_empty()
+            && !matches!(self.then, Next::Finish(_))
+    }
+
+    /// Why the fence was shut: another's lease, an append that was made before, or steps that do not follow.
+    async fn refused(&self, conn: &mut Conn) -> Outcome<Appended> {
+        let row = conn
+            .first(
+                "SELECT steps FROM executions WHERE id = $1 AND epoch = $2 AND worker IS NOT NULL",
+                &[&self.id, &small(self.epoch)],
+            )
+            .await?;
+        let (Some(row), Some(first)) = (row, self.steps.first()) else {
+            return Ok(Appended::LostLease);
+        };
+        let steps = smalled(get(&row, 0)?);
+        if first.seq <= steps {
+            let found = select(conn, self.id, first.seq - 1, i64::MAX).await?;
+            if found == self.steps {
+                return Ok(Appended::Applied);
+            }
+        }
+        let message = format!(
+            "step {} can't be appended to a journal of {steps}",
+            first.seq
+        );
+        Err(internal(message).into())
+    }
+}
+
+impl Next {
+    fn new(then: Then) -> Result<Self> {
+        Ok(match then {
+            Then::Continue => Self::Continue,
+            Then::HandBack => Self::HandBack,
+            Then::Park {
+                status,
+                reason,
+                until,
+                wakes_seen,
+            } => Self::Park {
+                status: status.as_str(),
+                reason: text(&reason).into_owned(),
+                until: up(until),
+                wakes_seen: count(wakes_seen),
+            },
+            Then::Finish { outcome, messages } => Self::Finish(Ending::new(&outcome, &messages)?),
+        })
+    }
+}
+
+impl Kind for Appends {
+    type Request = Prepared;
+    type Answer = Appended;
+
+    fn touches(request: &Prepared) -> Vec<u64> {
+        vec![touch(request.id)]
+    }
+
+    async fn perform(&self, conn: &mut Conn, batch: &[Prepared]) -> Outcome<Done<Appended>> {
+        let is_plain = batch.iter().all(Prepared::is_plain);
+        if !is_plain {
+            conn.begin();
+        }
+        let mut through = write(conn, batch).await?;
+        let mut has_work = through.values().any(|row| row.is_due);
+        if !is_plain {
+            has_work |= follow_up(conn, batch, &mut through).await?;
+            conn.commit().await?;
+        }
+        let mut has_events = false;
+        let mut answers = Vec::with_capacity(batch.len());
+        for prepared in batch {
+            answers.push(if through.contains_key(&prepared.id) {
+                has_events |= !prepared.events.is_empty() || !prepared.children.is_empty();
+                Ok(Appended::Applied)
+            } else {
+                prepared.refused(conn).await.map_err(Into::into)
+            });
+        }
+        Ok(Done {
+            answers,
+            has_events,
+            has_work,
+        })
+    }
+}
+
+/// The one statement: rows, steps, results, counts, usage and events of all that pass the fence.
+async fn write(conn: &mut Conn, batch: &[Prepared]) -> Outcome<HashMap<Uuid, Through>> {
+    let rows = Columns::new(batch).write(conn).await?;
+    let mut through = HashMap::with_capacity(rows.len());
+    for row in &rows {
+        let one = Through {
+            agent: get(row, 1)?,
+            conversation: get(row, 2)?,
+            parent: get(row, 3)?,
+            is_due: get(row, 4)?,
+            has_children: get(row, 5)?,
+        };
+        through.insert(get(row, 0)?, one);
+    }
+    Ok(through)
+}
+
+/// What few appends bring with them. Tells whether something became due.
+async fn follow_up(
+    conn: &mut Conn,
+    batch: &[Prepared],
+    through: &mut HashMap<Uuid, Through>,
+) -> Outcome<bool> {
+    let passed: Vec<&Prepared> = batch
+        .iter()
+        .filter(|prepared| through.contains_key(&prepared.id))
+        .collect();
+    write_inputs(conn, &passed).await?;
+    let children: Vec<&submit::Prepared> = passed.iter().flat_map(|p| &p.children).collect();
+    let new = submit::insert(conn, &children).await?;
+    let mut has_work = !new.is_empty();
+    let mut family = finish::Family::default();
+    let mut talk = finish::Talk::default();
+    for prepared in &passed {
+        let (Next::Finish(ending), Some(row)) = (&prepared.then, through.get(&prepared.id)) else {
+            continue;
+        };
+        if let Some(parent) = row.parent {
+            family.wake(parent, prepared.now);
+        }
+        if row.has_children || !prepared.children.is_empty() {
+            family.end_children(prepared.id, &ending.reason, prepared.now);
+        }
+        if let Some(conversation) = &row.conversation {
+            talk.add(&row.agent, conversation, prepared.id, prepared.now, ending);
+        }
+    }
+    talk.write(conn).await?;
+    has_work |= family.write(conn).await?;
+    Ok(has_work)
+}
+
+async fn write_inputs(conn: &mut Conn, passed: &[&Prepared]) -> Outcome<()> {
+    let asked = || {
+        passed
+            .iter()
+            .flat_map(|p| p.asked.iter().map(|asked| (p.id, asked)))
+    };
+    let ids: Vec<Uuid> = asked().map(|(id, _)| id).collect();
+    if !ids.is_empty() {
+        let requests: Vec<i32> = asked().map(|(_, asked)| asked.request).collect();
+        let questions: Vec<&str> = asked().map(|(_, asked)| asked.question.as_str()).collect();
+        let until: Vec<Time> = asked().map(|(_, asked)| asked.until).collect();
+        conn.run(
+            "INSERT INTO inputs (execution_id, request, question, until)
+             SELECT * FROM unnest($1::uuid[], $2::int[], $3::text[], $4::timestamptz[])",
+            &[&ids, &requests, &questions, &until],
+        )
+        .await?;
+    }
+    let answered = || {
+        passed
+            .iter()
+            .flat_map(|p| p.answered.iter().map(|request| (p.id, *request)))
+    };
+    let ids: Vec<Uuid> = answered().map(|(id, _)| id).collect();
+    if !ids.is_empty() {
+        let requests: Vec<i32> = answered().map(|(_, request)| request).collect();
+        conn.run(
+            "UPDATE inputs i SET consumed = true FROM unnest($1::uuid[], $2::int[]) AS r (id, request)
+             WHERE i.execution_id = ANY ($1) AND i.execution_id = r.id AND i.request = r.request",
+            &[&ids, &requests],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
+/// Refuses what no journal can take, before anything is written.
+fn check(append: &Append) -> Result<()> {
+    use domain::Status;
+    let follows = append
+        .steps
+        .windows(2)
+        .all(|pair| matches!(pair, [a, b] if b.seq == a.seq.plus(1)));
+    if !follows || append.steps.first().is_some_and(|step| step.seq.get() == 0) {
+        return Err(internal("the steps of an append are not in order"));
+    }
+    match append.then {
+        Then::Park { status, .. }
+            if !matches!(status, Status::Running | Status::WaitingForInput) =>
+        {
+            Err(internal(format!(
+                "an execution can't be parked as {status}"
+            )))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether a journal has all the steps that the execution's row counts.
+pub(super) fn is_whole(steps: &[Step], counted: u32) -> bool {
+    steps.len() == counted as usize && (1..).zip(steps).all(|(n, step)| step.seq == Seq::new(n))
+}
+
+/// A count of wake-ups as it was stored.
+pub(super) fn wakes(row: &Row, column: usize) -> Outcome<u64> {
+    Ok(counted(get(row, column)?))
+}

@@ -1,0 +1,90 @@
+//! What agents remember: conversations and facts.
+
+use domain::{AgentName, ConversationId, Message, Time};
+use serde_json::Value;
+
+use super::Postgres;
+use super::sql::{decode, encode, get, limit, text};
+use crate::Result;
+
+impl Postgres {
+    pub(super) async fn last_messages(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        most: usize,
+    ) -> Result<Vec<Message>> {
+        let mut conn = self.pool.get().await?;
+        let rows = conn
+            .all(
+                "SELECT message FROM messages WHERE agent_name = $1 AND conversation_id = $2
+                 ORDER BY seq DESC LIMIT $3",
+                &[&agent.as_str(), &conversation.as_str(), &limit(most)],
+            )
+            .await?;
+        let what = || format!("a message of conversation {conversation}");
+        let message = |row| decode(what, &get::<String>(row, 0)?);
+        rows.iter().rev().map(message).collect()
+    }
+
+    /// Writes a fact unless this write was made before. Which writes were made is remembered for 30 days: a write is
+    /// repeated when an execution is recovered.
+    pub(super) async fn keep_fact(
+        &self,
+        agent: &AgentName,
+        key: &str,
+        value: &Value,
+        write: &str,
+        now: Time,
+    ) -> Result<()> {
+        let value = encode("the fact", value)?;
+        let mut conn = self.pool.get().await?;
+        conn.run(
+            "WITH is_new AS (
+                 INSERT INTO agent_state_writes (agent_name, idempotency_key, at) VALUES ($1, $4, $5)
+                 ON CONFLICT (agent_name, idempotency_key) DO NOTHING
+                 RETURNING 1
+             ), forgotten AS (
+                 DELETE FROM agent_state_writes w USING (
+                     SELECT agent_name, idempotency_key FROM agent_state_writes
+                     WHERE at <= $5::timestamptz - interval '30 days' ORDER BY at LIMIT 4 FOR UPDATE SKIP LOCKED
+                 ) AS old
+                 WHERE w.agent_name = old.agent_name AND w.idempotency_key = old.idempotency_key
+             )
+             INSERT INTO agent_states (agent_name, key, value, updated_at)
+             SELECT $1, $2, $3, $5 FROM is_new
+             ON CONFLICT (agent_name, key) DO UPDATE SET value = excluded.value, updated_at = excluded.updated_at",
+            &[
+                &agent.as_str(),
+                &text(key).as_ref(),
+                &value,
+                &text(write).as_ref(),
+                &now,
+            ],
+        )
+        .await?;
+        Ok(())
+    }
+
+    pub(super) async fn facts(
+        &self,
+        agent: &AgentName,
+        like: &str,
+        most: usize,
+    ) -> Result<Vec<(String, Value)>> {
+        let mut conn = self.pool.get().await?;
+        let rows = conn
+            .all(
+                "SELECT key, value FROM agent_states WHERE agent_name = $1 AND position($2::text in key) > 0
+                 ORDER BY updated_at DESC, key LIMIT $3",
+                &[&agent.as_str(), &text(like).as_ref(), &limit(most)],
+            )
+            .await?;
+        let facts = rows.iter().map(|row| {
+            let (key, json): (String, String) = (get(row, 0)?, get(row, 1)?);
+            let value = decode(|| format!("fact {key:?} of agent {agent}"), &json)?;
+            Ok((key, value))
+        });
+        facts.collect()
+    }
+}

@@ -1,0 +1,97 @@
+//! Events on their way out.
+
+use domain::Event;
+use tokio_postgres::Row;
+
+use super::Postgres;
+use super::fault::Outcome;
+use super::sql::{decode, encode, get, limit};
+use crate::{OutboxEntry, Result};
+
+/// How many rows are read at once.
+const PAGE: usize = 1000;
+
+/// An event as it will be written.
+#[derive(Debug)]
+pub(super) struct Outgoing {
+    pub(super) event_id: String,
+    pub(super) event: String,
+}
+
+/// Turns events into JSON.
+pub(super) fn prepare(events: Vec<Event>) -> Result<Vec<Outgoing>> {
+    let outgoing = events.into_iter().map(|event| {
+        Ok(Outgoing {
+            event: encode("the event", &event)?,
+            event_id: event.id.into(),
+        })
+    });
+    outgoing.collect()
+}
+
+impl Postgres {
+    pub(super) async fn send_out(&self, events: &[Event]) -> Result<()> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let outgoing = prepare(events.to_vec())?;
+        let ids: Vec<&str> = outgoing.iter().map(|o| o.event_id.as_str()).collect();
+        let events: Vec<&str> = outgoing.iter().map(|o| o.event.as_str()).collect();
+        let mut conn = self.pool.get().await?;
+        conn.run(
+            "INSERT INTO outbox (event_id, event)
+             SELECT o.event_id, o.event
+             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS o (event_id, event, n) ORDER BY o.n
+             ON CONFLICT (event_id) DO NOTHING",
+            &[&ids, &events],
+        )
+        .await?;
+        self.signals.outbox.notify_one();
+        Ok(())
+    }
+
+    pub(super) async fn waiting_events(&self, most: usize) -> Result<Vec<OutboxEntry>> {
+        let mut conn = self.pool.get().await?;
+        let (mut entries, mut after) = (Vec::new(), 0i64);
+        while entries.len() < most {
+            let page = PAGE.min(most - entries.len());
+            let rows = conn
+                .all(
+                    "SELECT id, event FROM outbox WHERE id > $1 ORDER BY id LIMIT $2",
+                    &[&after, &limit(page)],
+                )
+                .await?;
+            for row in &rows {
+                after = get(row, 0)?;
+                // One that can't be read is passed over: it must not hold up those behind it.
+                match entry(row) {
+                    Ok(entry) => entries.push(entry),
+                    Err(fault) => {
+                        let error = crate::Error::from(fault);
+                        tracing::warn!(%error, "an event is not sent");
+                    }
+                }
+            }
+            if rows.len() < page {
+                break;
+            }
+        }
+        Ok(entries)
+    }
+
+    pub(super) async fn forget_events(&self, ids: &[i64]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut conn = self.pool.get().await?;
+        conn.run("DELETE FROM outbox WHERE id = ANY ($1)", &[&ids])
+            .await?;
+        Ok(())
+    }
+}
+
+fn entry(row: &Row) -> Outcome<OutboxEntry> {
+    let (id, json): (i64, String) = (get(row, 0)?, get(row, 1)?);
+    let event = decode(|| format!("event {id} of the outbox"), &json)?;
+    Ok(OutboxEntry { id, event })
+}
