@@ -24,6 +24,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 const CALLERS: [usize; 4] = [1, 8, 64, 256];
+const SIDE_BY_SIDE: u32 = 1000;
 const TIME_PER_LINE: Duration = Duration::from_secs(3);
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
@@ -70,16 +71,21 @@ async fn postgres(url: &str) -> Result<(), Failure> {
         ..Settings::default()
     };
     let store = Arc::new(Postgres::connect(settings).await?);
+    let (single, append) = side_by_side(url, store.as_ref()).await?;
+    writeln!(
+        io::stdout(),
+        "in turn: one row by itself, median {single:.2} ms; one append, median {append:.2} ms: {:.2} times as long",
+        append / single
+    )?;
     for callers in CALLERS {
-        let single = single_row_commit(url).await?;
-        writeln!(io::stdout(), "one row by itself: median {single:.2} ms")?;
         report("postgres", store.clone(), callers).await?;
     }
     Ok(store.close().await?)
 }
 
-/// The median time of committing one small row, in milliseconds.
-async fn single_row_commit(url: &str) -> Result<f64, Failure> {
+/// The median times of committing one small row and of an append, in milliseconds. In turn, since a disk that others
+/// use is now fast and now slow.
+async fn side_by_side(url: &str, store: &dyn Store) -> Result<(f64, f64), Failure> {
     let (client, connection) = tokio_postgres::connect(url, tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     client
@@ -89,13 +95,18 @@ async fn single_row_commit(url: &str) -> Result<f64, Failure> {
         .prepare("INSERT INTO single_row_commits VALUES ($1)")
         .await?;
     let body = "x".repeat(450);
-    let (start, mut times) = (Instant::now(), Vec::new());
-    while start.elapsed() < Duration::from_secs(1) {
+    let owner = leased(store).await?;
+    let (mut singles, mut appends) = (Vec::new(), Vec::new());
+    for n in 1..=SIDE_BY_SIDE {
         let begin = Instant::now();
         client.execute(&insert, &[&body]).await?;
-        times.push(begin.elapsed());
+        singles.push(begin.elapsed());
+        let append = append(&owner, n)?;
+        let begin = Instant::now();
+        store.append(append).await?;
+        appends.push(begin.elapsed());
     }
-    Ok(median(&mut times))
+    Ok((median(&mut singles), median(&mut appends)))
 }
 
 /// In milliseconds.

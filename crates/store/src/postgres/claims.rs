@@ -14,7 +14,7 @@ use super::gather::{Done, Kind};
 use super::journal::{self, RawStep};
 use super::sql::{decode, get, key, limit, small, smalled, touch};
 use super::wake::{self, RawWaiting};
-use crate::{Claim, Claimed, Error, Renewal, Result, Signal};
+use crate::{Certainty, Claim, Claimed, Error, Renewal, Result, Signal};
 
 const LEASE: &str = include_str!("sql/lease.sql");
 const DUE_AGENTS: &str = include_str!("sql/due_agents.sql");
@@ -117,7 +117,9 @@ impl Postgres {
             }
             None => self.lease_due(&claim, &terms).await?,
         };
-        Ok(self.read_leases(leases, claim.now).await?)
+        let claimed = self.read_leases(leases, claim.now).await;
+        // The leases are taken, whether they could be read or not.
+        Ok(claimed.map_err(|fault| fault.with(Certainty::Unknown))?)
     }
 
     /// High priority first; then in turn between agents; then the longest due.
@@ -241,9 +243,13 @@ impl Postgres {
         let mut conn = self.pool.get().await?;
         let rows = conn
             .all(
-                "UPDATE executions e SET due_at = $4, heartbeat_at = $5
-                 FROM unnest($1::uuid[], $2::int[]) AS r (id, epoch)
-                 WHERE e.id = ANY ($1) AND e.id = r.id AND e.epoch = r.epoch AND e.worker = $3
+                "WITH held AS MATERIALIZED (
+                     SELECT e.id FROM executions e JOIN unnest($1::uuid[], $2::int[]) AS r (id, epoch)
+                         ON e.id = r.id AND e.epoch = r.epoch
+                     WHERE e.id = ANY ($1) AND e.worker = $3
+                     ORDER BY e.id FOR UPDATE OF e
+                 )
+                 UPDATE executions e SET due_at = $4, heartbeat_at = $5 WHERE e.id IN (SELECT id FROM held)
                  RETURNING e.id, e.epoch, e.wakes, e.wakes_claimed",
                 &[
                     &ids,

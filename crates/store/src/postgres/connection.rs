@@ -21,8 +21,8 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(super) enum Role {
     /// Any statement.
     General,
-    /// Statements that touch the rows that they are given by key. They are planned once and must find rows by the key
-    /// even while the planner takes a table for small, as it does with a new one.
+    /// Statements that touch the rows that they are given by key. They are planned once and must find rows by the key,
+    /// in its order, even while the planner takes a table for small, as it does with a new one.
     Batches,
 }
 
@@ -92,7 +92,7 @@ impl Conn {
             Role::General => "",
             Role::Batches => {
                 "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off;
-                 SET enable_nestloop = off; SET enable_mergejoin = off;"
+                 SET enable_nestloop = off; SET enable_mergejoin = off; SET enable_bitmapscan = off;"
             }
         };
         let milliseconds = server.statement_timeout.as_millis();

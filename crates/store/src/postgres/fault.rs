@@ -54,6 +54,21 @@ impl Fault {
         Self::Sql { error, certainty }
     }
 
+    /// The same failure, of something of which this is known.
+    pub(super) fn with(self, certainty: Certainty) -> Self {
+        match self {
+            Self::Sql { error, .. } => Self::Sql { error, certainty },
+            Self::Told(Error::Unavailable {
+                message, source, ..
+            }) => Self::Told(Error::Unavailable {
+                message,
+                certainty,
+                source,
+            }),
+            Self::Told(error) => Self::Told(error),
+        }
+    }
+
     fn code(&self) -> Option<&SqlState> {
         match self {
             Self::Sql { error, .. } => error.code(),

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use domain::{Message, Status, StepBody, Time};
+use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connection::Conn;
@@ -58,50 +59,74 @@ impl Family {
 
     /// Writes it; tells whether something became due.
     pub(super) async fn write(&self, conn: &mut Conn) -> Outcome<bool> {
-        let mut has_work = false;
-        if !self.parents.is_empty() {
-            let ids: Vec<Uuid> = self.parents.keys().copied().collect();
-            let times: Vec<i64> = self.parents.values().map(|(times, _)| *times).collect();
-            let now: Vec<Time> = self.parents.values().map(|(_, now)| *now).collect();
-            let woken = conn
-                .all(
-                    "UPDATE executions e SET wakes = e.wakes + r.n,
-                         due_at = CASE WHEN e.worker IS NULL THEN least(e.due_at, r.now) ELSE e.due_at END
-                     FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS r (id, n, now)
-                     WHERE e.id = ANY ($1) AND e.id = r.id AND e.finished_at IS NULL
-                     RETURNING e.worker IS NULL",
-                    &[&ids, &times, &now],
-                )
-                .await?;
-            for row in &woken {
-                has_work |= get::<bool>(row, 0)?;
-            }
-        }
-        if !self.orphaned.is_empty() {
-            let ids: Vec<Uuid> = self.orphaned.keys().copied().collect();
-            let why: Vec<&str> = self
-                .orphaned
-                .values()
-                .map(|(why, _)| why.as_str())
-                .collect();
-            let now: Vec<Time> = self.orphaned.values().map(|(_, now)| *now).collect();
-            let asked = conn
-                .all(
-                    "UPDATE executions e SET cancel_by = 'its parent', cancel_reason = r.why, wakes = e.wakes + 1,
-                         due_at = CASE WHEN e.worker IS NULL THEN least(e.due_at, r.now) ELSE e.due_at END
-                     FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS r (id, why, now)
-                     WHERE e.parent_id = ANY ($1) AND e.parent_id = r.id AND e.finished_at IS NULL
-                         AND e.cancel_by IS NULL
-                     RETURNING e.worker IS NULL",
-                    &[&ids, &why, &now],
-                )
-                .await?;
-            for row in &asked {
-                has_work |= get::<bool>(row, 0)?;
-            }
-        }
-        Ok(has_work)
+        let is_woken = self.wake_parents(conn).await?;
+        Ok(self.ask_children(conn).await? || is_woken)
     }
+
+    async fn wake_parents(&self, conn: &mut Conn) -> Outcome<bool> {
+        if self.parents.is_empty() {
+            return Ok(false);
+        }
+        let ids: Vec<Uuid> = self.parents.keys().copied().collect();
+        let times: Vec<i64> = self.parents.values().map(|(times, _)| *times).collect();
+        let now: Vec<Time> = self.parents.values().map(|(_, now)| *now).collect();
+        let woken = conn
+            .all(
+                "UPDATE executions e SET wakes = e.wakes + r.n,
+                     due_at = CASE WHEN e.worker IS NULL THEN least(e.due_at, r.now) ELSE e.due_at END
+                 FROM unnest($1::uuid[], $2::bigint[], $3::timestamptz[]) AS r (id, n, now)
+                 WHERE e.id = ANY ($1) AND e.id = r.id AND e.finished_at IS NULL
+                 RETURNING e.worker IS NULL",
+                &[&ids, &times, &now],
+            )
+            .await?;
+        any(&woken)
+    }
+
+    async fn ask_children(&self, conn: &mut Conn) -> Outcome<bool> {
+        if self.orphaned.is_empty() {
+            return Ok(false);
+        }
+        let parents: Vec<Uuid> = self.orphaned.keys().copied().collect();
+        let rows = conn
+            .all(
+                "SELECT id, parent_id FROM executions
+                 WHERE parent_id = ANY ($1) AND finished_at IS NULL AND cancel_by IS NULL ORDER BY id FOR UPDATE",
+                &[&parents],
+            )
+            .await?;
+        let (mut ids, mut why, mut now) = (Vec::<Uuid>::new(), Vec::new(), Vec::new());
+        for row in &rows {
+            if let Some((reason, at)) = self.orphaned.get(&get::<Uuid>(row, 1)?) {
+                ids.push(get(row, 0)?);
+                why.push(reason.as_str());
+                now.push(*at);
+            }
+        }
+        if ids.is_empty() {
+            return Ok(false);
+        }
+        let asked = conn
+            .all(
+                "UPDATE executions e SET cancel_by = 'its parent', cancel_reason = r.why, wakes = e.wakes + 1,
+                     due_at = CASE WHEN e.worker IS NULL THEN least(e.due_at, r.now) ELSE e.due_at END
+                 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[]) AS r (id, why, now)
+                 WHERE e.id = ANY ($1) AND e.id = r.id
+                 RETURNING e.worker IS NULL",
+                &[&ids, &why, &now],
+            )
+            .await?;
+        any(&asked)
+    }
+}
+
+/// Whether one of the rows says so.
+fn any(rows: &[Row]) -> Outcome<bool> {
+    let mut is_any = false;
+    for row in rows {
+        is_any |= get::<bool>(row, 0)?;
+    }
+    Ok(is_any)
 }
 
 /// What a batch's ends add to conversations.
