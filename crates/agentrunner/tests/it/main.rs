@@ -9,8 +9,8 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
-mod bad_input;
 mod backing;
+mod bad_input;
 mod crash;
 mod init;
 mod product;

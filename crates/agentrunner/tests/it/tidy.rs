@@ -196,7 +196,7 @@ fn collect(folder: &Path, ending: &str, files: &mut Vec<PathBuf>) {
 fn the_schema_beside_the_agents_is_the_one_that_the_code_has() {
     let committed = std::fs::read_to_string(root().join("config/agent.schema.json")).unwrap();
     let project = crate::product::Project::new();
-    let made = std::process::Command::new(env!("CARGO_BIN_EXE_agentrunner"))
+    let made = Command::new(env!("CARGO_BIN_EXE_agentrunner"))
         .arg("init")
         .current_dir(project.path())
         .output()

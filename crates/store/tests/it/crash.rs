@@ -32,15 +32,10 @@ fn victim() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let store = Sqlite::open(Path::new(&path), Options::default()).unwrap();
-        for _ in 0..WRITERS {
-            let store = store.clone();
-            tokio::spawn(async move {
-                loop {
-                    write_one(&store).await;
-                }
-            });
+        for _ in 1..WRITERS {
+            tokio::spawn(write_for_ever(store.clone()));
         }
-        std::future::pending::<()>().await;
+        write_for_ever(store).await;
     });
 }
 
