@@ -108,7 +108,7 @@ async fn all_completed(product: &Product, ids: &[String]) {
                 Some("queued" | "running") => tokio::time::sleep(PAUSE).await,
                 _ => panic!("{task}"),
             }
-            assert!(began.elapsed() < PATIENCE, "{task}");
+            assert!(began.elapsed() < PATIENCE, "{task}\n{}", product.log());
         }
     }
 }
@@ -121,7 +121,11 @@ async fn until(product: &Product, path: &str, is_wanted: impl Fn(u16, &Value) ->
         if is_wanted(status, &body) {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "{path}: {status}: {body}");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{path}: {status}: {body}\n{}",
+            product.log()
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }
