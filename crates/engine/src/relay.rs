@@ -4,15 +4,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use bus::Consumer;
+use bus::{Bus, Consumer};
 use domain::{EventId, Time};
 use futures::{StreamExt, stream};
-use store::{DeadLetter, OutboxEntry};
+use store::{DeadLetter, OutboxEntry, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use crate::Ports;
 use crate::shared::Shared;
 
 /// How many events are taken from the outbox at once.
@@ -29,7 +28,7 @@ const REST: Duration = Duration::from_secs(5);
 pub(crate) async fn relay(core: Arc<Shared>, stop: CancellationToken) {
     let signal = core.ports.store.outbox_signal().unwrap_or_default();
     loop {
-        let more = carry(&core.ports).await;
+        let more = carry(core.ports.store.as_ref(), core.ports.bus.as_ref()).await;
         if stop.is_cancelled() {
             return;
         }
@@ -54,8 +53,8 @@ async fn wait(signal: &Notify, failed: bool, stop: &CancellationToken) {
 }
 
 /// Carries one batch: how many there were, or `None` when it did not work.
-async fn carry(ports: &Ports) -> Option<usize> {
-    let entries = match ports.store.outbox(BATCH).await {
+async fn carry(store: &dyn Store, bus: &dyn Bus) -> Option<usize> {
+    let entries = match store.outbox(BATCH).await {
         Ok(entries) => entries,
         Err(error) => {
             tracing::error!("the outbox can't be read: {error}");
@@ -67,14 +66,14 @@ async fn carry(ports: &Ports) -> Option<usize> {
     // In no order: events promise none. After a failure no further one is begun, and what the bus took is forgotten.
     let delivered: Vec<i64> = stream::iter(entries)
         .take_while(|_| std::future::ready(is_well.load(Ordering::Relaxed)))
-        .map(|entry| publish(ports, entry, &is_well))
+        .map(|entry| publish(bus, entry, &is_well))
         .buffer_unordered(AT_ONCE)
         .filter_map(std::future::ready)
         .collect()
         .await;
     let all = delivered.len() == count;
     if !delivered.is_empty()
-        && let Err(error) = ports.store.outbox_done(&delivered).await
+        && let Err(error) = store.outbox_done(&delivered).await
     {
         tracing::error!("the outbox can't be written, events will be sent twice: {error}");
         return None;
@@ -83,9 +82,9 @@ async fn carry(ports: &Ports) -> Option<usize> {
 }
 
 /// Hands an event to the bus: its place in the outbox when the bus has it.
-async fn publish(ports: &Ports, entry: OutboxEntry, is_well: &AtomicBool) -> Option<i64> {
+async fn publish(bus: &dyn Bus, entry: OutboxEntry, is_well: &AtomicBool) -> Option<i64> {
     let OutboxEntry { id, event } = entry;
-    let error = match tokio::time::timeout(PATIENCE, ports.bus.publish(&event)).await {
+    let error = match tokio::time::timeout(PATIENCE, bus.publish(&event)).await {
         Ok(Ok(())) => return Some(id),
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the message queue does not answer".to_owned(),
@@ -190,5 +189,82 @@ where
             () = tokio::time::sleep(REST) => {}
             () = stop.cancelled() => return None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use bus::Subscription;
+    use domain::{Event, TraceId};
+    use store::sqlite::{Options, Sqlite};
+    use tokio::sync::Barrier;
+
+    use super::*;
+
+    /// Confirms only when so many are on their way at the same time.
+    const TOGETHER: usize = 8;
+
+    struct Broker {
+        confirms: Barrier,
+        refuses: Option<&'static str>,
+    }
+
+    #[async_trait]
+    impl Bus for Broker {
+        async fn publish(&self, event: &Event) -> Result<(), bus::Error> {
+            self.confirms.wait().await;
+            if self.refuses == Some(event.id.as_str()) {
+                return Err(bus::Error::Closed);
+            }
+            Ok(())
+        }
+
+        async fn subscribe(&self, _: Subscription) -> Result<Box<dyn Consumer>, bus::Error> {
+            Err(bus::Error::Closed)
+        }
+
+        async fn dead_letters(&self) -> Result<Box<dyn Consumer>, bus::Error> {
+            Err(bus::Error::Closed)
+        }
+
+        async fn check(&self) -> Result<(), bus::Error> {
+            Ok(())
+        }
+
+        async fn close(&self) {}
+    }
+
+    fn event(n: usize) -> Event {
+        Event {
+            id: format!("event-{n}").parse().unwrap(),
+            topic: "news.made".parse().unwrap(),
+            source: "agentrunner/tests".to_owned(),
+            time: "2026-11-24T09:30:00Z".parse().unwrap(),
+            trace_id: TraceId::try_from("0af7651916cd43dd8448eb211c80319c".to_owned()).unwrap(),
+            hops: 0,
+            data: serde_json::Value::Null,
+        }
+    }
+
+    #[tokio::test]
+    async fn events_go_out_together_and_only_what_was_confirmed_is_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("test.db"), Options::default()).unwrap();
+        let events: Vec<Event> = (0..2 * TOGETHER).map(event).collect();
+        store.publish(&events).await.unwrap();
+        let broker = |together, refuses| Broker {
+            confirms: Barrier::new(together),
+            refuses,
+        };
+        assert_eq!(
+            carry(&store, &broker(TOGETHER, Some("event-5"))).await,
+            None
+        );
+        let left = store.outbox(BATCH).await.unwrap();
+        let left: Vec<_> = left.iter().map(|entry| entry.event.id.as_str()).collect();
+        assert_eq!(left, ["event-5"]);
+        assert_eq!(carry(&store, &broker(1, None)).await, Some(1));
+        assert_eq!(carry(&store, &broker(1, None)).await, Some(0));
     }
 }

@@ -12,7 +12,8 @@ use crate::telemetry;
 /// Measures the durable engine on this machine and its disk.
 ///
 /// Executions of five model turns, the first four with one tool call each, against a stand-in for a provider that
-/// runs as a process of its own. The database is a new one in a folder of its own and is deleted afterwards.
+/// runs as a process of its own. The database is a new one in a folder of its own and is deleted afterwards; with
+/// POSTGRES_* or RABBITMQ_* set, those servers are measured, and what the bench made stays there.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,

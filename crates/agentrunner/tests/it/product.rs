@@ -1,7 +1,7 @@
 //! The built binary in a folder of its own, as an operator runs it.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -50,6 +50,7 @@ impl Project {
 pub(crate) struct Product {
     child: Child,
     client: reqwest::Client,
+    log: PathBuf,
     pub(crate) orchestrator: String,
     pub(crate) state: String,
 }
@@ -83,6 +84,7 @@ impl Product {
         let mut product = Self {
             child,
             client,
+            log: project.path().join("up.log"),
             state: url(0),
             orchestrator: url(2),
         };
@@ -177,6 +179,11 @@ impl Product {
         let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         let kib = line.and_then(|line| line.split_whitespace().next());
         kib.expect("a figure in KiB").parse::<u64>().unwrap() / 1024
+    }
+
+    /// What it logged so far.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
     /// SIGKILL, without waiting for the end.

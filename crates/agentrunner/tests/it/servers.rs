@@ -108,7 +108,7 @@ async fn all_completed(product: &Product, ids: &[String]) {
                 Some("queued" | "running") => tokio::time::sleep(PAUSE).await,
                 _ => panic!("{task}"),
             }
-            assert!(began.elapsed() < PATIENCE, "{task}");
+            assert!(began.elapsed() < PATIENCE, "{task}\n{}", product.log());
         }
     }
 }
@@ -121,7 +121,11 @@ async fn until(product: &Product, path: &str, is_wanted: impl Fn(u16, &Value) ->
         if is_wanted(status, &body) {
             return;
         }
-        assert!(began.elapsed() < PATIENCE, "{path}: {status}: {body}");
+        assert!(
+            began.elapsed() < PATIENCE,
+            "{path}: {status}: {body}\n{}",
+            product.log()
+        );
         tokio::time::sleep(PAUSE).await;
     }
 }
@@ -253,6 +257,8 @@ async fn a_broker_that_dies_costs_nothing_that_was_accepted() {
     let stage = Stage::new();
     let project = stage.project();
     let product = stage.up(&project, &servers).await;
+    // RabbitMQ itself may lose a queue that was made less than a moment before it is killed: these are to be settled.
+    tokio::time::sleep(Duration::from_secs(3)).await;
     let mut ids = submit_many(&product, 0..30).await;
     broker.kill();
     ids.extend(submit_many(&product, 30..60).await);

@@ -296,11 +296,12 @@ impl Shared {
         queue: &Queue,
     ) -> Result<Option<BTreeSet<TopicPattern>>, Failure> {
         let got = channel.basic_get(queue.patterns.clone(), BasicGetOptions::default());
-        let Some(record) = self
-            .incoming
-            .call(live, "no record of patterns", got)
-            .await?
-        else {
+        let name = queue.patterns.as_str();
+        let what = format!(
+            "no record of patterns in the queue {name:?} (if it stays so, RabbitMQ lost that queue in a crash: delete \
+             it with `rabbitmqctl delete_queue {name}`, and it is made anew)"
+        );
+        let Some(record) = self.incoming.call(live, &what, got).await? else {
             return Ok(None);
         };
         let back = record.acker.nack(BasicNackOptions {
