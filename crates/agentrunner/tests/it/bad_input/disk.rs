@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::rig::{Rig, says};
-use crate::product::Project;
+use crate::product::{Product, Project};
 use crate::project::Ran;
 
 /// A small disk in memory, taken away at the end.
@@ -90,12 +90,39 @@ async fn a_full_disk_refuses_new_work_and_loses_none_that_was_accepted() {
         assert_eq!(task["status"], "completed");
     }
     rig.is_well().await;
+
+    // A start on a full disk says so, and touches nothing.
     let Rig {
         product, project, ..
     } = rig;
     product.kill().await;
+    disk.fill();
+    let ran = Ran::of(up(&project)).await;
+    println!("{ran:?}");
+    assert_eq!(ran.code, 1, "{ran:?}");
+    says(&ran.stderr, &["the disk is full", "free some space"]);
+    disk.free();
+    let product = Product::up(&project, &[("DATA_DIR", "small")]).await;
+    for id in &taken {
+        let task = product.get(&format!("/tasks/{id}")).await;
+        assert_eq!(task["status"], "completed");
+    }
+    product.kill().await;
     drop(disk);
-    drop(project);
+}
+
+/// `up` at any free ports.
+fn up(project: &Project) -> tokio::process::Command {
+    let mut command = project.command(&[("DATA_DIR", "small")]);
+    for name in [
+        "STATE_MANAGER_PORT",
+        "CONFIG_SERVICE_PORT",
+        "ORCHESTRATOR_PORT",
+    ] {
+        command.env(name, "0");
+    }
+    command.arg("up");
+    command
 }
 
 #[tokio::test]

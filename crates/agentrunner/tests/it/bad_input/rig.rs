@@ -14,6 +14,10 @@ pub(super) const FACES: [&str; 3] = ["openai", "anthropic", "ollama"];
 /// at it.
 const MOST_MIB: u64 = 250;
 
+/// What a provider says that shows us the key that it got.
+const ECHO: &str = r#"{"error": {"type": "authentication_error", "code": "invalid_api_key",
+    "message": "wrong keys: sk-canary-openai, sk-canary-anthropic"}}"#;
+
 pub(super) struct Rig {
     pub(super) product: Product,
     pub(super) provider: ProviderStandIn,
@@ -115,12 +119,13 @@ tools:
 
 fn behave(request: &Request) -> Answer {
     let long = || Answer::say("word ".repeat(50));
-    let answer = match (request.conversation.as_str(), request.turn) {
+    match (request.conversation.as_str(), request.turn) {
         ("unknown tool", 0) => return Answer::call("raed", json!({ "name": "x" })),
         ("bad arguments", 0) => return Answer::call("read", json!({ "nmae": 5 })),
         ("broken arguments", 0) => return Answer::call_malformed("read", "{\"name\": "),
         ("loop", _) => return Answer::call("read", json!({ "name": "x" })),
         ("html", _) => return Answer::html(),
+        ("echo", _) => return Answer::raw(401, "application/json", ECHO),
         ("garbage", _) => long().fault(Fault::Garbage { after: None }),
         ("cut", _) => long().fault(Fault::Cut { after: None }),
         ("half", _) => long().fault(Fault::HalfEvent),
@@ -136,6 +141,5 @@ fn behave(request: &Request) -> Answer {
             Answer::call(tool, json!({ "name": name }))
         }
         _ => Answer::say(format!("it said: {}", request.last_tool_result())),
-    };
-    answer
+    }
 }
