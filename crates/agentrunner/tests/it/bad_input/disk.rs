@@ -91,7 +91,7 @@ async fn a_full_disk_refuses_new_work_and_loses_none_that_was_accepted() {
     }
     rig.is_well().await;
 
-    // A start that needs a new file says so, and one that needs none is a start like any other.
+    // A start that needs a new file says so.
     let Rig {
         product, project, ..
     } = rig;
@@ -102,6 +102,7 @@ async fn a_full_disk_refuses_new_work_and_loses_none_that_was_accepted() {
     let ran = Ran::of(fresh).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     says(&ran.stderr, &["small/fresh", "full"]);
+    disk.free();
     let product = Product::up(&project, &[("DATA_DIR", "small")]).await;
     for id in &taken {
         let task = product.get(&format!("/tasks/{id}")).await;

@@ -14,10 +14,6 @@ pub(super) const FACES: [&str; 3] = ["openai", "anthropic", "ollama"];
 /// at it.
 const MOST_MIB: u64 = 250;
 
-/// What a provider says that shows us the key that it got.
-const ECHO: &str = r#"{"error": {"type": "authentication_error", "code": "invalid_api_key",
-    "message": "wrong keys: sk-canary-openai, sk-canary-anthropic"}}"#;
-
 pub(super) struct Rig {
     pub(super) product: Product,
     pub(super) provider: ProviderStandIn,
@@ -125,7 +121,7 @@ fn behave(request: &Request) -> Answer {
         ("broken arguments", 0) => return Answer::call_malformed("read", "{\"name\": "),
         ("loop", _) => return Answer::call("read", json!({ "name": "x" })),
         ("html", _) => return Answer::html(),
-        ("echo", _) => return Answer::raw(401, "application/json", ECHO),
+        ("echo", _) => return shows_its_key(request),
         ("garbage", _) => long().fault(Fault::Garbage { after: None }),
         ("cut", _) => long().fault(Fault::Cut { after: None }),
         ("half", _) => long().fault(Fault::HalfEvent),
@@ -142,4 +138,16 @@ fn behave(request: &Request) -> Answer {
         }
         _ => Answer::say(format!("it said: {}", request.last_tool_result())),
     }
+}
+
+/// A refusal that shows what came with the request, the key included.
+fn shows_its_key(request: &Request) -> Answer {
+    let message = format!("wrong key: {:?}", request.headers);
+    let error =
+        json!({ "type": "authentication_error", "code": "invalid_api_key", "message": message });
+    Answer::raw(
+        401,
+        "application/json",
+        json!({ "error": error }).to_string(),
+    )
 }
