@@ -23,6 +23,7 @@ mod builtin;
 pub mod egress;
 mod mcp;
 mod schema;
+mod secret;
 mod text;
 mod toolkit;
 

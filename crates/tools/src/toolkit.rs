@@ -15,6 +15,7 @@ use domain::{AgentName, ConfigVersion, ToolOutcome};
 use crate::builtin::Builtins;
 use crate::egress::{Egress, EgressPolicy, Resolver, SystemResolver};
 use crate::mcp::{self, Mcp};
+use crate::secret::without_secrets;
 use crate::text::{failed, lost, refused};
 use crate::{Call, Checked, Clock, Error, Host, Offer, Toolbox, api};
 use offers::Offers;
@@ -143,7 +144,7 @@ impl Toolbox for Toolkit {
         // Each kind keeps to the time itself and knows what a late answer means; this is the last resort.
         let margin = Duration::from_millis(250);
         match tokio::time::timeout(call.timeout + margin, self.dispatch(&call)).await {
-            Ok(outcome) => outcome,
+            Ok(outcome) => without_secrets(call.entry, outcome),
             Err(_) => late(&call),
         }
     }

@@ -145,6 +145,12 @@ impl Product {
             .await
     }
 
+    /// What is answered, whatever it is.
+    pub(crate) async fn text(&self, path: &str) -> String {
+        let request = self.client.get(format!("{}{path}", self.orchestrator));
+        request.send().await.unwrap().text().await.unwrap()
+    }
+
     /// Sends any bytes as the body; answers the status and the JSON, whatever they are.
     pub(crate) async fn send(&self, path: &str, body: impl Into<reqwest::Body>) -> (u16, Value) {
         let response = self

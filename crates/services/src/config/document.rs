@@ -169,8 +169,8 @@ impl Node {
 /// reading stops.
 pub(crate) fn read(text: &str) -> (Option<Node>, Vec<Flaw>) {
     if text.len() > MAX_BYTES {
-        let message = format!("the file has {} bytes", text.len());
-        let hint = format!("at most {MAX_BYTES} are read");
+        let message = format!("the file is larger than {MAX_BYTES} bytes");
+        let hint = "shorten it; let a tool read what is long";
         return (None, vec![Flaw::new(Mark::START, "", message, hint)]);
     }
     let mut options = Options::default();

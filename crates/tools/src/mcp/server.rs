@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use domain::definition::McpTool;
+use rmcp::service::ClientInitializeError;
 use rmcp::transport::IntoTransport;
 use rmcp::{RoleClient, serve_client};
 use tokio::sync::Mutex;
@@ -224,7 +225,7 @@ impl Server {
             .await
             .map_err(|error| ConnectError {
                 passing: !error.is_authorization_required() && error.auth_challenge().is_none(),
-                message: format!("it does not speak MCP: {}", short(&chain(&error), 1000)),
+                message: format!("it does not speak MCP: {}", short(&reason(&error), 1000)),
             })?;
         Ok(Connection::new(service, child, self.surroundings.clone()))
     }
@@ -262,6 +263,16 @@ impl ConnectError {
             message: message.into(),
             passing: false,
         }
+    }
+}
+
+/// Why a handshake failed, without the names of the library's types.
+fn reason(error: &ClientInitializeError) -> String {
+    match error {
+        ClientInitializeError::TransportError { error, .. } => {
+            format!("connection closed: {}", chain(&*error.error))
+        }
+        other => chain(other),
     }
 }
 

@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::json;
 
 use super::rig::{Rig, says};
-use crate::product::Project;
+use crate::product::{Product, Project};
 use crate::project::Ran;
 
 /// A small disk in memory, taken away at the end.
@@ -90,12 +90,26 @@ async fn a_full_disk_refuses_new_work_and_loses_none_that_was_accepted() {
         assert_eq!(task["status"], "completed");
     }
     rig.is_well().await;
+
+    // A start that needs a new file says so.
     let Rig {
         product, project, ..
     } = rig;
     product.kill().await;
+    disk.fill();
+    let mut fresh = project.command(&[("DATA_DIR", "small/fresh")]);
+    fresh.arg("tasks");
+    let ran = Ran::of(fresh).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    says(&ran.stderr, &["small/fresh", "full"]);
+    disk.free();
+    let product = Product::up(&project, &[("DATA_DIR", "small")]).await;
+    for id in &taken {
+        let task = product.get(&format!("/tasks/{id}")).await;
+        assert_eq!(task["status"], "completed");
+    }
+    product.kill().await;
     drop(disk);
-    drop(project);
 }
 
 #[tokio::test]

@@ -66,8 +66,14 @@ async fn a_file_that_nests_without_end_or_is_too_large_is_refused() {
         &validated(deep.as_bytes()).await,
         &["bad.yml:2", "nested too deep; flatten them", "^"],
     );
-    let bomb = "a: &a [x, x, x, x, x, x, x, x, x]\nb: &b [*a, *a, *a, *a, *a, *a, *a, *a, *a]\nc: [*b, *b, *b]\n";
-    says(&validated(bomb.as_bytes()).await, &["bad.yml:1"]);
+    // Each level is nine times the one before: half a gigabyte of one letter, were it written out.
+    let level = |level: u32| {
+        let before = format!("*a{}", level - 1);
+        format!("a{level}: &a{level} [{}]\n", vec![before; 9].join(", "))
+    };
+    let bomb = (1..10).map(level).collect::<String>();
+    let bomb = format!("a0: &a0 [x, x, x, x, x, x, x, x, x]\n{bomb}");
+    says(&validated(bomb.as_bytes()).await, &["bad.yml:", "^"]);
     let large = format!("name: bad\nsystem_prompt: {}\n", "x".repeat(20_000_000));
     says(&validated(large.as_bytes()).await, &["bad.yml", "larger"]);
 }

@@ -29,14 +29,14 @@ require("readline").createInterface({ input: process.stdin }).on("line", (line) 
 });
 "#;
 
-fn agent(name: &str, command: &str, args: &str) -> String {
+fn agent(name: &str, command: &str, args: &str, timeout: u32) -> String {
     format!(
         "name: {name}
 execution_mode: autonomous
 llm_config: {{ provider: openai, model: test-model }}
 system_prompt: Use your tools.
-retry_config: {{ max_retries: 1, retry_delay_seconds: 0.01 }}
-timeout_seconds: 6
+retry_config: {{ max_retries: 0 }}
+timeout_seconds: {timeout}
 tools:
   - {{ name: {name}, type: mcp, command: {command}, args: {args}, effect: read_only, timeout_seconds: 3 }}
 "
@@ -49,7 +49,10 @@ async fn a_server_that_goes_wrong_in_a_call_fails_that_call_alone() {
     std::fs::write(project.path().join("server.js"), SERVER).unwrap();
     let modes = ["dies", "garbage", "silent", "huge"];
     for mode in modes {
-        project.agent(mode, &agent(mode, "node", &format!("[server.js, {mode}]")));
+        project.agent(
+            mode,
+            &agent(mode, "node", &format!("[server.js, {mode}]"), 60),
+        );
     }
     let rig = Rig::with(project, &[]).await;
     for (mode, said) in [
@@ -70,14 +73,14 @@ async fn a_server_that_goes_wrong_in_a_call_fails_that_call_alone() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_never_comes_up_fails_the_execution_with_its_name() {
     let project = Project::new();
-    project.agent("missing", &agent("missing", "no-such-program", "[]"));
+    project.agent("missing", &agent("missing", "no-such-program", "[]", 60));
     project.agent(
         "ends",
-        &agent("ends", "sh", "[-c, 'echo it is broken >&2; exit 3']"),
+        &agent("ends", "sh", "[-c, 'echo it is broken >&2; exit 3']", 60),
     );
     project.agent(
         "babbles",
-        &agent("babbles", "sh", "[-c, 'echo hello; exec cat > babble']"),
+        &agent("babbles", "sh", "[-c, 'echo hello; exec cat > babble']", 3),
     );
     let rig = Rig::with(project, &[]).await;
     for (name, parts) in [

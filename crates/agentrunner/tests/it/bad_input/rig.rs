@@ -115,12 +115,13 @@ tools:
 
 fn behave(request: &Request) -> Answer {
     let long = || Answer::say("word ".repeat(50));
-    let answer = match (request.conversation.as_str(), request.turn) {
+    match (request.conversation.as_str(), request.turn) {
         ("unknown tool", 0) => return Answer::call("raed", json!({ "name": "x" })),
         ("bad arguments", 0) => return Answer::call("read", json!({ "nmae": 5 })),
         ("broken arguments", 0) => return Answer::call_malformed("read", "{\"name\": "),
         ("loop", _) => return Answer::call("read", json!({ "name": "x" })),
         ("html", _) => return Answer::html(),
+        ("echo", _) => return shows_its_key(request),
         ("garbage", _) => long().fault(Fault::Garbage { after: None }),
         ("cut", _) => long().fault(Fault::Cut { after: None }),
         ("half", _) => long().fault(Fault::HalfEvent),
@@ -136,6 +137,17 @@ fn behave(request: &Request) -> Answer {
             Answer::call(tool, json!({ "name": name }))
         }
         _ => Answer::say(format!("it said: {}", request.last_tool_result())),
-    };
-    answer
+    }
+}
+
+/// A refusal that shows what came with the request, the key included.
+fn shows_its_key(request: &Request) -> Answer {
+    let message = format!("wrong key: {:?}", request.headers);
+    let error =
+        json!({ "type": "authentication_error", "code": "invalid_api_key", "message": message });
+    Answer::raw(
+        401,
+        "application/json",
+        json!({ "error": error }).to_string(),
+    )
 }

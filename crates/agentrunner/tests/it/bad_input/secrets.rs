@@ -2,80 +2,143 @@
 
 use std::path::{Path, PathBuf};
 
+use axum::http::StatusCode;
 use serde_json::Value;
 
 use super::rig::{FACES, Rig};
 use crate::product::Project;
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_secret_is_in_no_log_answer_journal_or_file() {
-    let project = Project::new();
-    project.agent(
-        "guarded",
+/// Has secrets in all places that take one, and meets a tool and a server that show what they got.
+fn agent(mirror: &str) -> String {
+    format!(
         "name: guarded
 execution_mode: autonomous
-llm_config: { provider: openai, model: m, api_key: '${MY_KEY}', api_base: '${MY_BASE}' }
+llm_config: {{ provider: openai, model: m }}
 system_prompt: Answer.
-retry_config: { max_retries: 0 }
+retry_config: {{ max_retries: 0 }}
 tools:
   - name: read
     type: api
-    url: 'http://127.0.0.1:1/{name}'
-    headers: { Authorization: 'Bearer ${MY_TOKEN}' }
+    url: '{mirror}/{{name}}'
+    headers: {{ Authorization: 'Bearer ${{MY_TOKEN}}', X-Api-Key: '${{MY_TOKEN}}' }}
     effect: read_only
-  - { name: broken, type: mcp, command: sh, args: [-c, 'echo $MY_ENV >&2; exit 1'], env: { MY_ENV: '${MY_TOKEN}' } }
-",
-    );
-    let rig = Rig::with(
-        project,
-        &[
-            ("MY_KEY", "canary-of-the-agent"),
-            ("MY_TOKEN", "canary-of-the-tool"),
-            ("MY_BASE", "http://canary:canary-password@127.0.0.1:1/v1"),
-            ("LOG_LEVEL", "TRACE"),
-            ("LOG_DIR", "logs"),
-        ],
+"
     )
-    .await;
-    let mut answers = vec![rig.product.run("guarded", "hello").await];
+}
+
+/// Fails at once, saying its secret.
+const BROKEN: &str = "\
+name: broken
+execution_mode: autonomous
+llm_config: { provider: openai, model: m, api_key: '${MY_KEY}', api_base: 'http://127.0.0.1:1/v1' }
+system_prompt: Answer.
+timeout_seconds: 2
+retry_config: { max_retries: 0 }
+tools:
+  - { name: broken, type: mcp, command: sh, args: [-c, 'echo $MY_ENV >&2; exit 1'], env: { MY_ENV: '${MY_TOKEN}' } }
+";
+const KEYED: &str = "\
+name: keyed
+execution_mode: autonomous
+llm_config: { provider: openai, model: m, api_key: '${MY_KEY}', api_base: 'http://127.0.0.1:1/v1' }
+system_prompt: Answer.
+retry_config: { max_retries: 0 }
+";
+
+const SECRETS: [(&str, &str); 3] = [
+    ("MY_KEY", "sk-canary-of-the-agent"),
+    ("MY_TOKEN", "canary-of-the-tool"),
+    ("SLACK_SIGNING_SECRET", "canary-of-slack"),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_in_no_log_answer_journal_or_file() {
+    let project = Project::new();
+    project.agent("guarded", &agent(&mirror().await));
+    project.agent("broken", BROKEN);
+    project.agent("keyed", KEYED);
+    let mut variables = vec![("LOG_LEVEL", "TRACE"), ("LOG_DIR", "logs")];
+    variables.extend(SECRETS);
+    let rig = Rig::with(project, &variables).await;
+    let mut answers = Vec::new();
+    for prompt in ["read refused", "read fine"] {
+        let answer = rig.product.run("guarded", prompt).await;
+        assert!(answer.to_string().contains("authorization"), "{answer}");
+        answers.push(answer);
+    }
+    for agent in ["broken", "keyed"] {
+        let answer = rig.product.run(agent, "hello").await;
+        assert_ne!(answer["status"], "completed", "{answer}");
+        answers.push(answer);
+    }
     for face in FACES {
-        for prompt in ["html", "cut", "reset", "unknown tool", "read reset"] {
+        for prompt in ["echo", "html", "cut", "reset", "unknown tool", "read reset"] {
             answers.push(rig.product.run(face, prompt).await);
         }
     }
-    answers.push(rig.product.get("/agents/guarded").await);
-    answers.push(rig.product.get("/agents").await);
+    for path in [
+        "/agents",
+        "/agents/guarded",
+        "/agents/keyed",
+        "/tasks",
+        "/metrics",
+    ] {
+        answers.push(rig.product.text(path).await.into());
+    }
     let text = Value::from(answers).to_string();
     assert!(!text.contains("canary"), "{text}");
     rig.is_well().await;
+    no_file_tells(rig.project.path());
+    let kept = files_with(rig.project.path(), b"hello to you");
+    assert!(!kept.is_empty(), "the search finds what is there");
+}
 
-    let folder = rig.project.path().to_owned();
-    let found = files_with(&folder, b"canary");
-    assert!(found.is_empty(), "{found:?}: {}", shown(&found));
-    assert!(
-        files_with(&folder, b"hello to you").len() >= 1,
-        "the search finds what is there"
-    );
-    for command in [&["doctor"][..], &["validate"], &["agents"], &["tasks"]] {
-        let output = rig
-            .project
-            .command(&[
-                ("OPENAI_API_KEY", "sk-canary"),
-                ("MY_KEY", "canary"),
-                ("MY_TOKEN", "canary"),
-                ("MY_BASE", "http://canary:c@127.0.0.1:1"),
-            ])
+#[tokio::test]
+async fn a_secret_is_in_the_output_of_no_command() {
+    let project = Project::new();
+    project.agent("guarded", &agent("http://127.0.0.1:1"));
+    project.agent("keyed", KEYED);
+    for command in [
+        &["doctor"][..],
+        &["validate"],
+        &["agents"],
+        &["run", "keyed", "hello"],
+        &["tasks"],
+    ] {
+        let mut line = project.command(&SECRETS);
+        let output = line
             .args(command)
+            .env("OPENAI_API_KEY", "sk-canary")
             .output()
-            .await
-            .unwrap();
-        let text = format!(
-            "{}{}",
-            String::from_utf8_lossy(&output.stdout),
-            String::from_utf8_lossy(&output.stderr)
-        );
+            .await;
+        let output = output.unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert!(!text.is_empty(), "{command:?} says nothing");
         assert!(!text.contains("canary"), "{command:?}: {text}");
     }
+    no_file_tells(project.path());
+}
+
+/// An API that answers with the request that it got: 401 at `/refused`, 200 elsewhere.
+async fn mirror() -> String {
+    let answer = async |request: axum::extract::Request| {
+        let is_refused = request.uri().path() == "/refused";
+        let status = if is_refused { 401 } else { 200 };
+        let status = StatusCode::from_u16(status).unwrap();
+        (status, format!("{:?}", request.headers()))
+    };
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+    format!("http://{address}")
+}
+
+#[track_caller]
+fn no_file_tells(folder: &Path) {
+    let found = files_with(folder, b"canary");
+    assert!(found.is_empty(), "{found:?}: {}", shown(&found));
 }
 
 fn shown(files: &[PathBuf]) -> String {
