@@ -116,12 +116,12 @@ tools:
 fn behave(request: &Request) -> Answer {
     let long = || Answer::say("word ".repeat(50));
     match (request.conversation.as_str(), request.turn) {
-        ("unknown tool", 0) => return Answer::call("raed", json!({ "name": "x" })),
-        ("bad arguments", 0) => return Answer::call("read", json!({ "nmae": 5 })),
-        ("broken arguments", 0) => return Answer::call_malformed("read", "{\"name\": "),
-        ("loop", _) => return Answer::call("read", json!({ "name": "x" })),
-        ("html", _) => return Answer::html(),
-        ("echo", _) => return shows_its_key(request),
+        ("unknown tool", 0) => Answer::call("raed", json!({ "name": "x" })),
+        ("bad arguments", 0) => Answer::call("read", json!({ "nmae": 5 })),
+        ("broken arguments", 0) => Answer::call_malformed("read", "{\"name\": "),
+        ("loop", _) => Answer::call("read", json!({ "name": "x" })),
+        ("html", _) => Answer::html(),
+        ("echo", _) => shows_its_key(request),
         ("garbage", _) => long().fault(Fault::Garbage { after: None }),
         ("cut", _) => long().fault(Fault::Cut { after: None }),
         ("half", _) => long().fault(Fault::HalfEvent),
