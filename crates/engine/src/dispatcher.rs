@@ -1,12 +1,13 @@
 //! Claims what is due and has it performed, as much at once as the process has capacity for.
 
-use std::collections::HashMap;
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap};
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::execution::Totals;
-use domain::{AgentName, Failure, FailureCode, Outcome, Seq, Step, StepBody};
+use domain::{AgentName, Failure, FailureCode, Outcome, Seq, Step, StepBody, Time};
 use futures::FutureExt;
 use store::{Append, Claim, Claimed, Then};
 use tokio_util::sync::CancellationToken;
@@ -27,6 +28,8 @@ pub(crate) struct Dispatcher {
     tasks: TaskTracker,
     /// How many runs of each agent there are.
     running: Mutex<HashMap<AgentName, u32>>,
+    /// When those parked here are due, as far as that is sooner than the next poll.
+    timers: Mutex<BinaryHeap<Reverse<Time>>>,
 }
 
 impl Dispatcher {
@@ -35,6 +38,7 @@ impl Dispatcher {
             core,
             tasks,
             running: Mutex::default(),
+            timers: Mutex::default(),
         })
     }
 
@@ -52,9 +56,35 @@ impl Dispatcher {
             tokio::select! {
                 () = due.notified() => {}
                 () = self.core.hint.notified() => {}
-                () = tokio::time::sleep(self.core.settings.poll) => {}
+                () = tokio::time::sleep(self.pause()) => {}
                 () = stop.cancelled() => return,
             }
+        }
+    }
+
+    /// How long nothing is due, as far as this process knows.
+    fn pause(&self) -> Duration {
+        let now = self.core.now();
+        let mut timers = self.timers.lock().unwrap_or_else(PoisonError::into_inner);
+        while timers.peek().is_some_and(|Reverse(due)| *due <= now) {
+            timers.pop();
+        }
+        let next = timers
+            .peek()
+            .and_then(|Reverse(due)| (*due - now).to_std().ok());
+        next.unwrap_or(self.core.settings.poll)
+            .min(self.core.settings.poll)
+    }
+
+    /// Remembers when a parked execution is due, if no poll would find it before.
+    fn remember(&self, due: Time) {
+        let soon = (due - self.core.now()).to_std().unwrap_or_default() < self.core.settings.poll;
+        if soon {
+            self.timers
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .push(Reverse(due));
+            self.core.hint.notify_one();
         }
     }
 
@@ -143,6 +173,9 @@ impl Dispatcher {
         let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
         match work.await {
             Ok(Ok(ended)) => {
+                if let Ended::Parked(due) = ended {
+                    self.remember(due);
+                }
                 tracing::debug!(execution_id = %id, agent_name = %agent, trace_id = %trace, "{ended:?}");
             }
             Ok(Err(Stop::Lost)) => {

@@ -29,8 +29,8 @@ use crate::task::submitted_event;
 pub(crate) enum Ended {
     /// The execution is over.
     Finished,
-    /// It waits for something.
-    Parked,
+    /// It waits for something, until then at the latest.
+    Parked(domain::Time),
     /// It was given back.
     HandedBack,
 }
@@ -265,7 +265,7 @@ impl Run {
             wakes_seen: self.wakes_seen,
         };
         self.flush(then).await?;
-        Ok(Ended::Parked)
+        Ok(Ended::Parked(until))
     }
 
     /// Takes what has come from outside into the journal.
