@@ -199,6 +199,7 @@ fn the_schema_beside_the_agents_is_the_one_that_the_code_has() {
     let made = Command::new(env!("CARGO_BIN_EXE_agentrunner"))
         .arg("init")
         .current_dir(project.path())
+        .env_clear()
         .output()
         .unwrap();
     assert!(made.status.success(), "{made:?}");
