@@ -28,8 +28,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy or dangerous dependencies, and the only crates that may have them (tests aside).
-const BEHIND_ONE_DOOR: [(&str, &[&str]); 7] = [
+const BEHIND_ONE_DOOR: [(&str, &[&str]); 9] = [
     ("rusqlite", &["store"]),
+    ("tokio-postgres", &["store"]),
+    ("lapin", &["bus"]),
     ("rmcp", &["tools"]),
     ("jsonschema", &["tools", "services"]),
     ("reqwest", &["llm", "tools", "agentrunner"]),
