@@ -186,7 +186,7 @@ impl System {
             // Nothing is published then: another process carries what is written.
             Purpose::Read => Arc::new(InProcess::default()),
         };
-        let clock: Clock = Arc::new(chrono::Utc::now);
+        let clock = clock(settings);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
         let ports = Ports {
             store,
@@ -295,6 +295,18 @@ pub(crate) fn toolkit(
         tools,
         Arc::new(StoreHost::new(store.clone(), clock.clone())),
     ))
+}
+
+/// The clock of the system; in builds for tests, one that a test may set wrong.
+#[cfg(debug_assertions)]
+fn clock(settings: &Settings) -> Clock {
+    let file = settings.values.lookup("TEST_CLOCK_FILE");
+    file.map_or_else(|| Arc::new(chrono::Utc::now) as Clock, crate::skew::clock)
+}
+
+#[cfg(not(debug_assertions))]
+fn clock(_settings: &Settings) -> Clock {
+    Arc::new(chrono::Utc::now)
 }
 
 fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {

@@ -295,7 +295,7 @@ impl Dispatcher {
             children: Vec::new(),
             then,
         };
-        if let Err(error) = self.core.ports.store.append(append).await {
+        if let Err(error) = self.core.append(append).await {
             tracing::error!(execution_id = %id, "its end could not be written, it is tried again: {error}");
         }
     }
@@ -311,7 +311,7 @@ impl Dispatcher {
             children: Vec::new(),
             then: Then::HandBack,
         };
-        if let Err(error) = self.core.ports.store.append(append).await {
+        if let Err(error) = self.core.append(append).await {
             tracing::warn!(execution_id = %claimed.execution.id, "could not be handed back: {error}");
         }
     }

@@ -244,7 +244,7 @@ impl Run {
             children: std::mem::take(&mut self.children),
             then,
         };
-        match self.core.ports.store.append(append).await? {
+        match self.core.append(append).await? {
             Appended::Applied => {
                 if let Some(seq) = last {
                     self.lease.committed(seq);

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use store::{Append, Appended};
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
@@ -26,5 +27,16 @@ impl Shared {
     /// The time.
     pub(crate) fn now(&self) -> domain::Time {
         (self.ports.clock)()
+    }
+
+    /// Commits steps; counts and names what the store refuses because another owns the execution by now.
+    pub(crate) async fn append(&self, append: Append) -> store::Result<Appended> {
+        let (id, epoch) = (append.id, append.epoch);
+        let appended = self.ports.store.append(append).await?;
+        if appended == Appended::LostLease {
+            metrics::counter!("agentrunner_late_writes_refused_total").increment(1);
+            tracing::warn!(execution_id = %id, epoch = epoch.get(), "a late write was refused: another owns the execution");
+        }
+        Ok(appended)
     }
 }
