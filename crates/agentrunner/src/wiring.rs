@@ -180,13 +180,12 @@ impl System {
     }
 
     async fn build(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
-        let store = open_store(settings).await?;
+        let (store, clock) = ports::open_store_and_clock(settings).await?;
         let bus: Arc<dyn Bus> = match purpose {
             Purpose::Work => open_bus(settings).await?,
             // Nothing is published then: another process carries what is written.
             Purpose::Read => Arc::new(InProcess::default()),
         };
-        let clock: Clock = Arc::new(chrono::Utc::now);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
         let ports = Ports {
             store,
