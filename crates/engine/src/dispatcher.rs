@@ -99,9 +99,13 @@ impl Dispatcher {
             return false;
         }
         let limit = free.min(BATCH);
+        let now = self.core.now();
+        if !self.core.leases.may_claim(now + self.core.settings.lease) {
+            return false;
+        }
         let claim = Claim {
             worker: self.core.settings.worker.clone(),
-            now: self.core.now(),
+            now,
             lease: self.core.settings.lease,
             limit,
             only: None,
@@ -165,10 +169,7 @@ impl Dispatcher {
     async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>) {
         let (id, agent) = (claimed.execution.id, claimed.execution.agent.clone());
         let trace = claimed.execution.trace_id.clone();
-        let live = self
-            .core
-            .hub
-            .start(id, claimed.epoch, lease.last_committed());
+        let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
         let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
         match work.await {

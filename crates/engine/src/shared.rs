@@ -10,6 +10,11 @@ use crate::leases::Leases;
 use crate::live::Hub;
 use crate::{Agents, Ports, Settings};
 
+/// Counts writes that came after the lease was lost: each was refused.
+pub(crate) const LATE_WRITES: &str = "agentrunner_late_writes_refused_total";
+/// Counts calls that a shutdown had to drop because its time was up, by kind: `model` and `tool`.
+pub(crate) const DROPPED_CALLS: &str = "agentrunner_calls_dropped_total";
+
 /// Shared by the handle, the dispatcher and the runs.
 pub(crate) struct Shared {
     pub(crate) ports: Ports,
@@ -29,14 +34,17 @@ impl Shared {
         (self.ports.clock)()
     }
 
-    /// Commits steps; counts and names what the store refuses because another owns the execution by now.
+    /// Commits as the owner of a lease; a refusal is counted and logged.
+    ///
+    /// # Errors
+    /// Those of the store.
     pub(crate) async fn append(&self, append: Append) -> store::Result<Appended> {
         let (id, epoch) = (append.id, append.epoch);
-        let appended = self.ports.store.append(append).await?;
-        if appended == Appended::LostLease {
-            metrics::counter!("agentrunner_late_writes_refused_total").increment(1);
-            tracing::warn!(execution_id = %id, epoch = epoch.get(), "a late write was refused: another owns the execution");
+        let answer = self.ports.store.append(append).await;
+        if matches!(answer, Ok(Appended::LostLease)) {
+            metrics::counter!(LATE_WRITES).increment(1);
+            tracing::warn!(execution_id = %id, %epoch, "a late write was refused: the lease was lost");
         }
-        Ok(appended)
+        answer
     }
 }
