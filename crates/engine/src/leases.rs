@@ -2,7 +2,7 @@
 //! slow tool costs no lease.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -55,6 +55,8 @@ pub(crate) struct Lease {
     term: Arc<Term>,
     lost: AtomicBool,
     news: AtomicBool,
+    /// The wake-ups that the store told of; it tells of them again each time.
+    wakes_told: AtomicU64,
     stopping: AtomicU8,
     committed: AtomicU32,
     changed: Notify,
@@ -72,6 +74,7 @@ impl Lease {
             term,
             lost: AtomicBool::new(false),
             news: AtomicBool::new(false),
+            wakes_told: AtomicU64::new(0),
             stopping: AtomicU8::new(GO_ON),
             committed: AtomicU32::new(committed),
             changed: Notify::new(),
@@ -113,6 +116,19 @@ impl Lease {
     /// Whether something came from outside since this was asked last.
     pub(crate) fn take_news(&self) -> bool {
         self.news.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether something came from outside that nobody has asked for yet.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// Notes how often the store says it was woken. Only what is new is news: a model call longer than a renewal would be
+    /// interrupted for ever.
+    pub(crate) fn hear_wakes(&self, wakes: u64) {
+        if self.wakes_told.fetch_max(wakes, Ordering::AcqRel) < wakes {
+            self.tell_news();
+        }
     }
 
     /// Whether to give the execution back; `idle` tells that nothing is under way.
@@ -283,7 +299,11 @@ impl Leases {
                     lease.lose();
                 }
             }
-            Signal::Woken { id, .. } => self.tell_news(*id),
+            Signal::Woken { id, wakes } => {
+                if let Some(lease) = self.lock().get(id) {
+                    lease.hear_wakes(*wakes);
+                }
+            }
         }
     }
 }

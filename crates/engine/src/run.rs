@@ -160,8 +160,9 @@ impl Run {
             }
             Action::RunTools(runs) => {
                 self.flush(Then::Continue).await?;
-                // Frozen since the commit, it might call what another has settled by now.
-                if self.lease.make_certain().await {
+                // A cancellation that another process took in before the commit comes first. Frozen since the commit, it
+                // might call what another has settled by now.
+                if !self.lease.has_news() && self.lease.make_certain().await {
                     self.begin_tools(runs);
                 }
                 Ok(None)
@@ -252,18 +253,18 @@ impl Run {
             then,
         };
         match self.core.append(append).await? {
-            Appended::Applied => {
-                if let Some(seq) = last {
-                    self.lease.committed(seq);
-                    self.live.committed(seq);
-                }
-                Ok(())
-            }
+            Appended::Applied => {}
+            Appended::Woken { wakes } => self.lease.hear_wakes(wakes),
             Appended::LostLease => {
                 self.lease.lose();
-                Err(Stop::Lost)
+                return Err(Stop::Lost);
             }
         }
+        if let Some(seq) = last {
+            self.lease.committed(seq);
+            self.live.committed(seq);
+        }
+        Ok(())
     }
 
     async fn park(&mut self, until: domain::Time) -> Result<Ended, Stop> {
