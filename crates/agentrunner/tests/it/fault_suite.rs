@@ -37,8 +37,10 @@ const GLANCE: Duration = Duration::from_millis(500);
 
 /// Part of every test run.
 const SHORT: Size = Size {
-    executions: 60,
-    length: Duration::from_secs(25),
+    executions: 80,
+    length: Duration::from_secs(20),
+    // Shorter than in production, so that a minute is long.
+    lease: Duration::from_secs(5),
     processes: 3,
     process_kills: 8,
     postgres_kills: 1,
@@ -54,9 +56,10 @@ const SHORT: Size = Size {
 /// `make fault-suite`.
 const LONG: Size = Size {
     executions: 1050,
-    length: Duration::from_secs(330),
+    length: Duration::from_secs(300),
+    lease: Duration::from_secs(10),
     processes: 3,
-    process_kills: 90,
+    process_kills: 95,
     postgres_kills: 8,
     rabbitmq_kills: 5,
     redis_kills: 12,
@@ -90,7 +93,7 @@ async fn run(size: Size) -> Table {
     let mut dice = Dice::new(seed);
     let plan = schedule::plan(&size, &mut dice);
     let orders = Load::orders(&size, &mut dice);
-    let world = Arc::new(World::new(&vec![Role::Everything; size.processes]).await);
+    let world = Arc::new(World::new(&vec![Role::Everything; size.processes], size.lease).await);
     let (load, chaos) = (Load::new(world.clone()), Chaos::new(world.clone()));
     let mut background = tokio::task::JoinSet::new();
     for process in 0..world.processes.len() {
@@ -128,6 +131,9 @@ async fn run(size: Size) -> Table {
         done: chaos.done(),
         findings: audit::audit(&world, &load).await,
     };
+    for (number, process) in world.processes.iter().enumerate() {
+        process.keep_log(&table.folder(), number);
+    }
     println!("{}", table.text());
     println!("as JSON: {}", table.save().display());
     table

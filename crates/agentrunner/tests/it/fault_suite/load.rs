@@ -11,13 +11,15 @@ use testkit::effects::Route;
 
 use super::agents::{Kind, TOPIC};
 use super::dice::Dice;
+use super::process::Process;
 use super::schedule::Size;
 use super::world::World;
 
 /// How long a client waits for an answer before it asks again, with the same key.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a person takes to look into the book before they say whether a call happened: what a lost process has sent
-/// is there by then.
+/// How long a person takes to look into the book before they say whether a call happened: what a killed process has
+/// sent is there by then. While a process is frozen nobody says so at all: it may have been stopped between a look at
+/// its lease and the call, and no program can take back what it does then. See docs/fault-suite.md.
 const SECOND_LOOK: Duration = Duration::from_millis(2500);
 /// What was begun before a cancellation was acknowledged arrives within this time.
 const ON_ITS_WAY: Duration = Duration::from_secs(1);
@@ -210,7 +212,7 @@ impl Load {
                 }
             }
             self.refused.fetch_add(1, Ordering::Relaxed);
-            tokio::time::sleep(Duration::from_millis(150)).await;
+            tokio::time::sleep(Duration::from_millis(300)).await;
         }
         unreachable!("it insists")
     }
@@ -228,6 +230,11 @@ impl Load {
                 continue;
             };
             let questions: Value = answer.json().await.unwrap_or_default();
+            if self.world.processes.iter().any(Process::is_frozen) {
+                // Asked again, and looked at again, when it goes on.
+                seen.clear();
+                continue;
+            }
             for question in questions.as_array().into_iter().flatten() {
                 let Some(id) = question["execution_id"].as_str() else {
                     continue;

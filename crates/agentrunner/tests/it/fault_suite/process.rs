@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::process::Child;
 
@@ -13,6 +13,10 @@ use crate::product::{Project, free_ports};
 
 /// Between two looks at the process.
 const GLANCE: Duration = Duration::from_millis(100);
+/// How long a kill waits for the process to serve: at its start it has little to lose.
+const WORTH_KILLING: Duration = Duration::from_secs(10);
+/// How long one that ended before it served is left alone.
+const REST: Duration = Duration::from_millis(500);
 
 /// What a process does. Any mix of them shares one set of servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +55,7 @@ pub(super) struct Process {
     running: Mutex<Option<Running>>,
     /// Whether it should run.
     is_wanted: AtomicBool,
+    is_frozen: AtomicBool,
     /// How often it was started, and how often it ended before it served, for want of a server.
     pub(super) starts: AtomicUsize,
     pub(super) vain_starts: AtomicUsize,
@@ -80,6 +85,7 @@ impl Process {
             project,
             running: Mutex::default(),
             is_wanted: AtomicBool::new(true),
+            is_frozen: AtomicBool::new(false),
             starts: AtomicUsize::new(0),
             vain_starts: AtomicUsize::new(0),
             own_ends: Mutex::default(),
@@ -89,7 +95,9 @@ impl Process {
     /// Keeps it running while it is wanted, for ever.
     pub(super) async fn supervise(&self, client: &reqwest::Client) {
         loop {
-            self.look();
+            if !self.look() {
+                tokio::time::sleep(REST).await;
+            }
             if let Some(url) = self.not_yet_serving() {
                 let live = client.get(format!("{url}/health/live"));
                 let live = live.timeout(Duration::from_secs(2)).send().await;
@@ -101,23 +109,25 @@ impl Process {
         }
     }
 
-    /// Starts what is gone and wanted.
-    fn look(&self) {
+    /// Starts what is gone and wanted; `false` when it ended before it served.
+    fn look(&self) -> bool {
         let mut running = self.lock();
         if let Some(one) = running.as_mut()
             && let Some(status) = one.child.try_wait().unwrap()
         {
-            if one.serves {
-                let what = format!("{status}\n{}", self.log_tail());
-                self.own_ends.lock().unwrap().push(what);
-            } else {
-                self.vain_starts.fetch_add(1, Ordering::Relaxed);
-            }
+            let served = one.serves;
             *running = None;
+            if !served {
+                self.vain_starts.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+            let what = format!("{status}\n{}", self.log_tail());
+            self.own_ends.lock().unwrap().push(what);
         }
         if running.is_none() && self.is_wanted.load(Ordering::Acquire) {
             *running = Some(self.start());
         }
+        true
     }
 
     fn start(&self) -> Running {
@@ -179,8 +189,13 @@ impl Process {
         self.lock().as_ref().is_some_and(|one| one.serves)
     }
 
-    /// SIGKILL, at whatever it is; started again after `down`. Tells whether there was something to kill.
+    /// SIGKILL; started again after `down`. One that does not serve for long is killed while it starts. Tells whether
+    /// there was something to kill.
     pub(super) async fn kill(&self, down: Duration) -> bool {
+        let began = Instant::now();
+        while !self.serves() && began.elapsed() < WORTH_KILLING {
+            tokio::time::sleep(GLANCE).await;
+        }
         self.is_wanted.store(false, Ordering::Release);
         let taken = self.lock().take();
         let was_alive = match taken {
@@ -199,11 +214,17 @@ impl Process {
     /// SIGSTOP, and SIGCONT after `length`. Tells whether there was something to stop.
     pub(super) async fn freeze(&self, length: Duration) -> bool {
         let Some(id) = self.id() else { return false };
+        self.is_frozen.store(true, Ordering::Release);
         signal(id, "STOP");
         tokio::time::sleep(length).await;
         // Nothing else kills it meanwhile: one fault at a time.
         signal(id, "CONT");
+        self.is_frozen.store(false, Ordering::Release);
         true
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.is_frozen.load(Ordering::Acquire)
     }
 
     /// Sets its clock this far from the true time.
@@ -229,6 +250,16 @@ impl Process {
     pub(super) fn log(&self) -> String {
         let bytes = std::fs::read(self.log_path()).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Keeps its log in a folder, under its number.
+    pub(super) fn keep_log(&self, folder: &std::path::Path, number: usize) {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::copy(
+            self.log_path(),
+            folder.join(format!("process-{number}.log")),
+        )
+        .ok();
     }
 
     fn log_tail(&self) -> String {

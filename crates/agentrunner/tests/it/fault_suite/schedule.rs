@@ -7,9 +7,6 @@ use testkit::servers::Kind;
 
 use super::dice::Dice;
 
-/// Longer than a lease: what a process does that did not know so long is late.
-const PAST_THE_LEASE: (u64, u64) = (11_000, 16_000);
-
 /// How much of everything.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Size {
@@ -17,6 +14,8 @@ pub(super) struct Size {
     pub(super) executions: usize,
     /// How long things break.
     pub(super) length: Duration,
+    /// How long a lease lasts.
+    pub(super) lease: Duration,
     /// How many processes of the product there are.
     pub(super) processes: usize,
     pub(super) process_kills: usize,
@@ -28,6 +27,14 @@ pub(super) struct Size {
     pub(super) hints: usize,
     pub(super) full_disks: usize,
     pub(super) clocks: usize,
+}
+
+impl Size {
+    /// Longer than a lease: what a process does that saw no time pass is late then.
+    fn past_the_lease(&self, dice: &mut Dice) -> Duration {
+        let lease = u64::try_from(self.lease.as_millis()).expect("seconds");
+        dice.millis(lease * 11 / 10, lease * 16 / 10)
+    }
 }
 
 /// One thing that breaks, and how it is mended again.
@@ -140,9 +147,9 @@ pub(super) fn plan(size: &Size, dice: &mut Dice) -> Vec<Planned> {
     }
     throw(size.freezes, &|dice| Fault::Freeze {
         process: process(dice),
-        length: dice.millis(PAST_THE_LEASE.0, PAST_THE_LEASE.1),
+        length: size.past_the_lease(dice),
     });
-    throw(size.storms, &|dice| storm(process(dice), dice));
+    throw(size.storms, &|dice| storm(size, process(dice), dice));
     throw(size.hints, &|dice| {
         Fault::Hints(dice.pick(&[
             Astray::Doubled,
@@ -163,7 +170,7 @@ pub(super) fn plan(size: &Size, dice: &mut Dice) -> Vec<Planned> {
     planned
 }
 
-fn storm(process: usize, dice: &mut Dice) -> Fault {
+fn storm(size: &Size, process: usize, dice: &mut Dice) -> Fault {
     let server = dice.pick(&[Kind::Postgres, Kind::Postgres, Kind::RabbitMq, Kind::Redis]);
     let (weather, length) = match dice.below(5) {
         0 => (
@@ -176,10 +183,7 @@ fn storm(process: usize, dice: &mut Dice) -> Fault {
             dice.millis(1000, 5000),
         ),
         3 => (Weather::BlackHole, dice.millis(500, 6000)),
-        _ => (
-            Weather::BlackHole,
-            dice.millis(PAST_THE_LEASE.0, PAST_THE_LEASE.1),
-        ),
+        _ => (Weather::BlackHole, size.past_the_lease(dice)),
     };
     Fault::Storm {
         process,

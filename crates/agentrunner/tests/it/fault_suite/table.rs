@@ -104,6 +104,12 @@ impl Table {
         text
     }
 
+    /// Where what is left of a run is put.
+    pub(super) fn folder(&self) -> PathBuf {
+        let all = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fault-suite");
+        all.join(format!("seed-{}", self.seed))
+    }
+
     /// Writes the same as JSON; answers where.
     pub(super) fn save(&self) -> PathBuf {
         let rows: serde_json::Map<String, Value> = self
@@ -124,9 +130,9 @@ impl Table {
             "seed": self.seed, "seconds": self.took.as_secs(), "seconds_to_settle": self.took_to_settle.as_secs(),
             "figures": rows, "wrong": wrong,
         });
-        let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fault-suite");
+        let folder = self.folder();
         std::fs::create_dir_all(&folder).unwrap();
-        let path = folder.join(format!("seed-{}.json", self.seed));
+        let path = folder.join("table.json");
         std::fs::write(&path, serde_json::to_string_pretty(&all).unwrap()).unwrap();
         path
     }

@@ -43,7 +43,7 @@ pub(super) const fn name(server: Kind) -> &'static str {
 
 impl World {
     /// Starts everything but the processes.
-    pub(super) async fn new(roles: &[Role]) -> Self {
+    pub(super) async fn new(roles: &[Role], lease: Duration) -> Self {
         let (postgres, rabbitmq, redis) = tokio::join!(
             Server::start(Kind::Postgres),
             Server::start(Kind::RabbitMq),
@@ -75,14 +75,18 @@ impl World {
                 .iter()
                 .map(|(name, server)| (*name, FaultProxy::start(server.address())))
                 .collect();
-            let process = Process::new(*role, &world.effects.url(), world.variables(&links));
+            let process = Process::new(*role, &world.effects.url(), world.variables(&links, lease));
             world.processes.push(process);
             world.links.push(links);
         }
         world
     }
 
-    fn variables(&self, links: &BTreeMap<&'static str, FaultProxy>) -> Vec<(&'static str, String)> {
+    fn variables(
+        &self,
+        links: &BTreeMap<&'static str, FaultProxy>,
+        lease: Duration,
+    ) -> Vec<(&'static str, String)> {
         let mut variables: Vec<(&'static str, String)> = SERVERS
             .into_iter()
             .map(|server| {
@@ -95,6 +99,7 @@ impl World {
             ("OPENAI_BASE_URL", self.provider.openai_url()),
             // Small enough that all processes have some of the work.
             ("AGENT_CAPACITY", "30".to_owned()),
+            ("AGENT_LEASE_SECONDS", lease.as_secs().to_string()),
             // Kills come so often that an execution may well meet many of them in a row.
             ("AGENT_RESTART_MAX_ATTEMPTS", "1000".to_owned()),
             ("LOG_LEVEL", "WARNING".to_owned()),
