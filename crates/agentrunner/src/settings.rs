@@ -73,6 +73,8 @@ pub(crate) struct Requests {
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) capacity: usize,
+    pub(crate) lease: Duration,
+    pub(crate) drain: Duration,
     pub(crate) shutdown: Duration,
     pub(crate) max_crashes: u32,
 }
@@ -226,6 +228,8 @@ impl Settings {
             server: text("AGENTRUNNER_SERVER").map(|url| url.trim_end_matches('/').to_owned()),
             work: Work {
                 capacity: usize::try_from(values.number("AGENT_CAPACITY")).unwrap_or(usize::MAX),
+                lease: Duration::from_secs(values.number("AGENT_LEASE_SECONDS")),
+                drain: Duration::from_secs(values.number("AGENT_DRAIN_SECONDS")),
                 shutdown: Duration::from_secs(values.number("AGENT_SHUTDOWN_TIMEOUT")),
                 max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS"))
                     .unwrap_or(u32::MAX),

@@ -159,6 +159,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("LOG_DIR", Path, "", "A folder in which `agentrunner.log` gets every line too, always as JSON."),
     // Work.
     live("AGENT_CAPACITY", Number(1, 100_000, "executions"), "1000", "How many executions a process performs at once."),
+    live("AGENT_LEASE_SECONDS", Number(1, 300, "seconds"), "10", "How long a lease on an execution lasts without being renewed: a lost process's work goes on elsewhere after that. Renewed at a third of it; the same for all processes."),
+    live("AGENT_DRAIN_SECONDS", Number(0, 300, "seconds"), "1", "How long after SIGTERM the ports still answer while `/health/ready` says 503, so that a load balancer goes elsewhere. Ctrl-C does not wait."),
     live("AGENT_SHUTDOWN_TIMEOUT", Number(0, 3600, "seconds"), "30", "How long a shutdown waits for what is under way before it hands it back."),
     live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 1000, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
     later("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "How often the health of agents is looked at."),

@@ -13,6 +13,7 @@ use tools::Offer;
 
 use super::resolve::targets;
 use super::{Run, Stop};
+use crate::shared::DROPPED_CALLS;
 
 /// What interrupted a call, or its result.
 enum Ending {
@@ -56,7 +57,17 @@ impl Run {
         metrics::histogram!("agentrunner_model_call_seconds", "provider" => config.provider.as_str())
             .record(started.elapsed().as_secs_f64());
         match ending {
-            Ending::Interrupted => Ok(()),
+            Ending::Interrupted => {
+                if self.lease.is_time_up() {
+                    metrics::counter!(DROPPED_CALLS, "kind" => "model").increment(1);
+                    tracing::warn!(
+                        execution_id = %self.execution.id, agent_name = %self.execution.agent,
+                        trace_id = %self.execution.trace_id,
+                        "a model call was dropped: the time for the shutdown is up, and it is made again elsewhere"
+                    );
+                }
+                Ok(())
+            }
             Ending::Answered(answer) => {
                 let first_token_ms = first_token.map(millis);
                 let call = self.journal_form(config, answer, &offers, took_ms, first_token_ms);

@@ -74,6 +74,8 @@ struct Through {
     parent: Option<Uuid>,
     is_due: bool,
     has_children: bool,
+    wakes: u64,
+    is_woken: bool,
 }
 
 impl Postgres {
@@ -258,12 +260,18 @@ impl Kind for Appends {
         let mut has_events = false;
         let mut answers = Vec::with_capacity(batch.len());
         for prepared in batch {
-            answers.push(if through.contains_key(&prepared.id) {
-                has_events |= !prepared.events.is_empty() || !prepared.children.is_empty();
-                Ok(Appended::Applied)
+            let Some(row) = through.get(&prepared.id) else {
+                answers.push(prepared.refused(conn).await.map_err(Into::into));
+                continue;
+            };
+            has_events |= !prepared.events.is_empty() || !prepared.children.is_empty();
+            // Whoever goes on is told; whoever parks, ends or hands back has had it looked at in the statement.
+            let goes_on = matches!(prepared.then, Next::Continue);
+            answers.push(Ok(if goes_on && row.is_woken {
+                Appended::Woken { wakes: row.wakes }
             } else {
-                prepared.refused(conn).await.map_err(Into::into)
-            });
+                Appended::Applied
+            }));
         }
         Ok(Done {
             answers,
@@ -284,6 +292,8 @@ async fn write(conn: &mut Conn, batch: &[Prepared]) -> Outcome<HashMap<Uuid, Thr
             parent: get(row, 3)?,
             is_due: get(row, 4)?,
             has_children: get(row, 5)?,
+            wakes: wakes(row, 6)?,
+            is_woken: get(row, 7)?,
         };
         through.insert(get(row, 0)?, one);
     }
