@@ -12,6 +12,7 @@
 mod backing;
 mod bad_input;
 mod crash;
+mod fleet;
 mod init;
 mod product;
 mod project;
