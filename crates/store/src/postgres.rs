@@ -53,6 +53,7 @@ use self::gather::Gatherer;
 use self::journal::Appends;
 use self::pool::Pool;
 use self::settings::Server;
+use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
@@ -85,6 +86,7 @@ pub struct Postgres {
     signals: Signals,
     turn: claims::Turn,
     months: Arc<Months>,
+    packing: Packing,
 }
 
 /// The task that makes the months' tables; it ends with the last clone of the store.
@@ -130,6 +132,7 @@ impl Postgres {
             signals,
             turn: claims::Turn::default(),
             months: Arc::new(Months(months)),
+            packing: Packing::above(settings.compress_above),
         })
     }
 }
