@@ -87,7 +87,7 @@ impl Run {
         started: Instant,
     ) -> Ending {
         let system = self.definition.full_prompt();
-        let specs: Vec<llm::ToolSpec> = offers.iter().map(spec).collect();
+        let specs: Vec<llm::ToolSpec<'_>> = offers.iter().map(spec).collect();
         let request = ChatRequest {
             config,
             system: &system,
@@ -247,11 +247,11 @@ fn against_schema(
     }
 }
 
-fn spec(offer: &Offer) -> llm::ToolSpec {
+fn spec(offer: &Offer) -> llm::ToolSpec<'_> {
     llm::ToolSpec {
-        name: offer.name.clone(),
-        description: offer.description.clone(),
-        parameters: offer.parameters.clone(),
+        name: &offer.name,
+        description: &offer.description,
+        parameters: &offer.parameters,
     }
 }
 
