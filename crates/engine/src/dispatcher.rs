@@ -54,10 +54,11 @@ impl Dispatcher {
                 continue;
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = due.notified() => {}
                 () = self.core.hint.notified() => {}
                 () = tokio::time::sleep(self.pause()) => {}
-                () = stop.cancelled() => return,
             }
         }
     }

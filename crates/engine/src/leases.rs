@@ -1,7 +1,7 @@
 //! The leases that this process holds, and their renewal: independent of what the executions are doing, so that a
 //! slow tool costs no lease.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -108,7 +108,8 @@ impl Lease {
 /// All leases of this process.
 #[derive(Default)]
 pub(crate) struct Leases {
-    held: Mutex<HashMap<ExecutionId, Arc<Lease>>>,
+    /// Sorted, so that what is done with all of them is done in the same order everywhere.
+    held: Mutex<BTreeMap<ExecutionId, Arc<Lease>>>,
     stopping: AtomicU8,
     released: Notify,
 }
@@ -167,7 +168,7 @@ impl Leases {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Arc<Lease>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutionId, Arc<Lease>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -206,8 +207,9 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
     let mut pause = core.settings.lease / 3;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
         let held = core.leases.snapshot();
         let now = core.now();

@@ -7,7 +7,7 @@ use tokio::sync::Notify;
 use crate::definitions::Definitions;
 use crate::leases::Leases;
 use crate::live::Hub;
-use crate::{Agents, Ports, Settings};
+use crate::{Agents, NewId, Ports, Settings};
 
 /// Shared by the handle, the dispatcher and the runs.
 pub(crate) struct Shared {
@@ -20,6 +20,7 @@ pub(crate) struct Shared {
     pub(crate) schemas: tools::Schemas,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
+    pub(crate) new_id: NewId,
 }
 
 impl Shared {
