@@ -5,6 +5,7 @@
 mod agents;
 mod definitions;
 mod dispatcher;
+mod ended;
 mod error;
 mod host;
 mod leases;

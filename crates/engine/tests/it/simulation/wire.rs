@@ -11,7 +11,7 @@ use std::time::Duration;
 use bus::Delivery;
 use domain::WorkerId;
 use store::{Certainty, Result};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep;
 
 use super::store::{Signals, Way};
@@ -31,7 +31,9 @@ pub(crate) enum Health {
 /// A worker's connection to the world.
 pub(crate) struct Gate {
     pub(crate) worker: WorkerId,
-    health: watch::Sender<Health>,
+    health: Mutex<Health>,
+    /// Not a `watch`, which wakes those who wait in an order that no seed decides.
+    changed: Notify,
     /// Whether it is cut off from the database, and from the broker.
     pub(crate) cut: Mutex<(bool, bool)>,
     /// Deliveries in its hands; the broker takes them back when it dies.
@@ -42,21 +44,23 @@ impl Gate {
     pub(crate) fn new(worker: WorkerId) -> Arc<Self> {
         Arc::new(Self {
             worker,
-            health: watch::Sender::new(Health::Alive),
+            health: Mutex::new(Health::Alive),
+            changed: Notify::new(),
             cut: Mutex::default(),
             held: Mutex::default(),
         })
     }
 
     pub(crate) fn health(&self) -> Health {
-        *self.health.borrow()
+        *self.health.lock().unwrap()
     }
 
     pub(crate) fn become_(&self, health: Health) {
         if self.health() == Health::Dead {
             return;
         }
-        self.health.send_replace(health);
+        *self.health.lock().unwrap() = health;
+        self.changed.notify_waiters();
         if health == Health::Dead {
             self.held.lock().unwrap().1.clear();
         }
@@ -64,16 +68,22 @@ impl Gate {
 
     /// Goes through: at once, when it thaws, or never.
     pub(crate) async fn pass(&self) {
-        let mut health = self.health.subscribe();
-        if health.wait_for(|h| *h == Health::Alive).await.is_err() {
-            std::future::pending::<()>().await;
-        }
+        self.reaches(Health::Alive).await;
     }
 
     /// Comes back when it is killed.
     pub(crate) async fn killed(&self) {
-        let mut health = self.health.subscribe();
-        drop(health.wait_for(|h| *h == Health::Dead).await);
+        self.reaches(Health::Dead).await;
+    }
+
+    async fn reaches(&self, wanted: Health) {
+        loop {
+            let changed = self.changed.notified();
+            if self.health() == wanted {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Takes a delivery into its hands; the number is for letting go of it.
