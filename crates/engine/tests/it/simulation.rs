@@ -30,8 +30,8 @@ mod watchman;
 mod wire;
 mod world;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bus::{Bus, Subscription};
@@ -41,7 +41,7 @@ use self::audit::{audit, is_quiet};
 use self::cluster::Cluster;
 use self::people::{People, Promises};
 use self::plant::Plant;
-use self::world::{Report, World};
+use self::world::{Counts, Report, World};
 
 /// How long, in simulated seconds, everything may take to come to its end after the last trouble.
 const SETTLE_SECONDS: u32 = 400;
@@ -104,58 +104,78 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
 }
 
-/// Plays seeds on every processor until one breaks a rule; answers the first that does.
-fn search(seeds: std::ops::Range<u64>, plant: Plant) -> Option<Report> {
+/// Plays seeds on every processor until one breaks a rule, and answers the lowest that did; adds up what happened.
+fn search(seeds: std::ops::Range<u64>, plant: Plant) -> (Option<Report>, Counts) {
     let next = AtomicU64::new(seeds.start);
-    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
-    let mut found: Vec<Report> = std::thread::scope(|scope| {
-        let hunt = || {
-            loop {
-                let seed = next.fetch_add(1, Ordering::Relaxed);
-                if seed >= seeds.end {
-                    return None;
-                }
-                let report = play(seed, plant, false);
-                if !report.violations.is_empty() {
-                    next.store(seeds.end, Ordering::Relaxed);
-                    return Some(report);
-                }
+    let total = Mutex::new(Counts::new());
+    let found = Mutex::new(Vec::new());
+    let hunt = || {
+        loop {
+            let seed = next.fetch_add(1, Ordering::Relaxed);
+            if seed >= seeds.end {
+                return;
             }
-        };
-        let hunters: Vec<_> = (0..threads).map(|_| scope.spawn(hunt)).collect();
-        hunters
-            .into_iter()
-            .filter_map(|h| h.join().unwrap())
-            .collect()
+            let report = play(seed, plant, false);
+            for (what, count) in &report.counts {
+                *total.lock().unwrap().entry(what).or_default() += count;
+            }
+            if !report.violations.is_empty() {
+                next.store(seeds.end, Ordering::Relaxed);
+                found.lock().unwrap().push(report);
+            }
+        }
+    };
+    let threads = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(hunt);
+        }
     });
+    let mut found = found.into_inner().unwrap();
     found.sort_by_key(|report| report.seed);
-    found.into_iter().next()
+    (found.into_iter().next(), total.into_inner().unwrap())
 }
 
+/// Plays a seed and tells everything that happens.
+fn tell(seed: u64, plant: Plant) -> Report {
+    let report = play(seed, plant, true);
+    for line in &report.lines {
+        println!("{line}");
+    }
+    println!("{:?}", report.counts);
+    report
+}
+
+/// `SEEDS` says how many, `FIRST_SEED` from which one on.
 #[test]
-fn simulation_of_many_seeds_breaks_no_rule() {
+fn simulation_of_thousands_of_seeds_breaks_no_rule() {
     let first = number("FIRST_SEED").unwrap_or(0);
-    let seeds = number("SEEDS").unwrap_or(100);
+    let seeds = number("SEEDS").unwrap_or(2000);
     let began = Instant::now();
-    let found = search(first..first + seeds, Plant::None);
-    println!("{seeds} seeds in {:?}", began.elapsed());
+    let (found, counts) = search(first..first + seeds, Plant::None);
+    println!("{seeds} seeds in {:?}: {counts:#?}", began.elapsed());
     if let Some(report) = found {
-        let told = play(report.seed, Plant::None, true);
-        for line in &told.lines {
-            println!("{line}");
-        }
+        tell(report.seed, Plant::None);
         panic!("{report}");
+    }
+    // Troubles that never come show nothing.
+    for what in [
+        "kills",
+        "freezes",
+        "partitions",
+        "shutdowns",
+        "takeovers",
+        "late writes refused",
+    ] {
+        let count = counts.get(what).copied().unwrap_or_default();
+        assert!(count * 10 > seeds, "only {count} {what} in {seeds} seeds");
     }
 }
 
 /// Plays the seed in `SEED` and tells everything that happens.
 #[test]
 fn simulation_replay() {
-    let report = play(number("SEED").unwrap_or(1), Plant::None, true);
-    for line in &report.lines {
-        println!("{line}");
-    }
-    println!("{:?}", report.counts);
+    let report = tell(number("SEED").unwrap_or(1), Plant::None);
     assert!(report.violations.is_empty(), "{report}");
 }
 
@@ -167,4 +187,34 @@ fn a_seed_is_the_same_history_each_time() {
         assert_eq!(difference, None, "seed {seed}");
         assert_eq!(first.hash, second.hash, "seed {seed}");
     }
+}
+
+/// The test of the test: a fault is built in, and some seed must show it, as the rule that it breaks; and the same
+/// seed without the fault must be clean.
+fn finds(plant: Plant, rule: &str) {
+    let (found, _) = search(0..500, plant);
+    let report = found.unwrap_or_else(|| panic!("no seed shows {plant:?}"));
+    let shown = &report.violations[0];
+    println!(
+        "{plant:?}: seed {} violated {}: {}",
+        report.seed, shown.rule, shown.text
+    );
+    assert_eq!(shown.rule, rule, "{report}");
+    let healthy = play(report.seed, Plant::None, false);
+    assert!(healthy.violations.is_empty(), "{healthy}");
+}
+
+#[test]
+fn simulation_finds_that_fencing_was_removed() {
+    finds(Plant::NoFence, "I2");
+}
+
+#[test]
+fn simulation_finds_that_the_outbox_is_skipped() {
+    finds(Plant::NoOutbox, "R2");
+}
+
+#[test]
+fn simulation_finds_that_a_lost_hint_is_never_made_up_for() {
+    finds(Plant::OnlyHinted, "I3");
 }

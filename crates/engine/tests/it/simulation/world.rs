@@ -51,8 +51,11 @@ struct Book {
     hash: DefaultHasher,
     lines: Option<Vec<String>>,
     violations: Vec<Violation>,
-    counts: BTreeMap<&'static str, u64>,
+    counts: Counts,
 }
+
+/// How often what happened.
+pub(crate) type Counts = BTreeMap<&'static str, u64>;
 
 /// What came of a simulation.
 #[derive(Debug)]
@@ -61,7 +64,7 @@ pub(crate) struct Report {
     /// Of everything that happened, in order.
     pub(crate) hash: u64,
     pub(crate) violations: Vec<Violation>,
-    pub(crate) counts: BTreeMap<&'static str, u64>,
+    pub(crate) counts: Counts,
     pub(crate) lines: Vec<String>,
 }
 
@@ -79,7 +82,7 @@ impl World {
                 hash: DefaultHasher::new(),
                 lines: is_told.then(Vec::new),
                 violations: Vec::new(),
-                counts: BTreeMap::new(),
+                counts: Counts::new(),
             }),
             weather: Mutex::new(Weather {
                 is_rough: true,
