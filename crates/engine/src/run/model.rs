@@ -1,6 +1,6 @@
 //! Calling the model and journaling its answer, or what came instead.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::decide::after_model_failure;
 use domain::definition::LlmConfig;
@@ -9,6 +9,7 @@ use domain::step::{ModelCall, StepBody};
 use domain::{Failure, FailureCode, Outcome, Tokens};
 use llm::{Answer, ChatRequest, Chunk};
 use serde_json::Value;
+use tokio::time::Instant;
 use tools::Offer;
 
 use super::resolve::targets;
@@ -177,7 +178,7 @@ impl Run {
 
     fn after_failure(&self, failure: (ModelErrorClass, String, Option<Duration>)) -> StepBody {
         // Any even spread will do; the low bits of a fresh UUID are one.
-        let jitter = f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
+        let jitter = f64::from((self.core.new_id)().as_u128() as u32) / f64::from(u32::MAX);
         let now = self.core.now();
         after_model_failure(
             &self.definition,
