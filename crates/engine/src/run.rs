@@ -148,13 +148,9 @@ impl Run {
                 }
                 Ok(None)
             }
-            Action::CallModel {
-                config,
-                max_tokens,
-                timeout,
-            } => {
+            Action::CallModel(run) => {
                 self.flush(Then::Continue).await?;
-                self.call_model(&config, max_tokens, timeout).await?;
+                self.call_model(&run).await?;
                 Ok(None)
             }
             Action::RunTools(runs) => {
