@@ -30,7 +30,7 @@ impl Purpose {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Prompt<'a> {
     /// Who it is.
-    pub system: String,
+    pub system: Cow<'a, str>,
     /// What was said so far, oldest first.
     pub messages: Cow<'a, [Message]>,
     /// The JSON Schema that the answer must meet.

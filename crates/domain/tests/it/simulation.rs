@@ -254,7 +254,7 @@ impl Walk {
             Vec::new()
         };
         self.record(StepBody::ModelCall(Box::new(ModelCall {
-            purpose: domain::Purpose::Turn,
+            purpose: agentrunner_domain::Purpose::Turn,
             provider: Provider::Scripted,
             model: "m".to_owned(),
             reply: Reply {
