@@ -191,7 +191,7 @@ fn a_seed_is_the_same_history_each_time() {
 
 /// The test of the test: a fault is built in, and some seed must show it, as the rule that it breaks; and the same
 /// seed without the fault must be clean.
-fn finds(plant: Plant, rule: &str) {
+fn finds(plant: Plant, rule: &str) -> Report {
     let (found, _) = search(0..500, plant);
     let report = found.unwrap_or_else(|| panic!("no seed shows {plant:?}"));
     let shown = &report.violations[0];
@@ -202,6 +202,7 @@ fn finds(plant: Plant, rule: &str) {
     assert_eq!(shown.rule, rule, "{report}");
     let healthy = play(report.seed, Plant::None, false);
     assert!(healthy.violations.is_empty(), "{healthy}");
+    play(report.seed, plant, true)
 }
 
 #[test]
@@ -216,5 +217,20 @@ fn simulation_finds_that_the_outbox_is_skipped() {
 
 #[test]
 fn simulation_finds_that_a_lost_hint_is_never_made_up_for() {
-    finds(Plant::OnlyHinted, "I3");
+    let report = finds(Plant::OnlyHinted, "I3");
+    let loss = |line: &String| line.contains("hint submitted-") && line.ends_with("is lost");
+    assert!(
+        report.lines.iter().any(loss),
+        "it stands still for another reason"
+    );
+}
+
+#[test]
+fn simulation_finds_that_an_event_may_start_twice() {
+    finds(Plant::TwicePerEvent, "I4");
+}
+
+#[test]
+fn simulation_finds_that_nobody_is_told_of_a_cancellation() {
+    finds(Plant::DeafToCancel, "I7");
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::state::Turn;
-use domain::{AgentName, EventId, State};
+use domain::{AgentName, EventId, FailureCode, Outcome, State};
 
 use super::cast::{HELPER, LISTENER};
 use super::people::Promises;
@@ -45,6 +45,7 @@ pub(crate) fn audit(world: &World, promises: &Promises) {
         lost(&tables, promises, &mut findings);
         for row in tables.rows.values() {
             replayed(row, &mut findings);
+            world.count(how_it_ended(row));
         }
         started_once(&tables, promises, &mut findings);
         told(world, &tables, &mut findings);
@@ -55,6 +56,14 @@ pub(crate) fn audit(world: &World, promises: &Promises) {
     }
     for (rule, text) in findings {
         world.violated(rule, text);
+    }
+}
+
+fn how_it_ended(row: &Row) -> &'static str {
+    match &row.outcome {
+        None => "unended",
+        Some(Outcome::Failed(failure)) if failure.code == FailureCode::Poison => "poison",
+        Some(outcome) => outcome.status().as_str(),
     }
 }
 

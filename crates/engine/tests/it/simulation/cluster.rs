@@ -189,8 +189,7 @@ impl Cluster {
             };
         }
         while healing.join_next().await.is_some() {}
-        self.world.weather().is_rough = false;
-        self.world.note(format_args!("all is well from here on"));
+        self.world.calm_down();
     }
 
     fn lose_database(&self) {

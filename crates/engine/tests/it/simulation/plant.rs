@@ -12,4 +12,8 @@ pub(crate) enum Plant {
     NoOutbox,
     /// Work is found only when its hint came through: neither signal nor poll finds the rest.
     OnlyHinted,
+    /// The database does not see that an event has started an agent already.
+    TwicePerEvent,
+    /// The database keeps wishes that an execution end, and tells its owner of none.
+    DeafToCancel,
 }

@@ -78,9 +78,18 @@ impl Way for AtOnce {
 impl<W: Way> Store for Reached<W> {
     async fn submit(&self, submission: Submission) -> Result<Submitted> {
         let submit = |t: &mut Tables| {
+            let (agent, event) = {
+                let asked = &submission.execution;
+                (asked.agent.clone(), asked.event_id.clone())
+            };
             let asked = submission.execution.id;
             let answer = t.submit(submission)?;
-            t.seen.push(Seen::Submitted { asked, answer });
+            let cause = event.map(|event| (agent, event));
+            t.seen.push(Seen::Submitted {
+                asked,
+                cause,
+                answer,
+            });
             Ok(answer)
         };
         self.way.carry("submit", submit).await

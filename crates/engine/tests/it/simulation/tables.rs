@@ -192,7 +192,8 @@ impl Tables {
         }
         let same = |row: &&Row| {
             row.execution.id == execution.id
-                || (execution.event_id.is_some()
+                || (self.plant != Plant::TwicePerEvent
+                    && execution.event_id.is_some()
                     && row.execution.event_id == execution.event_id
                     && row.execution.agent == execution.agent)
         };

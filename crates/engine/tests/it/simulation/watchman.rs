@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use domain::definition::Effect;
-use domain::{Epoch, ExecutionId, Outcome, Seq, StepBody, Time, WorkerId};
+use domain::{AgentName, Epoch, EventId, ExecutionId, Outcome, Seq, StepBody, Time, WorkerId};
 use store::{Append, Appended, CancelAnswer, Claim, Claimed, Submitted, Then};
 
 use super::world::World;
@@ -14,6 +14,8 @@ use super::world::World;
 pub(crate) enum Seen {
     Submitted {
         asked: ExecutionId,
+        /// The agent and the event that starts it.
+        cause: Option<(AgentName, EventId)>,
         answer: Submitted,
     },
     Claimed {
@@ -107,6 +109,8 @@ pub(crate) struct Watchman {
     executions: BTreeMap<ExecutionId, Watched>,
     effects: BTreeMap<String, Effects>,
     repeats: BTreeMap<String, u32>,
+    /// Which event started which agent.
+    starts: BTreeSet<(AgentName, EventId)>,
     /// Executions that were cancelled before anybody had begun them.
     pub(crate) never_begun: BTreeSet<ExecutionId>,
 }
@@ -121,11 +125,18 @@ impl World {
     /// Writes down what a transaction did, and compares it with the rules.
     pub(crate) fn see(&self, worker: &WorkerId, seen: Seen) {
         match seen {
-            Seen::Submitted { asked, answer } => {
+            Seen::Submitted {
+                asked,
+                cause,
+                answer,
+            } => {
                 self.note(format_args!(
                     "{worker} submits {}: {answer:?}",
                     short(asked)
                 ));
+                if let (Some(cause), Submitted::New) = (cause, answer) {
+                    self.see_start(cause);
+                }
             }
             Seen::Claimed {
                 id,
@@ -178,17 +189,28 @@ impl World {
         }
     }
 
+    fn see_start(&self, cause: (AgentName, EventId)) {
+        let text = format!("{} started {} once more", cause.1, cause.0);
+        if !self.watchman().starts.insert(cause) {
+            self.violated("I4", text);
+        }
+    }
+
     fn see_claim(&self, worker: &WorkerId, id: ExecutionId, epoch: Epoch, now: Time) {
         let mut watchman = self.watchman();
         let watched = watchman.executions.entry(id).or_default();
-        let (before, is_over) = (watched.epoch, watched.is_over);
-        if watched.is_held {
-            self.count("takeovers");
-        }
+        let (before, is_over, is_takeover) = (watched.epoch, watched.is_over, watched.is_held);
         watched.epoch = epoch.get();
         watched.is_held = true;
         watched.claims.push((worker.clone(), epoch.get(), now));
         drop(watchman);
+        if is_takeover {
+            self.count("takeovers");
+            if self.is_calm() {
+                let text = format!("{worker} takes {id} over as {epoch}, and nobody was lost");
+                self.violated("R7", text);
+            }
+        }
         if epoch.get() != before + 1 || is_over {
             let text = format!("{worker} got {id} as {epoch} after {before}, over: {is_over}");
             self.violated("I2", text);

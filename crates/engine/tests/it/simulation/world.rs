@@ -34,6 +34,8 @@ pub(crate) struct World {
 pub(crate) struct Weather {
     /// Whether anything goes wrong by chance.
     pub(crate) is_rough: bool,
+    /// Since when all is well.
+    pub(crate) calm_since: Option<Instant>,
     /// Until when the database is away for all.
     pub(crate) database_away_until: Option<Instant>,
 }
@@ -86,6 +88,7 @@ impl World {
             }),
             weather: Mutex::new(Weather {
                 is_rough: true,
+                calm_since: None,
                 database_away_until: None,
             }),
             broker: InProcess::default(),
@@ -128,6 +131,20 @@ impl World {
 
     pub(crate) fn heard(&self) -> MutexGuard<'_, BTreeSet<EventId>> {
         self.heard.lock().unwrap()
+    }
+
+    /// Whether all has been well for so long that what went wrong before is over.
+    pub(crate) fn is_calm(&self) -> bool {
+        let since = self.weather().calm_since;
+        since.is_some_and(|since| since.elapsed() > Duration::from_secs(30))
+    }
+
+    /// From here on nothing goes wrong.
+    pub(crate) fn calm_down(&self) {
+        self.note(format_args!("all is well from here on"));
+        let mut weather = self.weather();
+        weather.is_rough = false;
+        weather.calm_since = Some(Instant::now());
     }
 
     /// Whether something goes wrong now that goes wrong in so many of a thousand cases in rough weather.

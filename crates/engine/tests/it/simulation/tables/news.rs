@@ -5,6 +5,7 @@ use domain::step::Question;
 use domain::{ExecutionId, Outcome, Seq, Status, Time};
 use store::{CancelAnswer, InputAnswer, NewInput, PendingInput, Waiting};
 
+use super::super::plant::Plant;
 use super::{Input, Row, Tables};
 
 impl Tables {
@@ -33,7 +34,10 @@ impl Tables {
         ended.sort_by_key(|(at, id, _)| (*at, *id));
         Waiting {
             wakes: row.wakes,
-            cancel: row.cancel.clone(),
+            cancel: row
+                .cancel
+                .clone()
+                .filter(|_| self.plant != Plant::DeafToCancel),
             inputs: inputs.collect(),
             children: ended
                 .into_iter()
