@@ -25,6 +25,7 @@ mod sql;
 mod submit;
 mod usage;
 mod wake;
+mod workers;
 mod writer;
 
 use std::path::Path;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde_json::Value;
@@ -252,6 +253,18 @@ impl Store for Sqlite {
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.list_usage(filter).await
+    }
+
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.note_worker(worker, forget_before).await
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.list_workers().await
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.forget_worker(worker).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -195,7 +195,7 @@ async fn what_is_newer_or_not_ours_is_refused_untouched() {
             error,
             Error::TooNew {
                 found: 99,
-                known: 2
+                known: 3
             }
         ),
         "{error}"
