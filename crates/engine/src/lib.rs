@@ -6,6 +6,7 @@ mod agents;
 mod definitions;
 mod dispatcher;
 mod error;
+mod fleet;
 mod host;
 mod leases;
 mod live;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::topics;
-use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, WorkerId};
+use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -28,11 +29,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::definitions::Definitions;
 use crate::dispatcher::Dispatcher;
+use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
+pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
@@ -63,7 +66,7 @@ pub struct Settings {
     pub worker: WorkerId,
     /// How many executions it performs at once.
     pub capacity: usize,
-    /// Of which modes.
+    /// Of which modes; none makes it an engine that takes tasks in and performs none.
     pub modes: Vec<ExecutionMode>,
     /// How long a lease lasts; it is renewed at a third of it.
     pub lease: Duration,
@@ -75,6 +78,8 @@ pub struct Settings {
     pub max_reply_bytes: usize,
     /// Tells which workers are certainly gone, so that their work is taken over at start without waiting.
     pub is_gone: Option<IsGone>,
+    /// As what it is known to the other processes, when it performs executions.
+    pub registration: Registration,
 }
 
 /// The engine: a handle that can be cloned and shared.
@@ -92,6 +97,7 @@ impl Engine {
     /// An engine that does not run yet.
     pub fn new(ports: Ports, agents: Agents, settings: Settings) -> Self {
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
+        let presence = Presence::new((ports.clock)());
         let core = Shared {
             ports,
             agents,
@@ -100,6 +106,7 @@ impl Engine {
             leases: Leases::default(),
             definitions,
             schemas: tools::Schemas::default(),
+            presence,
             hint: Notify::new(),
         };
         Self {
@@ -110,8 +117,26 @@ impl Engine {
         }
     }
 
-    /// Begins to claim and perform executions, to relay events and to renew leases.
+    /// Begins to relay events, to start agents by them, and, when it has modes, to claim and perform executions.
     pub fn start(&self) {
+        let (core, close) = (&self.core, &self.close);
+        if self.performs() {
+            self.start_performing();
+        }
+        self.start_relay();
+        self.tasks
+            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+        self.tasks
+            .spawn(subscriptions::listen(core.clone(), close.clone()));
+    }
+
+    /// Begins to relay events and nothing else: for a process that only tells of something.
+    pub fn start_relay(&self) {
+        let (core, close) = (self.core.clone(), self.close.clone());
+        self.tasks.spawn(relay::relay(core, close));
+    }
+
+    fn start_performing(&self) {
         let (core, close) = (&self.core, &self.close);
         let dispatcher = Dispatcher::new(core.clone(), self.tasks.clone());
         let stop = self.stop.clone();
@@ -123,15 +148,18 @@ impl Engine {
             }
         });
         self.tasks.spawn(leases::renew(core.clone(), close.clone()));
-        self.tasks.spawn(relay::relay(core.clone(), close.clone()));
+        // No longer than it claims: an agent is not ready because somebody is still busy with its last task.
         self.tasks
-            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
-        self.tasks
-            .spawn(subscriptions::listen(core.clone(), close.clone()));
+            .spawn(fleet::beat(core.clone(), self.stop.clone()));
         for (queue, patterns) in hint_queues(&core.settings.modes) {
             self.tasks
                 .spawn(relay::listen(queue, patterns, core.clone(), close.clone()));
         }
+    }
+
+    /// Whether it performs executions.
+    pub fn performs(&self) -> bool {
+        !self.core.settings.modes.is_empty()
     }
 
     /// Accepts a task: when this answers, it is durable and will reach exactly one terminal state.
@@ -212,6 +240,24 @@ impl Engine {
     /// Who it is.
     pub fn worker(&self) -> &WorkerId {
         &self.core.settings.worker
+    }
+
+    /// As what it is known to the others, and by which interval they are watched.
+    pub fn registration(&self) -> &Registration {
+        &self.core.settings.registration
+    }
+
+    /// The workers that are known, alive or not: those of other processes as they last said, this one as it is.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
+        let mut workers = self.core.ports.store.workers().await?;
+        if self.performs() && !self.stop.is_cancelled() {
+            workers.retain(|worker| worker.id != self.core.settings.worker);
+            workers.push(fleet::own(&self.core));
+        }
+        Ok(workers)
     }
 
     /// How many executions it performs now, and how many it can.

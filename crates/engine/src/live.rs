@@ -13,8 +13,9 @@ use tokio::sync::{Notify, watch};
 
 /// How many steps are read at once.
 const BATCH: usize = 100;
-/// How often the store is asked when nothing tells of news: the execution may be in another process.
-const POLL: Duration = Duration::from_millis(500);
+/// How often the store is asked when nothing tells of news, as it is for an execution in another process: often after
+/// a step, for the next one may be near, and ever less often while nothing comes.
+const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// How many bytes of a running answer are kept for those who watch; beyond it they get the whole step at the end.
 const MAX_PIECES_BYTES: usize = 1 << 20;
 
@@ -253,6 +254,16 @@ impl LiveRun {
     }
 }
 
+/// What a look into the store found.
+enum Seen {
+    /// There are steps to show.
+    Steps,
+    /// Nothing new yet.
+    Nothing,
+    /// Nothing can come any more.
+    End,
+}
+
 /// A running view of an execution.
 pub struct Watch {
     store: Arc<dyn Store>,
@@ -261,6 +272,8 @@ pub struct Watch {
     after: Option<Position>,
     steps: VecDeque<Step>,
     over: bool,
+    /// How long to wait before the store is asked again.
+    pause: Duration,
 }
 
 impl Watch {
@@ -277,6 +290,7 @@ impl Watch {
             after,
             steps: VecDeque::new(),
             over: false,
+            pause: POLL.0,
         }
     }
 
@@ -301,18 +315,17 @@ impl Watch {
                         return Ok(Some(event));
                     }
                 }
-                None => {
-                    self.read().await?;
-                    if self.steps.is_empty() {
-                        if self.is_over().await? {
-                            return Ok(None);
-                        }
+                None => match self.look().await? {
+                    Seen::Steps => self.pause = POLL.0,
+                    Seen::End => return Ok(None),
+                    Seen::Nothing => {
                         tokio::select! {
                             () = changed => {}
-                            () = tokio::time::sleep(POLL) => {}
+                            () = tokio::time::sleep(self.pause) => {}
                         }
+                        self.pause = (self.pause * 2).min(POLL.1);
                     }
-                }
+                },
             }
         }
     }
@@ -330,15 +343,25 @@ impl Watch {
         }
         tokio::select! {
             _ = version.changed() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(POLL.1) => {}
         }
         Ok(None)
     }
 
-    /// Whether nothing can come any more; asked when nothing came, so after the last step was read.
-    async fn is_over(&self) -> Result<bool, store::Error> {
-        let row = self.store.execution(self.id).await?;
-        Ok(row.is_none_or(|row| row.outcome.is_some() && row.steps <= self.last_step().get()))
+    /// Looks for news in the store. One row tells whether there are any, so that watching costs little while nothing
+    /// happens.
+    async fn look(&mut self) -> Result<Seen, store::Error> {
+        let Some(row) = self.store.execution(self.id).await? else {
+            return Ok(Seen::End);
+        };
+        if row.steps > self.last_step().get() {
+            self.read().await?;
+        }
+        Ok(match row.outcome {
+            _ if !self.steps.is_empty() => Seen::Steps,
+            Some(_) => Seen::End,
+            None => Seen::Nothing,
+        })
     }
 
     async fn read(&mut self) -> Result<(), store::Error> {

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
+use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
 use crate::{Agents, Ports, Settings};
@@ -18,6 +19,7 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,
+    pub(crate) presence: Presence,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
 }

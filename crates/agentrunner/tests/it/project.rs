@@ -115,6 +115,14 @@ impl Project {
         format!("http://127.0.0.1:{}{path}", self.ports[2])
     }
 
+    pub(crate) fn state_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[0])
+    }
+
+    pub(crate) fn config_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[1])
+    }
+
     pub(crate) const fn port(&self) -> u16 {
         self.ports[2]
     }
@@ -149,7 +157,16 @@ impl Project {
     }
 
     pub(crate) async fn up_with(&self, environment: &[(&str, &str)]) -> Server {
-        let mut command = self.command(&["up"]);
+        self.start(&["up"], environment).await
+    }
+
+    /// Starts one part and waits until it is ready.
+    pub(crate) async fn serve(&self, part: &str, environment: &[(&str, &str)]) -> Server {
+        self.start(&["serve", part], environment).await
+    }
+
+    async fn start(&self, args: &[&str], environment: &[(&str, &str)]) -> Server {
+        let mut command = self.command(args);
         command
             .envs(environment.iter().copied())
             .stdout(Stdio::null());

@@ -325,6 +325,7 @@ pub(crate) fn settings(worker: &str) -> Settings {
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
         is_gone: None,
+        registration: agentrunner_engine::Registration::default(),
     }
 }
 
