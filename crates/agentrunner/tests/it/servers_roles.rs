@@ -11,7 +11,7 @@ use crate::product::free_ports;
 use crate::project::{Project, Ran, Server};
 
 /// Within which it must show that a pool is gone.
-const INTERVAL: Duration = Duration::from_secs(4);
+const INTERVAL: Duration = Duration::from_secs(6);
 
 /// Processes in one folder, on the same servers.
 struct Fleet {
