@@ -2,7 +2,7 @@
 //! slow tool costs no lease.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -21,8 +21,14 @@ pub(crate) struct Lease {
     news: AtomicBool,
     stopping: AtomicU8,
     committed: AtomicU32,
+    /// Up to which wake-up it was told of news; the same one is told again and again.
+    wakes: AtomicU64,
     changed: Notify,
 }
+
+/// How often it is asked what other processes did to what this one owns: no tool call starts a second after its
+/// execution's end was asked for.
+const LISTEN: Duration = Duration::from_millis(500);
 
 const GO_ON: u8 = 0;
 const AT_NEXT_COMMIT: u8 = 1;
@@ -37,6 +43,7 @@ impl Lease {
             news: AtomicBool::new(false),
             stopping: AtomicU8::new(GO_ON),
             committed: AtomicU32::new(committed),
+            wakes: AtomicU64::new(0),
             changed: Notify::new(),
         }
     }
@@ -97,6 +104,12 @@ impl Lease {
     fn tell_news(&self) {
         self.news.store(true, Ordering::Release);
         self.changed.notify_waiters();
+    }
+
+    fn hear_wakes(&self, wakes: u64) {
+        if self.wakes.fetch_max(wakes, Ordering::AcqRel) < wakes {
+            self.tell_news();
+        }
     }
 
     fn stop(&self, how: u8) {
@@ -194,7 +207,29 @@ impl Leases {
                     lease.lose();
                 }
             }
-            Signal::Woken { id, .. } => self.tell_news(*id),
+            Signal::Woken { id, wakes } => {
+                if let Some(lease) = self.lock().get(id) {
+                    lease.hear_wakes(*wakes);
+                }
+            }
+        }
+    }
+}
+
+/// Listens for what comes to leases of this process from others - a cancellation, an answer - until `stop`. What this
+/// misses is heard at the next renewal.
+pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(LISTEN) => {}
+            () = stop.cancelled() => return,
+        }
+        if core.leases.count() == 0 {
+            continue;
+        }
+        match core.ports.store.woken(&core.settings.worker).await {
+            Ok(signals) => signals.iter().for_each(|signal| core.leases.hear(signal)),
+            Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
         }
     }
 }

@@ -148,6 +148,8 @@ impl Engine {
             }
         });
         self.tasks.spawn(leases::renew(core.clone(), close.clone()));
+        self.tasks
+            .spawn(leases::hear_others(core.clone(), close.clone()));
         // No longer than it claims: an agent is not ready because somebody is still busy with its last task.
         self.tasks
             .spawn(fleet::beat(core.clone(), self.stop.clone()));

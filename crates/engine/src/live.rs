@@ -16,6 +16,9 @@ const BATCH: usize = 100;
 /// How often the store is asked when nothing tells of news, as it is for an execution in another process: often after
 /// a step, for the next one may be near, and ever less often while nothing comes.
 const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// At which of the looks that find nothing it is asked whether anything can come: its end is a step as well, so only
+/// who has all steps, or watches what is gone, would wait for nothing.
+const ASK_EVERY: u32 = 16;
 /// How many bytes of a running answer are kept for those who watch; beyond it they get the whole step at the end.
 const MAX_PIECES_BYTES: usize = 1 << 20;
 
@@ -254,14 +257,9 @@ impl LiveRun {
     }
 }
 
-/// What a look into the store found.
-enum Seen {
-    /// There are steps to show.
-    Steps,
-    /// Nothing new yet.
-    Nothing,
-    /// Nothing can come any more.
-    End,
+/// How long to wait after so many looks that found nothing.
+fn pause(idle: u32) -> Duration {
+    POLL.0.saturating_mul(1 << idle.min(8)).min(POLL.1)
 }
 
 /// A running view of an execution.
@@ -272,8 +270,8 @@ pub struct Watch {
     after: Option<Position>,
     steps: VecDeque<Step>,
     over: bool,
-    /// How long to wait before the store is asked again.
-    pause: Duration,
+    /// How many looks into the store in a row have found nothing.
+    idle: u32,
 }
 
 impl Watch {
@@ -290,7 +288,7 @@ impl Watch {
             after,
             steps: VecDeque::new(),
             over: false,
-            pause: POLL.0,
+            idle: 0,
         }
     }
 
@@ -315,17 +313,21 @@ impl Watch {
                         return Ok(Some(event));
                     }
                 }
-                None => match self.look().await? {
-                    Seen::Steps => self.pause = POLL.0,
-                    Seen::End => return Ok(None),
-                    Seen::Nothing => {
-                        tokio::select! {
-                            () = changed => {}
-                            () = tokio::time::sleep(self.pause) => {}
-                        }
-                        self.pause = (self.pause * 2).min(POLL.1);
+                None => {
+                    self.read().await?;
+                    if !self.steps.is_empty() {
+                        self.idle = 0;
+                        continue;
                     }
-                },
+                    if self.idle.is_multiple_of(ASK_EVERY) && self.is_over().await? {
+                        return Ok(None);
+                    }
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep(pause(self.idle)) => {}
+                    }
+                    self.idle = self.idle.saturating_add(1);
+                }
             }
         }
     }
@@ -348,20 +350,10 @@ impl Watch {
         Ok(None)
     }
 
-    /// Looks for news in the store. One row tells whether there are any, so that watching costs little while nothing
-    /// happens.
-    async fn look(&mut self) -> Result<Seen, store::Error> {
-        let Some(row) = self.store.execution(self.id).await? else {
-            return Ok(Seen::End);
-        };
-        if row.steps > self.last_step().get() {
-            self.read().await?;
-        }
-        Ok(match row.outcome {
-            _ if !self.steps.is_empty() => Seen::Steps,
-            Some(_) => Seen::End,
-            None => Seen::Nothing,
-        })
+    /// Whether nothing can come any more; asked when nothing came, so after the last step was read.
+    async fn is_over(&self) -> Result<bool, store::Error> {
+        let row = self.store.execution(self.id).await?;
+        Ok(row.is_none_or(|row| row.outcome.is_some() && row.steps <= self.last_step().get()))
     }
 
     async fn read(&mut self) -> Result<(), store::Error> {

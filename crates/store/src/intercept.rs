@@ -50,6 +50,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.inner.renew(renewal).await
     }
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.inner.woken(worker).await
+    }
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.inner.lease_holders().await
     }

@@ -56,6 +56,11 @@ pub trait Store: Send + Sync + 'static {
     /// was woken since it was claimed is told each time: the count of wake-ups says whether it is news.
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
 
+    /// Which leases of a worker were woken since they were claimed, as [`Store::renew`] tells it, without renewing them:
+    /// cheap enough to be asked all the time, so that a cancellation in one process is soon heard in another. A store
+    /// that is one process's own may leave it to the renewal, since that process hears of its own commits at once.
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>>;
+
     /// Who holds leases.
     async fn lease_holders(&self) -> Result<Vec<WorkerId>>;
 

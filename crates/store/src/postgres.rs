@@ -160,6 +160,10 @@ impl Store for Postgres {
         self.extend(renewal).await
     }
 
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.news_for(worker).await
+    }
+
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.holders().await
     }

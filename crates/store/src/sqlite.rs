@@ -123,6 +123,11 @@ impl Store for Sqlite {
         self.extend(renewal).await
     }
 
+    async fn woken(&self, _worker: &WorkerId) -> Result<Vec<Signal>> {
+        // Left to the renewal: there is no index by worker, and mostly one process.
+        Ok(Vec::new())
+    }
+
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.holders().await
     }

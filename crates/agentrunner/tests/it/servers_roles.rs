@@ -131,6 +131,7 @@ async fn parts_in_processes_of_their_own_are_one_system() {
     assert_eq!(pool["capacity"], 40, "{pool}");
 
     follow_from_the_orchestrator(&fleet).await;
+    cancel_at_the_orchestrator(&fleet).await;
 
     // Each says of itself what is true of it.
     let (status, steps) = get(&fleet
@@ -184,6 +185,31 @@ async fn follow_from_the_orchestrator(fleet: &Fleet) {
         (steps.join(" ").as_str(), last.as_str()),
         ("1 2 3 4 5", "done")
     );
+}
+
+/// A pool hears of it without waiting for the next renewal of its lease.
+async fn cancel_at_the_orchestrator(fleet: &Fleet) {
+    for _ in 0..3 {
+        let id = fleet.project.submit("dreamer").await;
+        let task = format!("/tasks/{id}");
+        fleet
+            .project
+            .until(&task, |task| task["steps"].as_u64() >= Some(3))
+            .await;
+        let began = Instant::now();
+        let client = reqwest::Client::new();
+        client
+            .delete(fleet.project.url(&task))
+            .send()
+            .await
+            .unwrap();
+        fleet
+            .project
+            .until(&task, |task| task["status"] == "cancelled")
+            .await;
+        let took = began.elapsed();
+        assert!(took < Duration::from_secs(2), "cancelled after {took:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -9,6 +9,7 @@
 )]
 
 mod faults;
+mod fleet;
 mod people;
 mod rig;
 mod running;
