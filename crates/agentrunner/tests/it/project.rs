@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -171,7 +172,7 @@ impl Project {
             .envs(environment.iter().copied())
             .stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = lines_of(child.stderr.take().unwrap());
         let mut server = Server {
             child,
             lines,
@@ -271,7 +272,7 @@ impl std::fmt::Debug for Ran {
 /// A running server.
 pub(crate) struct Server {
     child: Child,
-    lines: Lines<BufReader<ChildStderr>>,
+    lines: UnboundedReceiver<String>,
     /// What it logged so far.
     pub(crate) log: String,
 }
@@ -279,7 +280,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn wait_for_line(&mut self, part: &str) {
         let reading = async {
-            while let Some(line) = self.lines.next_line().await.unwrap() {
+            while let Some(line) = self.lines.recv().await {
                 self.log.push_str(&line);
                 self.log.push('\n');
                 if line.contains(part) {
@@ -299,7 +300,7 @@ impl Server {
     /// Waits for its end; answers its exit code and its whole log.
     pub(crate) async fn ended(mut self) -> (i32, String) {
         let rest = async {
-            while let Some(line) = self.lines.next_line().await.unwrap() {
+            while let Some(line) = self.lines.recv().await {
                 self.log.push_str(&line);
                 self.log.push('\n');
             }
@@ -315,6 +316,19 @@ impl Server {
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+/// Reads all the time: a process whose log nobody reads stops at some line of it.
+fn lines_of(stderr: ChildStderr) -> UnboundedReceiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            // The test may be over.
+            sender.send(line).ok();
+        }
+    });
+    receiver
 }
 
 pub(crate) fn signal(child: &Child, name: &str) {
