@@ -62,6 +62,10 @@ pub(crate) struct Lease {
     changed: Notify,
 }
 
+/// How often it is asked what other processes did to what this one owns: no tool call starts a second after its
+/// execution's end was asked for.
+const LISTEN: Duration = Duration::from_millis(500);
+
 const GO_ON: u8 = 0;
 const AT_NEXT_COMMIT: u8 = 1;
 const NOW: u8 = 2;
@@ -305,6 +309,25 @@ impl Leases {
                     lease.hear_wakes(*wakes);
                 }
             }
+        }
+    }
+}
+
+/// Listens for what comes to leases of this process from others - a cancellation, an answer - until `stop`. What this
+/// misses is heard at the next renewal.
+pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LISTEN) => {}
+        }
+        if core.leases.count() == 0 {
+            continue;
+        }
+        match core.ports.store.woken(&core.settings.worker).await {
+            Ok(signals) => signals.iter().for_each(|signal| core.leases.hear(signal)),
+            Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
         }
     }
 }
