@@ -224,7 +224,12 @@ impl System {
     }
 
     fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
-        let app = listeners::app(&self.engine, &self.config, &self.shutdown)?;
+        let app = listeners::app(
+            &self.engine,
+            &self.config,
+            &self.settings.requests,
+            &self.shutdown,
+        )?;
         listeners.serve(
             app,
             &self.tasks,

@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::execution::Totals;
-use domain::{AgentName, Failure, FailureCode, Outcome, Seq, Step, StepBody, Time};
+use domain::{AgentName, Event, Failure, FailureCode, Outcome, Seq, Step, StepBody, Time};
 use futures::FutureExt;
 use store::{Append, Claim, Claimed, Then};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ended::Subject;
 use crate::leases::Lease;
 use crate::run::{Ended, Run, Stop};
 use crate::shared::Shared;
@@ -54,10 +55,11 @@ impl Dispatcher {
                 continue;
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = due.notified() => {}
                 () = self.core.hint.notified() => {}
                 () = tokio::time::sleep(self.pause()) => {}
-                () = stop.cancelled() => return,
             }
         }
     }
@@ -167,8 +169,8 @@ impl Dispatcher {
     }
 
     async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>) {
-        let (id, agent) = (claimed.execution.id, claimed.execution.agent.clone());
-        let trace = claimed.execution.trace_id.clone();
+        let subject = Subject::new(&claimed.execution);
+        let (id, agent, trace) = (subject.id, &subject.agent, &subject.trace_id);
         let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
         let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
@@ -189,7 +191,7 @@ impl Dispatcher {
                 let failure = crate::run::corrupt(format!(
                     "the journal does not allow what comes next: {illegal}"
                 ));
-                self.fail(id, lease, totals, failure).await;
+                self.fail(&subject, lease, totals, failure).await;
             }
             Err(panic) => {
                 let message = panic_text(panic.as_ref());
@@ -206,7 +208,7 @@ impl Dispatcher {
         lease: &Arc<Lease>,
         live: Arc<crate::live::LiveRun>,
     ) -> Result<Ended, Stop> {
-        let (id, totals) = (claimed.execution.id, totals_of(&claimed.steps));
+        let (subject, totals) = (Subject::new(&claimed.execution), totals_of(&claimed.steps));
         let failure = match self.poison(&claimed) {
             Some(failure) => failure,
             None => {
@@ -224,7 +226,7 @@ impl Dispatcher {
                 }
             }
         };
-        self.fail(id, lease, totals, failure).await;
+        self.fail(&subject, lease, totals, failure).await;
         Ok(Ended::Finished)
     }
 
@@ -248,13 +250,15 @@ impl Dispatcher {
     }
 
     /// Ends an execution that can't be performed.
-    async fn fail(&self, id: domain::ExecutionId, lease: &Lease, totals: Totals, failure: Failure) {
+    async fn fail(&self, subject: &Subject, lease: &Lease, totals: Totals, failure: Failure) {
         let outcome = Outcome::Failed(failure);
         let then = Then::Finish {
             outcome: outcome.clone(),
             messages: Vec::new(),
         };
-        self.last_words(id, lease, totals, StepBody::Finished { outcome }, then)
+        let events = subject.events(&outcome, self.core.now());
+        let body = StepBody::Finished { outcome };
+        self.last_words(subject.id, lease, totals, (body, events), then)
             .await;
     }
 
@@ -266,7 +270,8 @@ impl Dispatcher {
         message: String,
     ) {
         let text = format!("{PANIC_NOTE}{message}; it is tried again");
-        self.last_words(id, lease, totals, StepBody::Note { text }, Then::HandBack)
+        let note = (StepBody::Note { text }, Vec::new());
+        self.last_words(id, lease, totals, note, Then::HandBack)
             .await;
     }
 
@@ -275,7 +280,7 @@ impl Dispatcher {
         id: domain::ExecutionId,
         lease: &Lease,
         totals: Totals,
-        body: StepBody,
+        (body, events): (StepBody, Vec<Event>),
         then: Then,
     ) {
         let now = self.core.now();
@@ -292,7 +297,7 @@ impl Dispatcher {
             now,
             steps,
             totals,
-            events: Vec::new(),
+            events,
             children: Vec::new(),
             then,
         };

@@ -1,7 +1,7 @@
 //! The leases that this process holds, and their renewal: independent of what the executions are doing, so that a
 //! slow tool costs no lease.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -193,7 +193,8 @@ impl Lease {
 
 /// All leases of this process.
 pub(crate) struct Leases {
-    held: Mutex<HashMap<ExecutionId, Arc<Lease>>>,
+    /// Sorted, so that what is done with all of them is done in the same order everywhere.
+    held: Mutex<BTreeMap<ExecutionId, Arc<Lease>>>,
     term: Arc<Term>,
     stopping: AtomicU8,
     released: Notify,
@@ -277,7 +278,7 @@ impl Leases {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Arc<Lease>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutionId, Arc<Lease>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -321,10 +322,11 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
     let mut is_well = true;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
+            () = stop.cancelled() => return,
             // While the store does not answer, those who wait would ask without end.
             () = core.leases.term.wanted.notified(), if is_well => {}
-            () = stop.cancelled() => return,
+            () = tokio::time::sleep(pause) => {}
         }
         let held = core.leases.snapshot();
         let now = core.now();

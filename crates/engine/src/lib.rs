@@ -5,6 +5,7 @@
 mod agents;
 mod definitions;
 mod dispatcher;
+mod ended;
 mod error;
 mod host;
 mod leases;
@@ -25,6 +26,7 @@ use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::definitions::Definitions;
 use crate::dispatcher::Dispatcher;
@@ -40,6 +42,9 @@ pub use task::{Accepted, NewTask};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// Makes ids: UUIDs of version 7. Their low bits are also the lots that the engine draws; it knows no other chance.
+pub type NewId = Arc<dyn Fn() -> Uuid + Send + Sync>;
 
 /// What the engine works with.
 #[derive(Clone)]
@@ -91,6 +96,11 @@ pub struct Engine {
 impl Engine {
     /// An engine that does not run yet.
     pub fn new(ports: Ports, agents: Agents, settings: Settings) -> Self {
+        Self::with_ids(ports, agents, settings, Arc::new(Uuid::now_v7))
+    }
+
+    /// The same with ids from elsewhere. Given the same ids, and ports that do the same, it does the same.
+    pub fn with_ids(ports: Ports, agents: Agents, settings: Settings, new_id: NewId) -> Self {
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let core = Shared {
             leases: Leases::new(ports.clock.clone()),
@@ -101,6 +111,7 @@ impl Engine {
             definitions,
             schemas: tools::Schemas::default(),
             hint: Notify::new(),
+            new_id,
         };
         Self {
             core: Arc::new(core),
@@ -146,7 +157,7 @@ impl Engine {
     /// # Errors
     /// The agent is unknown or disabled, the request is not valid, or the store can't take it.
     pub async fn submit(&self, task: NewTask) -> Result<Accepted, Error> {
-        task::submit(&self.core.ports, &self.core.agents, task).await
+        task::submit(&self.core, task).await
     }
 
     /// Asks for the end of an execution. When this answers, no new action of it is started.

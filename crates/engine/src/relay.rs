@@ -5,12 +5,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::{Bus, Consumer};
-use domain::{EventId, Time};
+use domain::EventId;
 use futures::{StreamExt, stream};
 use store::{DeadLetter, OutboxEntry, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::shared::Shared;
 
@@ -46,9 +45,10 @@ async fn wait(signal: &Notify, failed: bool, stop: &CancellationToken) {
         Duration::from_secs(2)
     };
     tokio::select! {
+        biased;
+        () = stop.cancelled() => {}
         () = signal.notified(), if !failed => {}
         () = tokio::time::sleep(pause) => {}
-        () = stop.cancelled() => {}
     }
 }
 
@@ -104,11 +104,12 @@ pub(crate) async fn collect_dead_letters(core: Arc<Shared>, stop: CancellationTo
     };
     loop {
         let delivery = tokio::select! {
-            delivery = letters.next() => delivery,
+            biased;
             () = stop.cancelled() => return,
+            delivery = letters.next() => delivery,
         };
         let Some(delivery) = delivery else { return };
-        let letter = letter(&delivery, core.now());
+        let letter = letter(&delivery, &core);
         tracing::warn!(queue = %letter.queue, topic = %letter.event.topic, "dead letter: {}", letter.reason);
         match core.ports.store.add_dead_letter(letter).await {
             Ok(()) => delivery.done(),
@@ -117,9 +118,9 @@ pub(crate) async fn collect_dead_letters(core: Arc<Shared>, stop: CancellationTo
     }
 }
 
-fn letter(delivery: &bus::Delivery, at: Time) -> DeadLetter {
+fn letter(delivery: &bus::Delivery, core: &Shared) -> DeadLetter {
     DeadLetter {
-        id: Uuid::now_v7().to_string(),
+        id: (core.new_id)().to_string(),
         queue: delivery.queue.clone(),
         event: delivery.event.clone(),
         reason: delivery
@@ -127,7 +128,7 @@ fn letter(delivery: &bus::Delivery, at: Time) -> DeadLetter {
             .clone()
             .unwrap_or_else(|| "no reason given".to_owned()),
         attempts: delivery.attempt,
-        at,
+        at: core.now(),
     }
 }
 
@@ -150,8 +151,9 @@ pub(crate) async fn listen(
     let mut last: Option<EventId> = None;
     loop {
         let delivery = tokio::select! {
-            delivery = hints.next() => delivery,
+            biased;
             () = stop.cancelled() => return,
+            delivery = hints.next() => delivery,
         };
         let Some(delivery) = delivery else { return };
         // A hint repeated is no news.
@@ -175,19 +177,21 @@ where
 {
     loop {
         let error = tokio::select! {
+            biased;
+            () = stop.cancelled() => return None,
             opened = open() => match opened {
                 Ok(consumer) => return Some(consumer),
                 Err(bus::Error::Closed) => return None,
                 Err(error) => error,
             },
-            () = stop.cancelled() => return None,
         };
         tracing::error!(
             "no {what} come, it is tried again; until then the store is asked: {error}"
         );
         tokio::select! {
-            () = tokio::time::sleep(REST) => {}
+            biased;
             () = stop.cancelled() => return None,
+            () = tokio::time::sleep(REST) => {}
         }
     }
 }

@@ -8,17 +8,16 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::decide::{Cancel, Facts, decide};
-use domain::event::topics;
 use domain::execution::{Parent, Totals};
 use domain::step::{CallRef, InputReceived, StepBody};
 use domain::{
-    Action, AgentName, Definition, Epoch, Event, Execution, ExecutionId, Failure, FailureCode,
-    Message, Outcome, Seq, State, Status, Step, ToolOutcome,
+    Action, AgentName, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message,
+    Outcome, Seq, State, Status, Step, ToolOutcome,
 };
-use serde_json::json;
 use store::{Append, Appended, Claimed, Submission, Then, Waiting};
 use tokio::task::JoinSet;
 
+use crate::ended::Subject;
 use crate::leases::Lease;
 use crate::live::LiveRun;
 use crate::shared::{DROPPED_CALLS, Shared};
@@ -149,13 +148,9 @@ impl Run {
                 }
                 Ok(None)
             }
-            Action::CallModel {
-                config,
-                max_tokens,
-                timeout,
-            } => {
+            Action::CallModel(run) => {
                 self.flush(Then::Continue).await?;
-                self.call_model(&config, max_tokens, timeout).await?;
+                self.call_model(&run).await?;
                 Ok(None)
             }
             Action::RunTools(runs) => {
@@ -232,7 +227,9 @@ impl Run {
             return Ok(());
         }
         let events = match &then {
-            Then::Finish { outcome, .. } => self.final_events(outcome),
+            Then::Finish { outcome, .. } => {
+                Subject::new(&self.execution).events(outcome, self.core.now())
+            }
             // The hint once more: others need not wait for their next poll.
             Then::HandBack => submitted_event(&self.execution).into_iter().collect(),
             Then::Continue | Then::Park { .. } => Vec::new(),
@@ -457,44 +454,6 @@ impl Run {
                 .collect(),
             _ => Vec::new(),
         }
-    }
-
-    fn final_events(&self, outcome: &Outcome) -> Vec<Event> {
-        let status = outcome.status();
-        let (topic, output) = match outcome {
-            Outcome::Completed { output, .. } => (topics::EXECUTION_COMPLETED, Some(output)),
-            Outcome::Failed(_) | Outcome::Timeout { .. } | Outcome::Cancelled { .. } => {
-                (topics::EXECUTION_FAILED, None)
-            }
-        };
-        metrics::counter!("agentrunner_executions_total", "agent" => self.execution.agent.to_string(), "status" => status.as_str())
-            .increment(1);
-        let data = json!({
-            "execution_id": self.execution.id,
-            "agent_name": self.execution.agent,
-            "status": status,
-            "output": output,
-            "reason": outcome.reason(),
-        });
-        let event = |id: String, topic: domain::Topic| {
-            Some(Event {
-                id: id.parse().ok()?,
-                topic,
-                source: format!("agentrunner/{}", self.execution.agent),
-                time: self.core.now(),
-                trace_id: self.execution.trace_id.clone(),
-                hops: self.execution.hops.saturating_add(1),
-                data: data.clone(),
-            })
-        };
-        let ended = topic
-            .parse()
-            .ok()
-            .and_then(|topic| event(format!("ended-{}", self.execution.id), topic));
-        let spoken = output
-            .and_then(|_| topics::output(&self.execution.agent))
-            .and_then(|topic| event(format!("output-{}", self.execution.id), topic));
-        ended.into_iter().chain(spoken).collect()
     }
 }
 

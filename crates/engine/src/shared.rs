@@ -8,7 +8,7 @@ use tokio::sync::Notify;
 use crate::definitions::Definitions;
 use crate::leases::Leases;
 use crate::live::Hub;
-use crate::{Agents, Ports, Settings};
+use crate::{Agents, NewId, Ports, Settings};
 
 /// Counts writes that came after the lease was lost: each was refused.
 pub(crate) const LATE_WRITES: &str = "agentrunner_late_writes_refused_total";
@@ -26,6 +26,7 @@ pub(crate) struct Shared {
     pub(crate) schemas: tools::Schemas,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
+    pub(crate) new_id: NewId,
 }
 
 impl Shared {

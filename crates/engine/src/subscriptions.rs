@@ -37,9 +37,10 @@ pub(crate) async fn listen(core: Arc<Shared>, stop: CancellationToken) {
             }
         };
         tokio::select! {
-            () = consume(&core, consumer) => {}
-            _ = changed.changed() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = changed.changed() => {}
+            () = consume(&core, consumer) => {}
         }
     }
 }
@@ -83,7 +84,7 @@ async fn deliver(core: &Shared, delivery: Delivery) {
         if !wants {
             continue;
         }
-        match task::submit(&core.ports, &core.agents, task(&agent, &delivery.event)).await {
+        match task::submit(core, task(&agent, &delivery.event)).await {
             Ok(accepted) => {
                 tracing::debug!(execution_id = %accepted.id, agent_name = %accepted.agent, "started by an event");
             }

@@ -10,9 +10,9 @@ use domain::{
 };
 use serde_json::{Value, json};
 use store::{IdempotencyKey, Submission, Submitted};
-use uuid::Uuid;
 
-use crate::{Agents, Error, Ports};
+use crate::shared::Shared;
+use crate::{Error, Ports};
 
 /// The longest `task_data`, in bytes of JSON.
 const MAX_INPUT_BYTES: usize = 1 << 20;
@@ -82,11 +82,8 @@ pub struct Accepted {
     pub was_known: bool,
 }
 
-pub(crate) async fn submit(
-    ports: &Ports,
-    agents: &Agents,
-    task: NewTask,
-) -> Result<Accepted, Error> {
+pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Error> {
+    let (ports, agents) = (&core.ports, &core.agents);
     let unknown = |name: &str| Error::UnknownAgent {
         name: name.to_owned(),
         nearest: agents.nearest(name),
@@ -105,10 +102,10 @@ pub(crate) async fn submit(
         });
     }
     let history = history(ports, &name, &task).await?;
-    let now = (ports.clock)();
+    let now = core.now();
     let longest = Duration::from_secs(agent.definition.timeout_seconds);
     let execution = Execution {
-        id: ExecutionId::from_uuid(Uuid::now_v7()),
+        id: ExecutionId::from_uuid((core.new_id)()),
         agent: name.clone(),
         version: agent.version.clone(),
         mode: agent.definition.execution_mode,

@@ -58,6 +58,7 @@ use self::gather::Gatherer;
 use self::journal::Appends;
 use self::pool::Pool;
 use self::settings::Server;
+use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
@@ -92,6 +93,7 @@ pub struct Postgres {
     turn: claims::Turn,
     clock: ServerClock,
     chores: Arc<Chores>,
+    packing: Packing,
 }
 
 /// What is done from time to time; it ends with the last clone of the store.
@@ -146,6 +148,7 @@ impl Postgres {
             turn: claims::Turn::default(),
             clock,
             chores: Arc::new(Chores(vec![months, following])),
+            packing: Packing::above(settings.compress_above),
         })
     }
 

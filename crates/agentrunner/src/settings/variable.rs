@@ -144,6 +144,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // Listening.
     live("BIND_ADDRESS", Address, "127.0.0.1", "The address that every service listens on."),
     live("ALLOW_UNAUTHENTICATED", Switch, "false", "Allows a `BIND_ADDRESS` that other machines can reach, although nobody has to show a key."),
+    live("ALLOWED_HOSTS", List, "", "Names besides this machine's own under which a listener on loopback may be asked, as behind a proxy."),
+    live("ALLOWED_ORIGINS", List, "", "Origins, such as `https://ops.example.com`, whose pages may use the API from a browser."),
+    live("MAX_BODY_BYTES", Number(1024, 1 << 30, "bytes"), "5242880", "The largest body of a request that is read."),
     live("STATE_MANAGER_PORT", Port, "8001", "The port of StateManager."),
     live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
     live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
@@ -228,6 +231,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "AGENT_",
     "AGENTRUNNER_",
     "ALLOW_",
+    "ALLOWED_",
     "ANTHROPIC_",
     "API_",
     "AUDIT_",

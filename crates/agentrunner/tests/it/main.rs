@@ -13,6 +13,7 @@ mod backing;
 mod bad_input;
 mod crash;
 mod fault_suite;
+mod fleet;
 mod init;
 mod product;
 mod project;

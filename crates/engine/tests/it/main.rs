@@ -8,9 +8,19 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+/// The behaviour suite of the stores, where it is: the simulated database must pass it too.
+#[macro_use]
+#[path = "../../../store/tests/it"]
+mod stores {
+    #[macro_use]
+    pub(crate) mod suite;
+}
+pub(crate) use stores::suite;
+
 mod faults;
 mod people;
 mod rig;
 mod running;
+mod simulation;
 mod stopping;
 mod watching;

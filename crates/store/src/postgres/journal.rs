@@ -14,7 +14,7 @@ use super::finish::{self, Ending};
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
 use super::sql::{
-    count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
+    Packing, count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
 };
 use super::submit;
 use crate::consumption::{Consumption, consumption};
@@ -80,7 +80,7 @@ struct Through {
 
 impl Postgres {
     pub(super) async fn commit(&self, append: Append) -> Result<Appended> {
-        let prepared = Prepared::new(append)?;
+        let prepared = Prepared::new(append, self.packing)?;
         // Always the same lane for an execution, so that its appends stay in order.
         let lane = usize::try_from(touch(prepared.id) % self.appends.len().max(1) as u64);
         let lane = self.appends.get(lane.unwrap_or(0));
@@ -112,14 +112,14 @@ async fn select(conn: &mut Conn, id: Uuid, after: u32, limit: i64) -> Outcome<Ve
 }
 
 impl RawStep {
-    fn new(step: &Step) -> Result<Self> {
+    fn new(step: &Step, packing: Packing) -> Result<Self> {
         Ok(Self {
             seq: step.seq.get(),
             // As it will be read again.
             at: Time::from_timestamp_micros(step.at.timestamp_micros()).unwrap_or(step.at),
             epoch: step.epoch.get(),
             kind: step.body.kind().to_owned(),
-            body: encode("the step", &step.body)?,
+            body: packing.encode("the step", &step.body)?,
         })
     }
 
@@ -149,7 +149,7 @@ impl RawStep {
 }
 
 impl Prepared {
-    fn new(append: Append) -> Result<Self> {
+    fn new(append: Append, packing: Packing) -> Result<Self> {
         check(&append)?;
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
         for step in &append.steps {
@@ -163,7 +163,10 @@ impl Prepared {
                 _ => {}
             }
         }
-        let children = append.children.into_iter().map(submit::Prepared::new);
+        let children = append
+            .children
+            .into_iter()
+            .map(|child| submit::Prepared::new(child, packing));
         Ok(Self {
             id: key(append.id),
             epoch: append.epoch.get(),
@@ -173,13 +176,13 @@ impl Prepared {
             steps: append
                 .steps
                 .iter()
-                .map(RawStep::new)
+                .map(|step| RawStep::new(step, packing))
                 .collect::<Result<_>>()?,
             asked,
             answered,
             events: outbox::prepare(append.events)?,
             children: children.collect::<Result<_>>()?,
-            then: Next::new(append.then)?,
+            then: Next::new(append.then, packing)?,
         })
     }
 
@@ -218,7 +221,7 @@ impl Prepared {
 }
 
 impl Next {
-    fn new(then: Then) -> Result<Self> {
+    fn new(then: Then, packing: Packing) -> Result<Self> {
         Ok(match then {
             Then::Continue => Self::Continue,
             Then::HandBack => Self::HandBack,
@@ -233,7 +236,9 @@ impl Next {
                 until: up(until),
                 wakes_seen: count(wakes_seen),
             },
-            Then::Finish { outcome, messages } => Self::Finish(Ending::new(&outcome, &messages)?),
+            Then::Finish { outcome, messages } => {
+                Self::Finish(Ending::new(&outcome, &messages, packing)?)
+            }
         })
     }
 }
