@@ -55,7 +55,7 @@ pub(crate) struct Lease {
     term: Arc<Term>,
     lost: AtomicBool,
     news: AtomicBool,
-    /// The wake-ups that the store told of; it tells of them again each time.
+    /// The wake-ups that are no news: the store tells of them again each time.
     wakes_told: AtomicU64,
     stopping: AtomicU8,
     committed: AtomicU32,
@@ -133,6 +133,11 @@ impl Lease {
         if self.wakes_told.fetch_max(wakes, Ordering::AcqRel) < wakes {
             self.tell_news();
         }
+    }
+
+    /// Notes up to which wake-up everything was looked at.
+    pub(crate) fn has_seen_wakes(&self, wakes: u64) {
+        self.wakes_told.fetch_max(wakes, Ordering::AcqRel);
     }
 
     /// Whether to give the execution back; `idle` tells that nothing is under way.
