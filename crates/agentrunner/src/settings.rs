@@ -29,6 +29,7 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) log: Log,
     pub(crate) listen: Listen,
+    pub(crate) requests: Requests,
     /// The AgentOrchestrator to ask, when one is named.
     pub(crate) server: Option<String>,
     pub(crate) work: Work,
@@ -58,10 +59,22 @@ pub(crate) struct Listen {
     pub(crate) orchestrator: u16,
 }
 
+/// Which requests are answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Requests {
+    pub(crate) max_body_bytes: usize,
+    /// Names of this machine besides its own.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Origins whose pages may ask.
+    pub(crate) allowed_origins: Vec<String>,
+}
+
 /// How the engine works.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) capacity: usize,
+    pub(crate) lease: Duration,
+    pub(crate) drain: Duration,
     pub(crate) shutdown: Duration,
     pub(crate) max_crashes: u32,
 }
@@ -206,9 +219,17 @@ impl Settings {
                 dir: values.path("LOG_DIR"),
             },
             listen,
+            requests: Requests {
+                max_body_bytes: usize::try_from(values.number("MAX_BODY_BYTES"))
+                    .unwrap_or(usize::MAX),
+                allowed_hosts: values.list("ALLOWED_HOSTS"),
+                allowed_origins: values.list("ALLOWED_ORIGINS"),
+            },
             server: text("AGENTRUNNER_SERVER").map(|url| url.trim_end_matches('/').to_owned()),
             work: Work {
                 capacity: usize::try_from(values.number("AGENT_CAPACITY")).unwrap_or(usize::MAX),
+                lease: Duration::from_secs(values.number("AGENT_LEASE_SECONDS")),
+                drain: Duration::from_secs(values.number("AGENT_DRAIN_SECONDS")),
                 shutdown: Duration::from_secs(values.number("AGENT_SHUTDOWN_TIMEOUT")),
                 max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS"))
                     .unwrap_or(u32::MAX),

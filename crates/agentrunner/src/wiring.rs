@@ -26,8 +26,10 @@ use crate::transcript::SCRIPTED;
 use listeners::Listeners;
 pub(crate) use ports::{database, open_bus, open_store};
 
-const LEASE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
+/// How long requests may take that are under way when everything else has ended. Those that wait for something end by
+/// themselves then.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 const MAX_REPLY_BYTES: usize = 4 << 20;
 const WORKER_ID_BYTES: usize = 8;
 
@@ -119,7 +121,7 @@ impl System {
         match begin(&mut self).await {
             Ok(()) => Ok(self),
             Err(error) => {
-                self.shutdown().await;
+                self.shutdown(Duration::ZERO).await;
                 Err(error)
             }
         }
@@ -165,11 +167,16 @@ impl System {
         }
     }
 
-    /// Ends in order: nothing new comes in, what runs comes to its next durable step or is handed back, and what was
-    /// accepted is on disk.
-    pub(crate) async fn shutdown(&self) {
+    /// Ends in order: it says that it is not ready, claims nothing more, and lets what runs come to its next durable step
+    /// or hands it back. All this while, and for `drain` at least, its ports answer: a watcher hears the end of what
+    /// runs here, and a load balancer sees in time that it is to go elsewhere. Then requests under way come to their
+    /// end, streams end, and what was accepted is on disk.
+    pub(crate) async fn shutdown(&self, drain: Duration) {
+        tokio::join!(
+            self.engine.shutdown(self.settings.work.shutdown),
+            tokio::time::sleep(drain)
+        );
         self.shutdown.cancel();
-        self.engine.shutdown(self.settings.work.shutdown).await;
         self.tasks.close();
         self.tasks.wait().await;
         self.toolkit.shutdown().await;
@@ -180,13 +187,13 @@ impl System {
     }
 
     async fn build(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
-        let store = open_store(settings).await?;
+        let (store, clock) = ports::open_store_and_clock(settings).await?;
         let bus: Arc<dyn Bus> = match purpose {
             Purpose::Work => open_bus(settings).await?,
             // Nothing is published then: another process carries what is written.
             Purpose::Read => Arc::new(InProcess::default()),
         };
-        let clock: Clock = Arc::new(chrono::Utc::now);
+        let clock = ports::perhaps_wrong(settings, clock);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
         let ports = Ports {
             store,
@@ -217,8 +224,17 @@ impl System {
     }
 
     fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
-        let app = listeners::app(&self.engine, &self.config, &self.shutdown)?;
-        listeners.serve(app, &self.tasks, self.settings.work.shutdown);
+        let app = listeners::app(
+            &self.engine,
+            &self.config,
+            &self.settings.requests,
+            &self.shutdown,
+        )?;
+        listeners.serve(
+            app,
+            &self.tasks,
+            LAST_REQUESTS.min(self.settings.work.shutdown),
+        );
         self.listeners = Some(listeners);
         Ok(())
     }
@@ -307,7 +323,7 @@ fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
             ExecutionMode::Continuous,
             ExecutionMode::Scheduled,
         ],
-        lease: LEASE,
+        lease: settings.work.lease,
         poll: POLL,
         max_crashes: settings.work.max_crashes,
         max_reply_bytes: MAX_REPLY_BYTES,

@@ -10,6 +10,7 @@ use crate::definition::{Definition, Effect, LlmConfig, OnUnknown};
 use crate::execution::{Execution, Failure, FailureCode, MAX_DEPTH, Outcome, Totals};
 use crate::id::{Epoch, ExecutionId, Seq};
 use crate::message::StopReason;
+use crate::prompt::Purpose;
 use crate::quantity::Tokens;
 use crate::retry::ModelErrorClass;
 use crate::state::{Call, ModelTurn, Progress, State, Turn};
@@ -55,15 +56,8 @@ pub enum Action {
     /// Journal these and ask again. They need not be durable before the next action is known, only before it is
     /// performed.
     Record(Vec<StepBody>),
-    /// Call the model with the state's transcript.
-    CallModel {
-        /// Which and how.
-        config: Box<LlmConfig>,
-        /// The longest answer that the budget leaves room for.
-        max_tokens: Option<Tokens>,
-        /// How long it may take.
-        timeout: Duration,
-    },
+    /// Call the model.
+    CallModel(Box<ModelRun>),
     /// Begin these tool calls; others may be under way.
     RunTools(Vec<ToolRun>),
     /// Wait for the tool calls that are under way.
@@ -75,6 +69,19 @@ pub enum Action {
     },
     /// It is over.
     Done(Outcome),
+}
+
+/// A model call to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRun {
+    /// What for; [`crate::Prompt`] says what to ask with.
+    pub purpose: Purpose,
+    /// Which model and how.
+    pub config: LlmConfig,
+    /// The longest answer that the budget leaves room for.
+    pub max_tokens: Option<Tokens>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// A tool call to begin.
@@ -259,11 +266,12 @@ fn models_turn(
                 .to_std()
                 .unwrap_or_default();
             let timeout = Duration::from_secs(config.timeout).min(left);
-            Action::CallModel {
-                config: Box::new(config),
+            Action::CallModel(Box::new(ModelRun {
+                purpose: Purpose::Turn,
+                config,
                 max_tokens,
                 timeout,
-            }
+            }))
         }
     }
 }

@@ -16,13 +16,14 @@ pub mod execution;
 pub mod id;
 pub mod message;
 pub mod nearest;
+pub mod prompt;
 pub mod quantity;
 pub mod retry;
 pub mod state;
 pub mod step;
 pub mod topic;
 
-pub use decide::{Action, Facts, ToolRun, decide};
+pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
 pub use definition::{Definition, Effect, ExecutionMode, Problem};
 pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
@@ -30,6 +31,7 @@ pub use id::{
     AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, Seq, TraceId, WorkerId,
 };
 pub use message::{Message, Reply, StopReason, ToolCall};
+pub use prompt::{Prompt, Purpose};
 pub use quantity::{Money, Tokens, Usage};
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};

@@ -11,6 +11,7 @@ use crate::definition::{Effect, Provider};
 use crate::execution::Outcome;
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::Reply;
+use crate::prompt::Purpose;
 use crate::quantity::{Money, Usage};
 use crate::retry::ModelErrorClass;
 
@@ -118,6 +119,9 @@ impl fmt::Display for CallRef {
 /// A whole answer of a model, and what is known about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelCall {
+    /// What was asked for.
+    #[serde(default, skip_serializing_if = "Purpose::is_turn")]
+    pub purpose: Purpose,
     /// Whose model.
     pub provider: Provider,
     /// Which.

@@ -101,9 +101,13 @@ impl Dispatcher {
             return false;
         }
         let limit = free.min(BATCH);
+        let now = self.core.now();
+        if !self.core.leases.may_claim(now + self.core.settings.lease) {
+            return false;
+        }
         let claim = Claim {
             worker: self.core.settings.worker.clone(),
-            now: self.core.now(),
+            now,
             lease: self.core.settings.lease,
             limit,
             only: None,
@@ -167,10 +171,7 @@ impl Dispatcher {
     async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>) {
         let subject = Subject::new(&claimed.execution);
         let (id, agent, trace) = (subject.id, &subject.agent, &subject.trace_id);
-        let live = self
-            .core
-            .hub
-            .start(id, claimed.epoch, lease.last_committed());
+        let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
         let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
         match work.await {
@@ -300,7 +301,7 @@ impl Dispatcher {
             children: Vec::new(),
             then,
         };
-        if let Err(error) = self.core.ports.store.append(append).await {
+        if let Err(error) = self.core.append(append).await {
             tracing::error!(execution_id = %id, "its end could not be written, it is tried again: {error}");
         }
     }
@@ -316,7 +317,7 @@ impl Dispatcher {
             children: Vec::new(),
             then: Then::HandBack,
         };
-        if let Err(error) = self.core.ports.store.append(append).await {
+        if let Err(error) = self.core.append(append).await {
             tracing::warn!(execution_id = %claimed.execution.id, "could not be handed back: {error}");
         }
     }

@@ -2,7 +2,7 @@
 //! slow tool costs no lease.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,14 +11,52 @@ use store::{Renewal, Signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::Clock;
 use crate::shared::Shared;
+
+/// Until when everything that this process holds is certainly its own. A process that was frozen, or whose clock was
+/// set forth, finds that this moment is past: before it acts on the world, shows words to a watcher or claims more, it
+/// renews, and so learns what it has lost.
+pub(crate) struct Term {
+    clock: Clock,
+    /// In microseconds since 1970.
+    until: AtomicI64,
+    /// Told to every waiting run when the term moved on.
+    moved: Notify,
+    /// Asks for a renewal at once.
+    wanted: Notify,
+}
+
+impl Term {
+    fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            until: AtomicI64::new(i64::MIN),
+            moved: Notify::new(),
+            wanted: Notify::new(),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        (self.clock)().timestamp_micros() < self.until.load(Ordering::Acquire)
+    }
+
+    fn extend(&self, until: Time) {
+        self.until
+            .store(until.timestamp_micros(), Ordering::Release);
+        self.moved.notify_waiters();
+    }
+}
 
 /// One lease, shared between the run that acts under it and the renewal.
 pub(crate) struct Lease {
     id: ExecutionId,
     epoch: Epoch,
+    term: Arc<Term>,
     lost: AtomicBool,
     news: AtomicBool,
+    /// The wake-ups that the store told of; it tells of them again each time.
+    wakes_told: AtomicU64,
     stopping: AtomicU8,
     committed: AtomicU32,
     changed: Notify,
@@ -29,12 +67,14 @@ const AT_NEXT_COMMIT: u8 = 1;
 const NOW: u8 = 2;
 
 impl Lease {
-    fn new(id: ExecutionId, epoch: Epoch, committed: u32) -> Self {
+    fn new(id: ExecutionId, epoch: Epoch, committed: u32, term: Arc<Term>) -> Self {
         Self {
             id,
             epoch,
+            term,
             lost: AtomicBool::new(false),
             news: AtomicBool::new(false),
+            wakes_told: AtomicU64::new(0),
             stopping: AtomicU8::new(GO_ON),
             committed: AtomicU32::new(committed),
             changed: Notify::new(),
@@ -51,9 +91,44 @@ impl Lease {
         self.lost.load(Ordering::Acquire)
     }
 
+    /// Whether nobody else can have it.
+    pub(crate) fn is_certain(&self) -> bool {
+        !self.is_lost() && self.term.is_running()
+    }
+
+    /// Makes sure that nobody else can have it, by a renewal when time has passed unseen. `false` when there is a reason
+    /// to look up instead.
+    pub(crate) async fn make_certain(&self) -> bool {
+        loop {
+            let moved = self.term.moved.notified();
+            if self.is_certain() {
+                return true;
+            }
+            self.term.wanted.notify_one();
+            tokio::select! {
+                biased;
+                () = self.interrupted() => return false,
+                () = moved => {}
+            }
+        }
+    }
+
     /// Whether something came from outside since this was asked last.
     pub(crate) fn take_news(&self) -> bool {
         self.news.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether something came from outside that nobody has asked for yet.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// Notes how often the store says it was woken. Only what is new is news: a model call longer than a renewal would be
+    /// interrupted for ever.
+    pub(crate) fn hear_wakes(&self, wakes: u64) {
+        if self.wakes_told.fetch_max(wakes, Ordering::AcqRel) < wakes {
+            self.tell_news();
+        }
     }
 
     /// Whether to give the execution back; `idle` tells that nothing is under way.
@@ -63,6 +138,11 @@ impl Lease {
             AT_NEXT_COMMIT => idle,
             _ => true,
         }
+    }
+
+    /// Whether what is under way is to be dropped, because the time for a shutdown is over.
+    pub(crate) fn is_time_up(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) == NOW
     }
 
     /// Notes the last durable step.
@@ -89,7 +169,8 @@ impl Lease {
         }
     }
 
-    fn lose(&self) {
+    /// Notes that another has it.
+    pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -106,18 +187,42 @@ impl Lease {
 }
 
 /// All leases of this process.
-#[derive(Default)]
 pub(crate) struct Leases {
     /// Sorted, so that what is done with all of them is done in the same order everywhere.
     held: Mutex<BTreeMap<ExecutionId, Arc<Lease>>>,
+    term: Arc<Term>,
     stopping: AtomicU8,
     released: Notify,
 }
 
 impl Leases {
+    /// None yet.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self {
+            held: Mutex::default(),
+            term: Arc::new(Term::new(clock)),
+            stopping: AtomicU8::new(GO_ON),
+            released: Notify::new(),
+        }
+    }
+
+    /// Whether leases may be claimed that run until then at least. Not while those that are held may have run out: what
+    /// this process still performs would be taken from itself. Then a renewal is asked for, and its end tells the
+    /// dispatcher.
+    pub(crate) fn may_claim(&self, until: Time) -> bool {
+        if self.count() == 0 {
+            self.term.extend(until);
+        }
+        let may = self.term.is_running();
+        if !may {
+            self.term.wanted.notify_one();
+        }
+        may
+    }
+
     /// Notes a lease that was just taken.
     pub(crate) fn add(&self, id: ExecutionId, epoch: Epoch, committed: u32) -> Arc<Lease> {
-        let lease = Arc::new(Lease::new(id, epoch, committed));
+        let lease = Arc::new(Lease::new(id, epoch, committed, self.term.clone()));
         lease.stop(self.stopping.load(Ordering::Acquire));
         self.lock().insert(id, lease.clone());
         lease
@@ -195,20 +300,27 @@ impl Leases {
                     lease.lose();
                 }
             }
-            Signal::Woken { id, .. } => self.tell_news(*id),
+            Signal::Woken { id, wakes } => {
+                if let Some(lease) = self.lock().get(id) {
+                    lease.hear_wakes(*wakes);
+                }
+            }
         }
     }
 }
 
-/// Renews at a third of the lease until `stop`. When the store does not answer for the length of a lease, everything
-/// held is considered lost: another may have it by then.
+/// Renews at a third of the lease, or at once when somebody is not certain any more, until `stop`. When the store does
+/// not answer for the length of a lease, everything held is considered lost: another may have it by then.
 pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
     let mut renewed_at: Time = core.now();
     let mut pause = core.settings.lease / 3;
+    let mut is_well = true;
     loop {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
+            // While the store does not answer, those who wait would ask without end.
+            () = core.leases.term.wanted.notified(), if is_well => {}
             () = tokio::time::sleep(pause) => {}
         }
         let held = core.leases.snapshot();
@@ -217,20 +329,22 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
             renewed_at = now;
             continue;
         }
-        let renewal = Renewal {
-            worker: core.settings.worker.clone(),
-            leases: held.clone(),
-            now,
-            until: now + core.settings.lease,
-        };
-        match core.ports.store.renew(renewal).await {
+        match renewal(&core, held.clone(), now).await {
             Ok(signals) => {
                 renewed_at = now;
+                is_well = true;
                 pause = core.settings.lease / 3;
+                // What is lost is known before anything goes on.
                 signals.iter().for_each(|signal| core.leases.hear(signal));
+                let was_running = core.leases.term.is_running();
+                core.leases.term.extend(now + core.settings.lease);
+                if !was_running {
+                    core.hint.notify_one();
+                }
             }
             Err(error) => {
                 tracing::warn!(held = held.len(), "leases could not be renewed: {error}");
+                is_well = false;
                 pause = Duration::from_secs(1).min(core.settings.lease / 3);
                 if now - renewed_at
                     > chrono::Duration::from_std(core.settings.lease).unwrap_or_default()
@@ -240,4 +354,18 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
             }
         }
     }
+}
+
+async fn renewal(
+    core: &Shared,
+    leases: Vec<(ExecutionId, Epoch)>,
+    now: Time,
+) -> store::Result<Vec<Signal>> {
+    let renewal = Renewal {
+        worker: core.settings.worker.clone(),
+        leases,
+        now,
+        until: now + core.settings.lease,
+    };
+    core.ports.store.renew(renewal).await
 }

@@ -103,11 +103,11 @@ impl Engine {
     pub fn with_ids(ports: Ports, agents: Agents, settings: Settings, new_id: NewId) -> Self {
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let core = Shared {
+            leases: Leases::new(ports.clock.clone()),
             ports,
             agents,
             settings,
             hub: Arc::default(),
-            leases: Leases::default(),
             definitions,
             schemas: tools::Schemas::default(),
             hint: Notify::new(),
@@ -124,6 +124,11 @@ impl Engine {
     /// Begins to claim and perform executions, to relay events and to renew leases.
     pub fn start(&self) {
         let (core, close) = (&self.core, &self.close);
+        // There from the beginning, so that none is told from unknown.
+        metrics::counter!(shared::LATE_WRITES).increment(0);
+        for kind in ["model", "tool"] {
+            metrics::counter!(shared::DROPPED_CALLS, "kind" => kind).increment(0);
+        }
         let dispatcher = Dispatcher::new(core.clone(), self.tasks.clone());
         let stop = self.stop.clone();
         self.tasks.spawn({
@@ -140,8 +145,10 @@ impl Engine {
         self.tasks
             .spawn(subscriptions::listen(core.clone(), close.clone()));
         for (queue, patterns) in hint_queues(&core.settings.modes) {
+            // Who claims no more must not take the hints from those who do.
+            let stop = self.stop.clone();
             self.tasks
-                .spawn(relay::listen(queue, patterns, core.clone(), close.clone()));
+                .spawn(relay::listen(queue, patterns, core.clone(), stop));
         }
     }
 
@@ -233,6 +240,11 @@ impl Engine {
     /// Forgets expanded definitions: call it when variables or secrets may have changed.
     pub fn forget_secrets(&self) {
         self.core.definitions.clear();
+    }
+
+    /// Whether it was told to stop: it claims nothing any more.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Stops claiming, lets what runs come to its next commit and hands it back; what has not come there by `limit`

@@ -7,9 +7,11 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::{Epoch, ExecutionId, Seq, Step, StepBody};
+use domain::{ExecutionId, Seq, Step, StepBody};
 use store::Store;
 use tokio::sync::{Notify, watch};
+
+use crate::leases::Lease;
 
 /// How many steps are read at once.
 const BATCH: usize = 100;
@@ -109,8 +111,8 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn start(&self, id: ExecutionId, epoch: Epoch, committed: u32) -> Arc<LiveRun> {
-        let run = Arc::new(LiveRun::new(epoch, committed));
+    pub(crate) fn start(&self, id: ExecutionId, lease: Arc<Lease>) -> Arc<LiveRun> {
+        let run = Arc::new(LiveRun::new(lease));
         self.lock().insert(id, run.clone());
         self.changed.notify_waiters();
         run
@@ -140,6 +142,7 @@ impl Hub {
 
 /// What a run shows to those who watch.
 pub(crate) struct LiveRun {
+    lease: Arc<Lease>,
     now: Mutex<Pieces>,
     version: watch::Sender<u64>,
 }
@@ -153,17 +156,18 @@ struct Pieces {
 }
 
 impl LiveRun {
-    fn new(epoch: Epoch, committed: u32) -> Self {
+    fn new(lease: Arc<Lease>) -> Self {
         // Tries are numbered on from the epoch, so that no two owners use the same number.
-        let attempt = epoch.get().saturating_mul(256);
+        let attempt = lease.epoch().get().saturating_mul(256);
         let now = Pieces {
-            committed: Seq::new(committed),
+            committed: Seq::new(lease.last_committed()),
             seq: Seq::new(0),
             attempt,
             events: Vec::new(),
             bytes: 0,
         };
         Self {
+            lease,
             now: Mutex::new(now),
             version: watch::Sender::new(0),
         }
@@ -261,6 +265,9 @@ pub struct Watch {
     after: Option<Position>,
     steps: VecDeque<Step>,
     over: bool,
+    /// The run whose words were given last.
+    heard: Option<Arc<LiveRun>>,
+    cut: bool,
 }
 
 impl Watch {
@@ -277,10 +284,24 @@ impl Watch {
             after,
             steps: VecDeque::new(),
             over: false,
+            heard: None,
+            cut: false,
         }
     }
 
-    /// The next event; `None` after the last step. Can be dropped and called again without losing anything.
+    /// Whether it ended because the run that it listened to lost its lease: what that one says counts no more. Where the
+    /// execution goes on, nobody here knows; [`Watch::resume`] reads on in the journal, wherever that is.
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Goes on after it was cut; tells whether it was.
+    pub fn resume(&mut self) -> bool {
+        self.heard = None;
+        std::mem::take(&mut self.cut)
+    }
+
+    /// The next event; `None` after the last step, or when it is cut ([`Watch::is_cut`]). Can be dropped and called again without losing anything.
     ///
     /// # Errors
     /// The store can't be reached; calling again goes on where it was.
@@ -290,18 +311,21 @@ impl Watch {
                 self.over = matches!(step.body, StepBody::Finished { .. });
                 return Ok(Some(self.seen(LiveEvent::Step(step))));
             }
-            if self.over {
+            self.cut |= self.heard.as_ref().is_some_and(|run| run.lease.is_lost());
+            if self.over || self.cut {
                 return Ok(None);
             }
             let hub = self.hub.clone();
             let changed = hub.changed.notified();
             match hub.get(self.id) {
                 Some(run) => {
+                    self.heard = Some(run.clone());
                     if let Some(event) = self.piece_of(&run).await? {
                         return Ok(Some(event));
                     }
                 }
                 None => {
+                    self.heard = None;
                     self.read().await?;
                     if self.steps.is_empty() {
                         if self.is_over().await? {
@@ -325,7 +349,8 @@ impl Watch {
             self.read().await?;
             return Ok(None);
         }
-        if let Some(piece) = piece {
+        // Words of a run that may have been taken over wait until it is known that they count.
+        if let Some(piece) = piece.filter(|_| run.lease.is_certain()) {
             return Ok(Some(self.seen(piece)));
         }
         tokio::select! {

@@ -20,7 +20,7 @@ use tokio::task::JoinSet;
 use crate::ended::Subject;
 use crate::leases::Lease;
 use crate::live::LiveRun;
-use crate::shared::Shared;
+use crate::shared::{DROPPED_CALLS, Shared};
 use crate::task::submitted_event;
 
 /// How a run ended, for the dispatcher's books.
@@ -119,6 +119,8 @@ impl Run {
                 return Err(Stop::Lost);
             }
             if self.lease.should_hand_back(self.in_flight.is_empty()) {
+                metrics::counter!(DROPPED_CALLS, "kind" => "tool")
+                    .increment(self.in_flight.len() as u64);
                 self.flush(Then::HandBack).await?;
                 return Ok(Ended::HandedBack);
             }
@@ -146,18 +148,18 @@ impl Run {
                 }
                 Ok(None)
             }
-            Action::CallModel {
-                config,
-                max_tokens,
-                timeout,
-            } => {
+            Action::CallModel(run) => {
                 self.flush(Then::Continue).await?;
-                self.call_model(&config, max_tokens, timeout).await?;
+                self.call_model(&run).await?;
                 Ok(None)
             }
             Action::RunTools(runs) => {
                 self.flush(Then::Continue).await?;
-                self.begin_tools(runs);
+                // A cancellation that another process took in before the commit comes first. Frozen since the commit, it
+                // might call what another has settled by now.
+                if !self.lease.has_news() && self.lease.make_certain().await {
+                    self.begin_tools(runs);
+                }
                 Ok(None)
             }
             Action::AwaitTools => {
@@ -228,7 +230,9 @@ impl Run {
             Then::Finish { outcome, .. } => {
                 Subject::new(&self.execution).events(outcome, self.core.now())
             }
-            Then::Continue | Then::Park { .. } | Then::HandBack => Vec::new(),
+            // The hint once more: others need not wait for their next poll.
+            Then::HandBack => submitted_event(&self.execution).into_iter().collect(),
+            Then::Continue | Then::Park { .. } => Vec::new(),
         };
         let steps = std::mem::take(&mut self.pending);
         let last = steps.last().map(|step| step.seq);
@@ -245,16 +249,19 @@ impl Run {
             children: std::mem::take(&mut self.children),
             then,
         };
-        match self.core.ports.store.append(append).await? {
-            Appended::Applied => {
-                if let Some(seq) = last {
-                    self.lease.committed(seq);
-                    self.live.committed(seq);
-                }
-                Ok(())
+        match self.core.append(append).await? {
+            Appended::Applied => {}
+            Appended::Woken { wakes } => self.lease.hear_wakes(wakes),
+            Appended::LostLease => {
+                self.lease.lose();
+                return Err(Stop::Lost);
             }
-            Appended::LostLease => Err(Stop::Lost),
         }
+        if let Some(seq) = last {
+            self.lease.committed(seq);
+            self.live.committed(seq);
+        }
+        Ok(())
     }
 
     async fn park(&mut self, until: domain::Time) -> Result<Ended, Stop> {

@@ -231,6 +231,7 @@ fn task() -> Result<Execution, Failure> {
 fn append(owner: &Claimed, seq: u32) -> Result<Append, Failure> {
     let now = owner.execution.created_at;
     let call = ModelCall {
+        purpose: domain::Purpose::Turn,
         provider: Provider::Scripted,
         model: "bench".to_owned(),
         reply: Reply {

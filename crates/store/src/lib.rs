@@ -8,6 +8,9 @@
 //! Every unfinished execution has a `due_at`: the moment from which it may be claimed. Accepted: now. Leased: the
 //! lease's end. Parked: its time-out, or the time of a retry. A wake-up (an answer, a child's end, a cancellation)
 //! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
+//!
+//! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
+//! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
 mod codec;
 mod consumption;

@@ -9,6 +9,10 @@
 //! only: what other processes do is found by the bus's hints and by polling. (`NOTIFY` would tell, and lets one commit
 //! at a time through.)
 //!
+//! # Time
+//! Leases are compared with a time that the caller hands in. [`Postgres::clock`] goes as the server's does, whatever the
+//! host's says.
+//!
 //! # Locks
 //! Every transaction locks in this order, so that few are ever in each other's way: rows of executions by id, then
 //! their parents, then their children; callers' keys; new rows; counters, which are spread over slots. Where two cross
@@ -16,6 +20,7 @@
 
 mod append;
 mod claims;
+mod clock;
 mod configs;
 mod connection;
 mod dead_letters;
@@ -53,6 +58,7 @@ use self::gather::Gatherer;
 use self::journal::Appends;
 use self::pool::Pool;
 use self::settings::Server;
+use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
@@ -60,6 +66,7 @@ use crate::{
     Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
+pub use clock::ServerClock;
 pub use schema::{MigrationStatus, Schema};
 pub use settings::Settings;
 
@@ -84,16 +91,24 @@ pub struct Postgres {
     hints: Gatherer<Hints>,
     signals: Signals,
     turn: claims::Turn,
-    months: Arc<Months>,
+    clock: ServerClock,
+    chores: Arc<Chores>,
+    packing: Packing,
 }
 
-/// The task that makes the months' tables; it ends with the last clone of the store.
+/// What is done from time to time; it ends with the last clone of the store.
 #[derive(Debug)]
-struct Months(tokio::task::AbortHandle);
+struct Chores(Vec<tokio::task::AbortHandle>);
 
-impl Drop for Months {
+impl Chores {
+    fn end(&self) {
+        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+    }
+}
+
+impl Drop for Chores {
     fn drop(&mut self) {
-        self.0.abort();
+        self.end();
     }
 }
 
@@ -108,6 +123,7 @@ impl Postgres {
         let mut conn = Conn::open(&server, Role::General).await?;
         schema::settle(&mut conn, settings.auto_migrate).await?;
         partitions::prepare(&mut conn).await?;
+        let clock = ServerClock::by(&mut conn).await?;
         drop(conn);
         let lanes = settings.append_lanes.max(1);
         let keep = settings.pool_size.saturating_sub(lanes + 2).max(1);
@@ -122,6 +138,7 @@ impl Postgres {
             .map(|_| Gatherer::start(Appends, server.clone(), signals.clone()))
             .collect();
         let months = tokio::spawn(prepare_months(pool.clone())).abort_handle();
+        let following = tokio::spawn(clock.clone().follow(pool.clone())).abort_handle();
         Ok(Self {
             submits: Gatherer::start(Submits, server.clone(), signals.clone()),
             hints: Gatherer::start(Hints, server, signals.clone()),
@@ -129,8 +146,15 @@ impl Postgres {
             pool,
             signals,
             turn: claims::Turn::default(),
-            months: Arc::new(Months(months)),
+            clock,
+            chores: Arc::new(Chores(vec![months, following])),
+            packing: Packing::above(settings.compress_above),
         })
+    }
+
+    /// The server's clock: whoever hands a time to the store takes it from here, so that all processes mean the same.
+    pub fn clock(&self) -> ServerClock {
+        self.clock.clone()
     }
 }
 
@@ -296,7 +320,7 @@ impl Store for Postgres {
     }
 
     async fn close(&self) -> Result<()> {
-        self.months.0.abort();
+        self.chores.end();
         self.submits.close().await;
         self.hints.close().await;
         for lane in &self.appends {

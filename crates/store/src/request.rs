@@ -182,6 +182,12 @@ pub enum Then {
 pub enum Appended {
     /// It is durable.
     Applied,
+    /// It is durable, and the execution was woken since it was claimed: who goes on should look at what came first. Said
+    /// by stores that several processes share; in one process, whoever brings something tells the run itself.
+    Woken {
+        /// How many wake-ups it has had.
+        wakes: u64,
+    },
     /// The epoch is not the current one; nothing was changed.
     LostLease,
 }

@@ -40,6 +40,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 use self::readers::Readers;
+use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
@@ -59,6 +60,8 @@ pub struct Options {
     pub is_durable: bool,
     /// How long another process's write is waited for.
     pub busy_timeout: Duration,
+    /// Tasks, steps, results, messages and facts longer than this are kept compressed, in bytes.
+    pub compress_above: usize,
     /// The most pages of 4 KiB that the file may have; a full one is what a full disk is. For tests.
     pub max_pages: Option<u32>,
 }
@@ -69,6 +72,7 @@ impl Default for Options {
             readers: 4,
             is_durable: true,
             busy_timeout: Duration::from_secs(5),
+            compress_above: 1 << 20,
             max_pages: None,
         }
     }
@@ -81,6 +85,7 @@ pub struct Sqlite {
     readers: Readers,
     signals: Signals,
     turn: claims::Turn,
+    packing: Packing,
 }
 
 impl Sqlite {
@@ -101,6 +106,7 @@ impl Sqlite {
         let signals = Signals::default();
         Ok(Self {
             writer: Writer::start(conn, signals.clone())?,
+            packing: Packing::above(options.compress_above),
             readers: Readers::new(path, options),
             signals,
             turn: claims::Turn::default(),

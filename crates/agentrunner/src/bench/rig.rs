@@ -218,7 +218,7 @@ impl Rig {
 
     /// Ends it and deletes its folder.
     pub(crate) async fn close(self) {
-        self.system.shutdown().await;
+        self.system.shutdown(Duration::ZERO).await;
     }
 }
 

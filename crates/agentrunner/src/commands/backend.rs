@@ -80,7 +80,7 @@ impl Backend {
     /// Ends what was begun for the command.
     pub(crate) async fn close(self) {
         if let Some(system) = self.local {
-            system.shutdown().await;
+            system.shutdown(std::time::Duration::ZERO).await;
         }
     }
 }

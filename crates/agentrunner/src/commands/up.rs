@@ -1,6 +1,6 @@
 //! `up`: everything in one process.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use clap::Args;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -37,9 +37,14 @@ impl Up {
             tracing::info!("ready in {} ms", began.elapsed().as_millis());
             let which = stop.wait().await;
             tracing::info!("{which}: stopping; once more ends at once");
+            // A person at a terminal has no load balancer.
+            let drain = match which {
+                TERMINATE => settings.work.drain,
+                _ => Duration::ZERO,
+            };
             let stopping = Instant::now();
             tokio::select! {
-                () = system.shutdown() => {
+                () = system.shutdown(drain) => {
                     tracing::info!("stopped in {} ms; nothing is lost", stopping.elapsed().as_millis());
                     Ok(Exit::Done)
                 }
@@ -51,6 +56,8 @@ impl Up {
         })
     }
 }
+
+const TERMINATE: &str = "SIGTERM";
 
 /// The signals that ask for the end.
 struct Stop {
@@ -69,7 +76,7 @@ impl Stop {
     async fn wait(&mut self) -> &'static str {
         tokio::select! {
             _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.terminate.recv() => TERMINATE,
         }
     }
 }

@@ -98,6 +98,19 @@ impl Values {
         self.text(name).map(PathBuf::from)
     }
 
+    /// What stands between the commas.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let items = self
+            .text(name)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim);
+        items
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect()
+    }
+
     /// The value of any variable, ours or not, for `${NAME}` in agents.
     pub(crate) fn lookup(&self, name: &str) -> Option<String> {
         match self.values.get(name) {

@@ -144,6 +144,9 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // Listening.
     live("BIND_ADDRESS", Address, "127.0.0.1", "The address that every service listens on."),
     live("ALLOW_UNAUTHENTICATED", Switch, "false", "Allows a `BIND_ADDRESS` that other machines can reach, although nobody has to show a key."),
+    live("ALLOWED_HOSTS", List, "", "Names besides this machine's own under which a listener on loopback may be asked, as behind a proxy."),
+    live("ALLOWED_ORIGINS", List, "", "Origins, such as `https://ops.example.com`, whose pages may use the API from a browser."),
+    live("MAX_BODY_BYTES", Number(1024, 1 << 30, "bytes"), "5242880", "The largest body of a request that is read."),
     live("STATE_MANAGER_PORT", Port, "8001", "The port of StateManager."),
     live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
     live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
@@ -156,6 +159,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("LOG_DIR", Path, "", "A folder in which `agentrunner.log` gets every line too, always as JSON."),
     // Work.
     live("AGENT_CAPACITY", Number(1, 100_000, "executions"), "1000", "How many executions a process performs at once."),
+    live("AGENT_LEASE_SECONDS", Number(1, 300, "seconds"), "10", "How long a lease on an execution lasts without being renewed: a lost process's work goes on elsewhere after that. Renewed at a third of it; the same for all processes."),
+    live("AGENT_DRAIN_SECONDS", Number(0, 300, "seconds"), "1", "How long after SIGTERM the ports still answer while `/health/ready` says 503, so that a load balancer goes elsewhere. Ctrl-C does not wait."),
     live("AGENT_SHUTDOWN_TIMEOUT", Number(0, 3600, "seconds"), "30", "How long a shutdown waits for what is under way before it hands it back."),
     live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 1000, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
     later("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "How often the health of agents is looked at."),
@@ -226,6 +231,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "AGENT_",
     "AGENTRUNNER_",
     "ALLOW_",
+    "ALLOWED_",
     "ANTHROPIC_",
     "API_",
     "AUDIT_",

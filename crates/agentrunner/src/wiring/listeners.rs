@@ -12,7 +12,7 @@ use services::{App, Server, Service};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::settings::Listen;
+use crate::settings::{Listen, Requests};
 
 /// The services of this process.
 pub(super) struct Listeners {
@@ -82,9 +82,13 @@ impl Listeners {
 pub(super) fn app(
     engine: &Engine,
     config: &ConfigService,
+    requests: &Requests,
     shutdown: &CancellationToken,
 ) -> anyhow::Result<App> {
     let settings = Settings {
+        max_body_bytes: requests.max_body_bytes,
+        allowed_hosts: requests.allowed_hosts.clone(),
+        allowed_origins: requests.allowed_origins.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()
     };

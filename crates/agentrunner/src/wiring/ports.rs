@@ -5,11 +5,16 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use bus::{Bus, InProcess, RabbitMq};
+use chrono::{TimeDelta, Utc};
+use engine::Clock;
 use store::Store;
 use store::postgres::Postgres;
 use store::sqlite::{Options, Sqlite};
 
 use crate::settings::Settings;
+
+/// From where on a host's clock is worth a warning.
+const BAD_CLOCK: TimeDelta = TimeDelta::seconds(2);
 
 /// The file of the embedded database.
 pub(crate) fn database(settings: &Settings) -> PathBuf {
@@ -21,21 +26,49 @@ pub(crate) fn database(settings: &Settings) -> PathBuf {
 /// # Errors
 /// It can't be reached or opened, or its schema is not the one of this program. The message says what to do.
 pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    let store: Arc<dyn Store> = match &settings.servers.postgres {
+    Ok(open_store_and_clock(settings).await?.0)
+}
+
+/// Opens the store, with the clock that all who share it go by: the server's, or this host's.
+///
+/// # Errors
+/// As for [`open_store`].
+pub(super) async fn open_store_and_clock(
+    settings: &Settings,
+) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
+    let (store, clock): (Arc<dyn Store>, Clock) = match &settings.servers.postgres {
         Some(server) => {
             let place = &settings.servers.postgres_place;
             let store = Postgres::connect(server.clone()).await;
-            Arc::new(store.with_context(|| format!("PostgreSQL at {place} can't be used"))?)
+            let store = store.with_context(|| format!("PostgreSQL at {place} can't be used"))?;
+            let clock = store.clock();
+            warn_of_hosts_clock(clock.now() - Utc::now());
+            (Arc::new(store), Arc::new(move || clock.now()))
         }
         None => {
             let path = database(settings);
             let store = Sqlite::open(&path, Options::default());
-            Arc::new(
-                store.with_context(|| format!("the database {} can't be used", path.display()))?,
-            )
+            let store =
+                store.with_context(|| format!("the database {} can't be used", path.display()))?;
+            (Arc::new(store), Arc::new(Utc::now))
         }
     };
-    Ok(held(settings, store))
+    Ok((held(settings, store), clock))
+}
+
+/// Harmless for the work, and bad for whoever reads the logs of several hosts side by side.
+fn warn_of_hosts_clock(behind: TimeDelta) {
+    if behind.abs() > BAD_CLOCK {
+        let way = if behind > TimeDelta::zero() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        tracing::warn!(
+            "this host's clock is {} s {way} PostgreSQL's; PostgreSQL's is gone by, but the lines of this log carry the host's: let NTP set it",
+            behind.num_seconds().abs()
+        );
+    }
 }
 
 /// Connects to RabbitMQ when it is named, else makes a bus in this process.
@@ -88,4 +121,18 @@ fn held(settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
 #[cfg(not(debug_assertions))]
 fn held(_settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
     store
+}
+
+/// For tests: a clock that goes wrong when a test says so.
+#[cfg(debug_assertions)]
+pub(super) fn perhaps_wrong(settings: &Settings, clock: Clock) -> Clock {
+    match settings.values.lookup("TEST_CLOCK_FILE") {
+        Some(file) => crate::skew::clock(file, clock),
+        None => clock,
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(super) fn perhaps_wrong(_settings: &Settings, clock: Clock) -> Clock {
+    clock
 }

@@ -12,6 +12,8 @@
 mod backing;
 mod bad_input;
 mod crash;
+mod fault_suite;
+mod fleet;
 mod init;
 mod product;
 mod project;

@@ -49,6 +49,7 @@ impl Project {
 /// A running `agentrunner up`.
 pub(crate) struct Product {
     child: Child,
+    ports: Vec<u16>,
     client: reqwest::Client,
     log: PathBuf,
     pub(crate) orchestrator: String,
@@ -58,7 +59,17 @@ pub(crate) struct Product {
 impl Product {
     /// Starts it on free ports and waits until it is ready.
     pub(crate) async fn up(project: &Project, variables: &[(&str, &str)]) -> Self {
-        let ports: Vec<String> = free_ports(5).iter().map(u16::to_string).collect();
+        Self::up_at(&free_ports(5), project, variables).await
+    }
+
+    /// Starts it on these five ports and waits until it is ready.
+    pub(crate) async fn up_at(
+        ports: &[u16],
+        project: &Project,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let numbers = ports;
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let names = [
             "STATE_MANAGER_PORT",
             "CONFIG_SERVICE_PORT",
@@ -83,6 +94,7 @@ impl Product {
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
         let mut product = Self {
             child,
+            ports: numbers.to_vec(),
             client,
             log: project.path().join("up.log"),
             state: url(0),
@@ -192,14 +204,29 @@ impl Product {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its ports, for one that takes its place.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.ports.clone()
+    }
+
     /// SIGKILL, without waiting for the end.
     pub(crate) fn signal_kill(&self) {
+        self.signal("KILL");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
-        let killed = std::process::Command::new("kill")
-            .args(["-9", &pid])
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{name}"), &pid])
             .status()
             .unwrap();
-        assert!(killed.success());
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; answers the exit code.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        self.child.wait().await.unwrap().code()
     }
 
     /// SIGKILL, and waits for the end.

@@ -218,10 +218,12 @@ fn the_answers_length_is_bounded_by_what_the_budget_leaves() {
         &State::new(&execution()),
         &facts(),
     ) {
-        Action::CallModel {
-            max_tokens: Some(Tokens(room)),
-            ..
-        } => assert!(room > 0 && room < 100, "{room}"),
+        Action::CallModel(run) => {
+            let Some(Tokens(room)) = run.max_tokens else {
+                panic!("no bound");
+            };
+            assert!(room > 0 && room < 100, "{room}");
+        }
         other => panic!("{other:?}"),
     }
 }

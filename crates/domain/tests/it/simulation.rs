@@ -121,7 +121,7 @@ impl Walk {
             self.facts.now += Duration::from_millis(10);
             match decide(&self.definition, &self.execution, &self.state, &self.facts) {
                 Action::Record(bodies) => bodies.into_iter().for_each(|body| self.record(body)),
-                Action::CallModel { .. } => self.model(),
+                Action::CallModel(_) => self.model(),
                 Action::RunTools(runs) => runs.iter().for_each(|run| self.begin(run)),
                 Action::AwaitTools => self.settle_one(),
                 Action::Park { until } => self.park(until),
@@ -254,6 +254,7 @@ impl Walk {
             Vec::new()
         };
         self.record(StepBody::ModelCall(Box::new(ModelCall {
+            purpose: agentrunner_domain::Purpose::Turn,
             provider: Provider::Scripted,
             model: "m".to_owned(),
             reply: Reply {

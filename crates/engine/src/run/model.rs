@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use domain::decide::after_model_failure;
-use domain::definition::LlmConfig;
 use domain::retry::ModelErrorClass;
 use domain::step::{ModelCall, StepBody};
-use domain::{Failure, FailureCode, Outcome, Tokens};
+use domain::{Failure, FailureCode, ModelRun, Outcome, Prompt};
 use llm::{Answer, ChatRequest, Chunk};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use tools::Offer;
 
 use super::resolve::targets;
 use super::{Run, Stop};
+use crate::shared::DROPPED_CALLS;
 
 /// What interrupted a call, or its result.
 enum Ending {
@@ -24,12 +24,7 @@ enum Ending {
 }
 
 impl Run {
-    pub(super) async fn call_model(
-        &mut self,
-        config: &LlmConfig,
-        max_tokens: Option<Tokens>,
-        timeout: Duration,
-    ) -> Result<(), Stop> {
+    pub(super) async fn call_model(&mut self, run: &ModelRun) -> Result<(), Stop> {
         let agent = &self.execution.agent;
         let offers = match self
             .core
@@ -43,24 +38,25 @@ impl Run {
         };
         let started = Instant::now();
         let mut first_token = None;
-        let ending = self
-            .ask(
-                config,
-                max_tokens,
-                timeout,
-                &offers,
-                &mut first_token,
-                started,
-            )
-            .await;
+        let ending = self.ask(run, &offers, &mut first_token, started).await;
         let took_ms = millis(started.elapsed());
-        metrics::histogram!("agentrunner_model_call_seconds", "provider" => config.provider.as_str())
+        metrics::histogram!("agentrunner_model_call_seconds", "provider" => run.config.provider.as_str())
             .record(started.elapsed().as_secs_f64());
         match ending {
-            Ending::Interrupted => Ok(()),
+            Ending::Interrupted => {
+                if self.lease.is_time_up() {
+                    metrics::counter!(DROPPED_CALLS, "kind" => "model").increment(1);
+                    tracing::warn!(
+                        execution_id = %self.execution.id, agent_name = %self.execution.agent,
+                        trace_id = %self.execution.trace_id,
+                        "a model call was dropped: the time for the shutdown is up, and it is made again elsewhere"
+                    );
+                }
+                Ok(())
+            }
             Ending::Answered(answer) => {
                 let first_token_ms = first_token.map(millis);
-                let call = self.journal_form(config, answer, &offers, took_ms, first_token_ms);
+                let call = self.journal_form(run, answer, &offers, took_ms, first_token_ms);
                 self.record(StepBody::ModelCall(Box::new(call)))
             }
             Ending::Failed(error) => self.model_failed(error),
@@ -69,22 +65,21 @@ impl Run {
 
     async fn ask(
         &self,
-        config: &LlmConfig,
-        max_tokens: Option<Tokens>,
-        timeout: Duration,
+        run: &ModelRun,
         offers: &[Offer],
         first_token: &mut Option<Duration>,
         started: Instant,
     ) -> Ending {
-        let system = self.definition.full_prompt();
-        let specs: Vec<llm::ToolSpec> = offers.iter().map(spec).collect();
+        let prompt = Prompt::new(&self.definition, &self.state, run.purpose);
+        let offers = if prompt.may_call { offers } else { &[] };
+        let specs: Vec<llm::ToolSpec<'_>> = offers.iter().map(spec).collect();
         let request = ChatRequest {
-            config,
-            system: &system,
-            messages: &self.state.transcript,
+            config: &run.config,
+            system: &prompt.system,
+            messages: &prompt.messages,
             tools: &specs,
-            output_schema: self.definition.output_schema.as_ref(),
-            max_tokens,
+            output_schema: prompt.output_schema,
+            max_tokens: run.max_tokens,
             trace_id: self.execution.trace_id.as_str(),
         };
         self.live.model_call_begins(self.state.next_seq);
@@ -114,12 +109,12 @@ impl Run {
         tokio::select! {
             biased;
             () = self.lease.interrupted() => Ending::Interrupted,
-            result = tokio::time::timeout(timeout, call) => match result {
+            result = tokio::time::timeout(run.timeout, call) => match result {
                 Ok(Ok(answer)) => Ending::Answered(answer),
                 Ok(Err(error)) => Ending::Failed(error),
                 Err(_) => Ending::Failed(llm::Error {
                     class: ModelErrorClass::TimedOut,
-                    message: format!("the model did not answer within {} s (llm_config.timeout)", timeout.as_secs()),
+                    message: format!("the model did not answer within {} s (llm_config.timeout)", run.timeout.as_secs()),
                     retry_after: None,
                     source: None,
                 }),
@@ -181,22 +176,25 @@ impl Run {
 
     fn journal_form(
         &self,
-        config: &LlmConfig,
+        run: &ModelRun,
         answer: Answer,
         offers: &[Offer],
         took_ms: u64,
         first_token_ms: Option<u64>,
     ) -> ModelCall {
         let Answer { reply, usage } = answer;
+        let config = &run.config;
         let cost_usd =
             llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
-        let (structured, violations) = match &self.definition.output_schema {
+        let schema = Prompt::new(&self.definition, &self.state, run.purpose).output_schema;
+        let (structured, violations) = match schema {
             Some(schema) if reply.tool_calls.is_empty() => {
                 against_schema(&self.core.schemas, schema, &reply.text)
             }
             _ => (None, Vec::new()),
         };
         ModelCall {
+            purpose: run.purpose,
             provider: config.provider,
             model: config.model.clone(),
             targets: targets(
@@ -237,11 +235,11 @@ fn against_schema(
     }
 }
 
-fn spec(offer: &Offer) -> llm::ToolSpec {
+fn spec(offer: &Offer) -> llm::ToolSpec<'_> {
     llm::ToolSpec {
-        name: offer.name.clone(),
-        description: offer.description.clone(),
-        parameters: offer.parameters.clone(),
+        name: &offer.name,
+        description: &offer.description,
+        parameters: &offer.parameters,
     }
 }
 

@@ -32,6 +32,8 @@ pub(crate) enum Say {
     Panic,
     /// Says something and then nothing, for ever.
     Hang,
+    /// Says something after a while.
+    Late(Duration, &'static str),
 }
 
 type Play = dyn Fn(usize, &ChatRequest<'_>) -> Say + Send + Sync;
@@ -83,6 +85,13 @@ impl ChatModel for Model {
                 chunks
             }
             Say::Fail(error) => return Err(error),
+            Say::Late(pause, text) => {
+                tokio::time::sleep(pause).await;
+                vec![
+                    Chunk::Text(text.to_owned()),
+                    Chunk::Stop(StopReason::EndTurn),
+                ]
+            }
             Say::Panic => panic!("the model adapter has a bug"),
             Say::Hang => {
                 self.open.fetch_add(1, Ordering::SeqCst);

@@ -139,8 +139,8 @@ async fn check(app: &App) -> Ready {
         bus.map_err(|_| None).and_then(|r| r.map_err(Some)),
         &mut failing,
     );
-    let shutting_down = app.shutdown.is_cancelled();
-    if shutting_down {
+    // Said while the listeners still answer, so that whoever shares out requests goes elsewhere in time.
+    if app.engine.is_stopping() || app.shutdown.is_cancelled() {
         failing.push("the process is shutting down".to_owned());
     }
     Ready {

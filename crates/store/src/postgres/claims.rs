@@ -213,7 +213,7 @@ impl Postgres {
         outcome: domain::Outcome,
         now: Time,
     ) -> Outcome<()> {
-        let ending = UnownedEnding::new(outcome)?;
+        let ending = UnownedEnding::new(outcome, self.packing)?;
         let mut conn = self.pool.get().await?;
         conn.begin();
         let owned = conn

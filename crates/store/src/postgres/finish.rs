@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::connection::Conn;
 use super::fault::Outcome;
-use super::sql::{encode, get, text};
+use super::sql::{Packing, get, text};
 use crate::Result;
 
 /// An end as it will be written.
@@ -22,14 +22,18 @@ pub(super) struct Ending {
 
 impl Ending {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: &domain::Outcome, messages: &[Message]) -> Result<Self> {
+    pub(super) fn new(
+        outcome: &domain::Outcome,
+        messages: &[Message],
+        packing: Packing,
+    ) -> Result<Self> {
         let messages = messages
             .iter()
-            .map(|message| encode("the message", message));
+            .map(|message| packing.encode("the message", message));
         Ok(Self {
             status: outcome.status(),
             reason: text(&outcome.reason()).into_owned(),
-            outcome: encode("the outcome", outcome)?,
+            outcome: packing.encode("the outcome", outcome)?,
             messages: messages.collect::<Result<_>>()?,
         })
     }
@@ -197,10 +201,10 @@ pub(super) struct UnownedEnding {
 
 impl UnownedEnding {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: domain::Outcome) -> Result<Self> {
+    pub(super) fn new(outcome: domain::Outcome, packing: Packing) -> Result<Self> {
         Ok(Self {
-            ending: Ending::new(&outcome, &[])?,
-            step: encode("the outcome", &StepBody::Finished { outcome })?,
+            ending: Ending::new(&outcome, &[], packing)?,
+            step: packing.encode("the outcome", &StepBody::Finished { outcome })?,
         })
     }
 

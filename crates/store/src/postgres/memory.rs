@@ -4,7 +4,7 @@ use domain::{AgentName, ConversationId, Message, Time};
 use serde_json::Value;
 
 use super::Postgres;
-use super::sql::{decode, encode, get, limit, text};
+use super::sql::{decode, get, limit, text};
 use crate::Result;
 
 impl Postgres {
@@ -37,7 +37,7 @@ impl Postgres {
         write: &str,
         now: Time,
     ) -> Result<()> {
-        let value = encode("the fact", value)?;
+        let value = self.packing.encode("the fact", value)?;
         let mut conn = self.pool.get().await?;
         conn.run(
             "WITH is_new AS (

@@ -10,7 +10,7 @@ use super::connection::Conn;
 use super::fault::{Outcome, internal};
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
-use super::sql::{encode, get, key, text, touch, up};
+use super::sql::{Packing, get, key, text, touch, up};
 use crate::{IdempotencyKey, Result, Submission, Submitted};
 
 const SUBMIT: &str = include_str!("sql/submit.sql");
@@ -29,14 +29,16 @@ pub(super) struct Submits;
 
 impl Postgres {
     pub(super) async fn accept(&self, submission: Submission) -> Result<Submitted> {
-        self.submits.perform(Prepared::new(submission)?).await
+        self.submits
+            .perform(Prepared::new(submission, self.packing)?)
+            .await
     }
 }
 
 impl Prepared {
     /// Turns it into JSON, on the caller's task rather than on the one that writes.
-    pub(super) fn new(submission: Submission) -> Result<Self> {
-        let spec = encode("the task", &submission.execution)?;
+    pub(super) fn new(submission: Submission, packing: Packing) -> Result<Self> {
+        let spec = packing.encode("the task", &submission.execution)?;
         let idempotency = submission.idempotency.map(|given| IdempotencyKey {
             key: text(&given.key).into_owned(),
             body_hash: text(&given.body_hash).into_owned(),

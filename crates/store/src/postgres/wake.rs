@@ -160,10 +160,13 @@ impl Postgres {
             by: text(by).into_owned(),
             reason: text(reason).into_owned(),
         };
-        let at_once = UnownedEnding::new(domain::Outcome::Cancelled {
-            by: wish.by.clone(),
-            reason: wish.reason.clone(),
-        })?;
+        let at_once = UnownedEnding::new(
+            domain::Outcome::Cancelled {
+                by: wish.by.clone(),
+                reason: wish.reason.clone(),
+            },
+            self.packing,
+        )?;
         let mut conn = self.pool.get().await?;
         conn.begin();
         let (answer, has_work) = cancel(&mut conn, key(id), &wish, &at_once, now).await?;

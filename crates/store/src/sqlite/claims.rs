@@ -62,7 +62,7 @@ impl Sqlite {
             code: FailureCode::Corrupt,
             message: error.to_string(),
         });
-        let result = match UnownedEnding::new(outcome) {
+        let result = match UnownedEnding::new(outcome, self.packing) {
             Ok(ending) => {
                 let end = move |tx: &mut Tx<'_>| match owner(tx, execution, epoch)? {
                     true => ending.write(tx, execution, micros(now)),

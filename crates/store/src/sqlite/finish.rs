@@ -4,7 +4,7 @@ use domain::{Message, Status, StepBody};
 use rusqlite::{OptionalExtension, params};
 
 use super::fault::Outcome;
-use super::sql::{Sql, encode, limit};
+use super::sql::{Packing, Sql, limit};
 use super::wake;
 use super::writer::Tx;
 use crate::Result;
@@ -20,14 +20,18 @@ pub(super) struct Ending {
 
 impl Ending {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: &domain::Outcome, messages: &[Message]) -> Result<Self> {
+    pub(super) fn new(
+        outcome: &domain::Outcome,
+        messages: &[Message],
+        packing: Packing,
+    ) -> Result<Self> {
         let messages = messages
             .iter()
-            .map(|message| encode("the message", message));
+            .map(|message| packing.encode("the message", message));
         Ok(Self {
             status: outcome.status(),
             reason: outcome.reason(),
-            outcome: encode("the outcome", outcome)?,
+            outcome: packing.encode("the outcome", outcome)?,
             messages: messages.collect::<Result<_>>()?,
         })
     }
@@ -108,10 +112,10 @@ pub(super) struct UnownedEnding {
 
 impl UnownedEnding {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: domain::Outcome) -> Result<Self> {
+    pub(super) fn new(outcome: domain::Outcome, packing: Packing) -> Result<Self> {
         Ok(Self {
-            ending: Ending::new(&outcome, &[])?,
-            step: encode("the outcome", &StepBody::Finished { outcome })?,
+            ending: Ending::new(&outcome, &[], packing)?,
+            step: packing.encode("the outcome", &StepBody::Finished { outcome })?,
         })
     }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Sqlite;
 use super::fault::Outcome;
-use super::sql::{Sql, decode, encode, limit, micros};
+use super::sql::{Sql, decode, limit, micros};
 use super::writer::Tx;
 use crate::Result;
 
@@ -45,7 +45,7 @@ impl Sqlite {
         let fact = Fact {
             agent: agent.as_str().to_owned(),
             key: key.to_owned(),
-            value: encode("the fact", value)?,
+            value: self.packing.encode("the fact", value)?,
             write: idempotency_key.to_owned(),
             now: micros(now),
         };

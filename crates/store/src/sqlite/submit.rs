@@ -6,7 +6,7 @@ use rusqlite::params;
 use super::Sqlite;
 use super::fault::{Outcome, internal};
 use super::outbox::{self, Outgoing};
-use super::sql::{Sql, encode, id, key, micros, micros_up};
+use super::sql::{Packing, Sql, id, key, micros, micros_up};
 use super::writer::Tx;
 use crate::{IdempotencyKey, Result, Submission, Submitted};
 
@@ -24,15 +24,15 @@ pub(super) struct Prepared {
 
 impl Sqlite {
     pub(super) async fn accept(&self, submission: Submission) -> Result<Submitted> {
-        let prepared = Prepared::new(submission)?;
+        let prepared = Prepared::new(submission, self.packing)?;
         self.writer.write(move |tx| prepared.insert(tx)).await
     }
 }
 
 impl Prepared {
     /// Turns it into JSON, on the caller's thread rather than on the one that writes.
-    pub(super) fn new(submission: Submission) -> Result<Self> {
-        let spec = encode("the task", &submission.execution)?;
+    pub(super) fn new(submission: Submission, packing: Packing) -> Result<Self> {
+        let spec = packing.encode("the task", &submission.execution)?;
         Ok(Self {
             spec,
             events: outbox::prepare(submission.events)?,

@@ -170,6 +170,7 @@ pub(crate) const CALL: CallRef = CallRef {
 
 pub(crate) fn model_call(owner: &Claimed, seq: u32, model: &str) -> Step {
     let call = ModelCall {
+        purpose: domain::Purpose::Turn,
         provider: Provider::Openai,
         model: model.to_owned(),
         reply: Reply {
