@@ -235,7 +235,7 @@ impl World {
         let (last, was_over) = (watched.last, watched.is_over);
         let mut broken: Vec<(&'static str, String)> = Vec::new();
         match answer {
-            Some(Appended::Applied) => {
+            Some(Appended::Applied | Appended::Woken { .. }) => {
                 self.count("commits");
                 if !may {
                     let text = format!("{worker} wrote to {id} as {epoch}, which is not its owner");
