@@ -302,12 +302,13 @@ impl Leases {
         }
     }
 
-    fn hear(&self, signal: &Signal) {
+    /// Takes the answer to a renewal of `asked`.
+    fn hear(&self, asked: &[(ExecutionId, Epoch)], signal: &Signal) {
         match signal {
+            // The lease that was asked about: since then the execution may have been let go and claimed anew.
             Signal::Lost(id) => {
-                if let Some(lease) = self.lock().get(id) {
-                    lease.lose();
-                }
+                let which: Vec<_> = asked.iter().filter(|(of, _)| of == id).copied().collect();
+                self.lose_all(&which);
             }
             Signal::Woken { id, wakes } => {
                 if let Some(lease) = self.lock().get(id) {
@@ -363,7 +364,9 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
                 is_well = true;
                 pause = core.settings.lease / 3;
                 // What is lost is known before anything goes on.
-                signals.iter().for_each(|signal| core.leases.hear(signal));
+                for signal in &signals {
+                    core.leases.hear(&held, signal);
+                }
                 let was_running = core.leases.term.is_running();
                 core.leases.term.extend(now + core.settings.lease);
                 if !was_running {
@@ -396,4 +399,25 @@ async fn renewal(
         until: now + core.settings.lease,
     };
     core.ports.store.renew(renewal).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_the_lease_that_was_asked_about() {
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
+        let leases = Leases::new(Arc::new(move || now));
+        let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
+        let first = leases.add(id, Epoch::new(1), 0);
+        let asked = leases.snapshot();
+        // Parked, woken and claimed anew while the renewal was under way.
+        leases.remove(&first);
+        let second = leases.add(id, Epoch::new(2), 3);
+        leases.hear(&asked, &Signal::Lost(id));
+        assert!(!second.is_lost());
+        leases.hear(&leases.snapshot(), &Signal::Lost(id));
+        assert!(second.is_lost());
+    }
 }
