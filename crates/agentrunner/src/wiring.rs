@@ -3,6 +3,7 @@
 
 mod listeners;
 mod ports;
+mod retention;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -69,6 +70,12 @@ impl System {
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
+                system.tasks.spawn(retention::keep(
+                    system.engine.store().clone(),
+                    Arc::new(chrono::Utc::now),
+                    system.settings.state.retention,
+                    system.shutdown.clone(),
+                ));
                 Ok(())
             })
             .await

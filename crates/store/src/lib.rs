@@ -31,10 +31,10 @@ use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use request::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxEntry,
-    Page, PendingInput, Renewal, Signal, Submission, Submitted, Then, UsageFilter, UsageRow,
-    Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer,
+    NewInput, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted, Then,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// What a store answers.
@@ -175,6 +175,12 @@ pub trait Store: Send + Sync + 'static {
     /// Tokens and cost by agent, model and UTC day, oldest day first. Kept by [`Store::append`] from the steps; tool
     /// calls, delegations among them, count with the model that wanted them.
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>>;
+
+    /// Forgets executions that were over before a time, with their journals, tasks, questions and results, but not the
+    /// children of one that goes on. What they consumed stays counted. A call is many small transactions and deletes
+    /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
+    /// month is over. May be repeated.
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;
 
     /// Reads and writes something trivial: fails when the store cannot take work.
     async fn check(&self) -> Result<()>;

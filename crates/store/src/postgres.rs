@@ -6,8 +6,7 @@
 //!
 //! Sessions that are lost are opened anew with the next request; a request that was on its way says whether it may have
 //! happened ([`crate::Certainty`]). [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits
-//! only: what other processes do is found by the bus's hints and by polling. (`NOTIFY` would tell, and lets one commit
-//! at a time through.)
+//! only: what other processes do is found by the bus's hints and by polling. Of work that another process made due, [`listen`] tells within milliseconds, when it is asked to.
 //!
 //! # Locks
 //! Every transaction locks in this order, so that few are ever in each other's way: rows of executions by id, then
@@ -16,13 +15,16 @@
 
 mod append;
 mod claims;
+mod cleanup;
 mod configs;
 mod connection;
 mod dead_letters;
 mod fault;
+mod fill;
 mod finish;
 mod gather;
 mod journal;
+mod listen;
 mod memory;
 mod outbox;
 mod partitions;
@@ -56,11 +58,12 @@ use self::settings::Server;
 use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
+pub use fill::fill;
 pub use schema::{MigrationStatus, Schema};
 pub use settings::Settings;
 
@@ -74,6 +77,16 @@ struct Signals {
     outbox: Arc<Notify>,
     /// That something became due.
     due: Arc<Notify>,
+    /// The same, for other processes.
+    elsewhere: Arc<Notify>,
+}
+
+impl Signals {
+    /// Something became due.
+    fn work(&self) {
+        self.due.notify_one();
+        self.elsewhere.notify_one();
+    }
 }
 
 /// The store on a server. Cheap to clone; all clones are the same store.
@@ -85,15 +98,21 @@ pub struct Postgres {
     hints: Gatherer<Hints>,
     signals: Signals,
     turn: claims::Turn,
-    months: Arc<Months>,
+    background: Arc<[Background]>,
     packing: Packing,
 }
 
-/// The task that makes the months' tables; it ends with the last clone of the store.
+/// A task that ends with the last clone of the store.
 #[derive(Debug)]
-struct Months(tokio::task::AbortHandle);
+struct Background(tokio::task::AbortHandle);
 
-impl Drop for Months {
+impl Background {
+    fn start(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task).abort_handle())
+    }
+}
+
+impl Drop for Background {
     fn drop(&mut self) {
         self.0.abort();
     }
@@ -123,7 +142,11 @@ impl Postgres {
         let appends = (0..lanes)
             .map(|_| Gatherer::start(Appends, server.clone(), signals.clone()))
             .collect();
-        let months = tokio::spawn(prepare_months(pool.clone())).abort_handle();
+        let mut background = vec![Background::start(prepare_months(pool.clone()))];
+        if settings.tells_others {
+            let listening = listen::listen(server.clone(), signals.clone());
+            background.push(Background::start(listening));
+        }
         Ok(Self {
             submits: Gatherer::start(Submits, server.clone(), signals.clone()),
             hints: Gatherer::start(Hints, server, signals.clone()),
@@ -131,7 +154,7 @@ impl Postgres {
             pool,
             signals,
             turn: claims::Turn::default(),
-            months: Arc::new(Months(months)),
+            background: background.into(),
             packing: Packing::above(settings.compress_above),
         })
     }
@@ -294,12 +317,18 @@ impl Store for Postgres {
         self.list_usage(filter).await
     }
 
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.forget(cleanup).await
+    }
+
     async fn check(&self) -> Result<()> {
         self.read_and_write().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.months.0.abort();
+        for task in self.background.iter() {
+            task.0.abort();
+        }
         self.submits.close().await;
         self.hints.close().await;
         for lane in &self.appends {

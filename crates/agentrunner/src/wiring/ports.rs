@@ -29,7 +29,11 @@ pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn St
         }
         None => {
             let path = database(settings);
-            let store = Sqlite::open(&path, Options::default());
+            let options = Options {
+                compress_above: settings.state.compress_above,
+                ..Options::default()
+            };
+            let store = Sqlite::open(&path, options);
             Arc::new(
                 store.with_context(|| format!("the database {} can't be used", path.display()))?,
             )
