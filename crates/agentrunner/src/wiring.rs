@@ -5,6 +5,7 @@ mod identity;
 mod listeners;
 mod part;
 mod ports;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -92,6 +93,12 @@ impl System {
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
+                system.tasks.spawn(retention::keep(
+                    system.engine.store().clone(),
+                    Arc::new(chrono::Utc::now),
+                    system.settings.state.retention,
+                    system.shutdown.clone(),
+                ));
                 Ok(())
             })
             .await

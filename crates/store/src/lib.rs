@@ -34,10 +34,10 @@ use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use request::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxEntry,
-    Page, PendingInput, Renewal, Signal, Submission, Submitted, Then, UsageFilter, UsageRow,
-    Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer,
+    NewInput, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted, Then,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// What a store answers.
@@ -193,6 +193,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets a worker that ends in order. May be repeated.
     async fn leave(&self, worker: &WorkerId) -> Result<()>;
+
+    /// Forgets executions that were over before a time, with their journals, tasks, questions and results, but not the
+    /// children of one that goes on. What they consumed stays counted. A call is many small transactions and deletes
+    /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
+    /// month is over. May be repeated.
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;
 
     /// Reads and writes something trivial: fails when the store cannot take work.
     async fn check(&self) -> Result<()>;

@@ -241,6 +241,26 @@ pub enum InputAnswer {
     NotFound,
 }
 
+/// What is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanup {
+    /// What was over before this.
+    pub before: Time,
+    /// Only to be counted.
+    pub dry_run: bool,
+}
+
+/// What came of a clean-up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// How many executions went, or would go, with all that belongs to them.
+    pub executions: u64,
+    /// The months that went whole, as `YYYY-MM`; their executions are counted above.
+    pub months: Vec<String>,
+    /// Whether a call deletes so much only, and there is more.
+    pub has_more: bool,
+}
+
 /// An event on its way out.
 #[derive(Debug, Clone)]
 pub struct OutboxEntry {

@@ -44,6 +44,10 @@ fn postgres(values: &Values) -> store::postgres::Settings {
         pool_size: count("DB_POOL_SIZE"),
         max_overflow: count("DB_MAX_OVERFLOW"),
         auto_migrate: values.text("AUTO_MIGRATE").is_none() || values.switch("AUTO_MIGRATE"),
+        compress_above: count("STATE_COMPRESSION_THRESHOLD"),
+        // A broker tells of all work already.
+        tells_others: values.text("RABBITMQ_URL").is_none()
+            && values.text("RABBITMQ_HOST").is_none(),
         ..store::postgres::Settings::default()
     }
 }

@@ -166,8 +166,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 1000, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
     live("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "Within which time it shows that a worker is gone and its agents are unavailable."),
     later("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how long a silent conversation is set aside."),
-    later("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on a state is kept compressed."),
-    later("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long states and results are kept."),
+    live("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on tasks, steps, results, messages and what agents remember are kept compressed."),
+    live("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long executions that are over are kept, with their journals and results."),
     // Models.
     live("OPENAI_API_KEY", Secret, "", "The key for OpenAI."),
     live("OPENAI_BASE_URL", Url, "", "The address of OpenAI, or of a server compatible with it."),

@@ -48,7 +48,11 @@ pub(super) async fn open_store_and_clock(
         }
         None => {
             let path = database(settings);
-            let store = Sqlite::open(&path, Options::default());
+            let options = Options {
+                compress_above: settings.state.compress_above,
+                ..Options::default()
+            };
+            let store = Sqlite::open(&path, options);
             let store =
                 store.with_context(|| format!("the database {} can't be used", path.display()))?;
             (Arc::new(store), Arc::new(Utc::now))

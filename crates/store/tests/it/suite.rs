@@ -3,11 +3,13 @@
 pub(crate) mod append;
 pub(crate) mod cancel;
 pub(crate) mod claim;
+pub(crate) mod cleanup;
 pub(crate) mod damage;
 pub(crate) mod given;
 pub(crate) mod input;
 pub(crate) mod memory;
 pub(crate) mod outbox;
+pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod submit;
 pub(crate) mod workers;
@@ -64,6 +66,8 @@ macro_rules! behaviour {
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
             workers: a_worker_is_known_as_it_last_said_until_it_leaves,
                 one_that_was_silent_for_long_is_forgotten_by_the_others, many_are_heard_at_once;
+            cleanup: what_was_over_long_ago_goes_with_all_that_is_its, what_goes_on_keeps_its_children,
+                much_goes_a_little_at_a_time;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }
