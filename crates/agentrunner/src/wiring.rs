@@ -1,5 +1,5 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
-//! store, bus, providers, tools, engine, agents, listeners.
+//! store, cache, bus, providers, tools, engine, agents, listeners.
 
 mod listeners;
 mod ports;
@@ -17,6 +17,7 @@ use llm::{Host, Key, ProviderSettings, Providers};
 use services::Service;
 use services::config::ConfigService;
 use store::Store;
+use store::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
@@ -24,7 +25,7 @@ use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
-pub(crate) use ports::{database, open_bus, open_store};
+pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
 
 const LEASE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
@@ -44,6 +45,7 @@ pub(crate) enum Purpose {
 pub(crate) struct System {
     engine: Engine,
     config: ConfigService,
+    cache: Arc<dyn Cache>,
     toolkit: Arc<Toolkit>,
     listeners: Option<Listeners>,
     tasks: TaskTracker,
@@ -181,6 +183,13 @@ impl System {
 
     async fn build(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
         let store = open_store(settings).await?;
+        let shared = match purpose {
+            Purpose::Work => open_shared(settings, store.identity().await?).await?,
+            // One command reads little, and is not to wait for a server that it can do without.
+            Purpose::Read => Shared::here(),
+        };
+        let lifetimes = settings.servers.lifetimes;
+        let store: Arc<dyn Store> = Arc::new(Cached::new(store, shared.cache.clone(), lifetimes));
         let bus: Arc<dyn Bus> = match purpose {
             Purpose::Work => open_bus(settings).await?,
             // Nothing is published then: another process carries what is written.
@@ -195,10 +204,11 @@ impl System {
             tools: toolkit.clone(),
             clock,
         };
-        let engine = Engine::new(
+        let engine = Engine::with_counters(
             ports,
             Agents::new(expand(settings)),
             engine_settings(settings)?,
+            shared.counters.clone(),
         );
         let values = settings.values.clone();
         let config = services::config::Settings::new(
@@ -208,6 +218,7 @@ impl System {
         Ok(Self {
             config: ConfigService::new(config, engine.clone()),
             engine,
+            cache: shared.cache,
             toolkit,
             listeners: None,
             tasks: TaskTracker::new(),
@@ -218,6 +229,7 @@ impl System {
 
     fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
         let app = listeners::app(&self.engine, &self.config, &self.shutdown)?;
+        let app = app.with_cache(self.cache.clone());
         listeners.serve(app, &self.tasks, self.settings.work.shutdown);
         self.listeners = Some(listeners);
         Ok(())

@@ -21,6 +21,7 @@ use std::time::Duration;
 
 use domain::event::topics;
 use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, WorkerId};
+use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -91,11 +92,23 @@ pub struct Engine {
 impl Engine {
     /// An engine that does not run yet.
     pub fn new(ports: Ports, agents: Agents, settings: Settings) -> Self {
+        Self::with_counters(ports, agents, settings, Arc::new(LocalCounters::default()))
+    }
+
+    /// The same, with counters that it shares with other processes: what a provider told one of them about its limits,
+    /// all keep to.
+    pub fn with_counters(
+        ports: Ports,
+        agents: Agents,
+        settings: Settings,
+        counters: Arc<dyn Counters>,
+    ) -> Self {
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let core = Shared {
             ports,
             agents,
             settings,
+            counters,
             hub: Arc::default(),
             leases: Leases::default(),
             definitions,

@@ -1,6 +1,7 @@
 //! Performs one claimed execution: asks [`domain::decide()`], does what it names, journals the outcome, asks again.
 
 mod model;
+mod pause;
 mod resolve;
 mod tooling;
 
@@ -152,6 +153,13 @@ impl Run {
                 max_tokens,
                 timeout,
             } => {
+                if let Some(until) = self.left_alone_until(&config) {
+                    let reason = format!(
+                        "waits until {} takes requests again",
+                        config.provider.as_str()
+                    );
+                    return self.park(until, reason).await.map(Some);
+                }
                 self.flush(Then::Continue).await?;
                 self.call_model(&config, max_tokens, timeout).await?;
                 Ok(None)
@@ -165,7 +173,10 @@ impl Run {
                 self.await_tools().await?;
                 Ok(None)
             }
-            Action::Park { until } => self.park(until).await.map(Some),
+            Action::Park { until } => {
+                let reason = self.waiting_for(self.state.status());
+                self.park(until, reason).await.map(Some)
+            }
             Action::Done(outcome) => {
                 self.running.abort_all();
                 let messages = self.conversation_messages(&outcome);
@@ -256,11 +267,10 @@ impl Run {
         }
     }
 
-    async fn park(&mut self, until: domain::Time) -> Result<Ended, Stop> {
-        let status = self.state.status();
+    async fn park(&mut self, until: domain::Time, reason: String) -> Result<Ended, Stop> {
         let then = Then::Park {
-            status,
-            reason: self.waiting_for(status),
+            status: self.state.status(),
+            reason,
             until,
             wakes_seen: self.wakes_seen,
         };

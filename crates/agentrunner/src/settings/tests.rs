@@ -151,7 +151,7 @@ fn a_server_is_used_when_it_is_named_and_only_then() {
         .ok()
         .unwrap()
         .servers;
-    assert!(servers.postgres.is_none() && servers.rabbitmq.is_none() && !servers.has_redis);
+    assert!(servers.postgres.is_none() && servers.rabbitmq.is_none() && servers.redis.is_none());
     let servers = read(&[("POSTGRES_HOST", "db"), ("DB_POOL_SIZE", "7")])
         .ok()
         .unwrap()
@@ -168,7 +168,7 @@ fn a_server_is_used_when_it_is_named_and_only_then() {
     .ok()
     .unwrap()
     .servers;
-    assert!(servers.rabbitmq.is_some() && servers.postgres.is_none() && servers.has_redis);
+    assert!(servers.rabbitmq.is_some() && servers.postgres.is_none() && servers.redis.is_some());
     assert_eq!(servers.rabbitmq_place, "mq");
 }
 

@@ -40,6 +40,9 @@ struct Ready {
     /// What fails, in words; empty when nothing does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failing: Vec<String>,
+    /// What is missed and not needed, in words; empty when nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<String>,
 }
 
 /// What the process needs: each is `ok`, `degraded` or `unavailable`.
@@ -139,6 +142,8 @@ async fn check(app: &App) -> Ready {
         bus.map_err(|_| None).and_then(|r| r.map_err(Some)),
         &mut failing,
     );
+    // Whoever lost it has logged it; to the store's answers it changes nothing.
+    let missed = app.cache.as_ref().and_then(|cache| cache.health().err());
     let shutting_down = app.shutdown.is_cancelled();
     if shutting_down {
         failing.push("the process is shutting down".to_owned());
@@ -151,10 +156,11 @@ async fn check(app: &App) -> Ready {
         },
         dependencies: Dependencies {
             database,
-            cache: "ok",
+            cache: if missed.is_none() { "ok" } else { "degraded" },
             message_queue,
         },
         failing,
+        degraded: Vec::from_iter(missed.map(|why| format!("cache: {why}"))),
     }
 }
 
