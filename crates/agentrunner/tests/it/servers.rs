@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::provider::{Answer, Request};
+use testkit::servers::{Kind, Server};
 use testkit::{EffectsStandIn, Filter, ProviderStandIn};
 
-use crate::backing::{self, Server, Variables, borrowed};
+use crate::backing::{self, Variables, borrowed};
 use crate::product::{Product, Project};
 use crate::project;
 
@@ -248,9 +249,7 @@ async fn what_a_killed_process_had_ends_at_another_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_dies_costs_nothing_that_was_accepted() {
-    let broker = tokio::task::spawn_blocking(|| Server::start("rabbitmq"))
-        .await
-        .unwrap();
+    let broker = Server::start(Kind::RabbitMq).await;
     let mut servers = backing::postgres().await;
     let database = servers[0].1.clone();
     servers.extend(broker.variables());
@@ -264,12 +263,7 @@ async fn a_broker_that_dies_costs_nothing_that_was_accepted() {
     ids.extend(submit_many(&product, 30..60).await);
     // Work goes on without a broker.
     all_completed(&product, &ids).await;
-    let broker = tokio::task::spawn_blocking(move || {
-        broker.up();
-        broker
-    })
-    .await
-    .unwrap();
+    broker.up().await;
     ids.extend(submit_many(&product, 60..90).await);
     all_completed(&product, &ids).await;
     assert_eq!(
@@ -293,9 +287,7 @@ async fn a_broker_that_dies_costs_nothing_that_was_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_dies_is_waited_for() {
-    let database = tokio::task::spawn_blocking(|| Server::start("postgres"))
-        .await
-        .unwrap();
+    let database = Server::start(Kind::Postgres).await;
     let stage = Stage::new();
     let project = stage.project();
     let product = stage.up(&project, &database.variables()).await;
@@ -331,12 +323,7 @@ async fn a_database_that_dies_is_waited_for() {
     assert_eq!(status, 200);
     last_answers.release();
 
-    let _database = tokio::task::spawn_blocking(move || {
-        database.up();
-        database
-    })
-    .await
-    .unwrap();
+    database.up().await;
     until(&product, "/health/ready", |status, _| status == 200).await;
     all_completed(&product, &ids).await;
     let more = submit_many(&product, 10..20).await;

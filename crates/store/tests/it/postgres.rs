@@ -12,7 +12,9 @@ use store::{Appended, Certainty, Class, Store, Then};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::server::{Server, connect, database, session, settings};
+use testkit::servers::{Kind, Server};
+
+use crate::server::{connect, database, session, settings};
 use crate::suite::Fixture;
 use crate::suite::given::{
     append, at, child, claim, claim_this, commit, finish, leased, note, notes, park, submission,
@@ -208,8 +210,8 @@ async fn families_that_end_crosswise_in_two_processes_all_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_was_acknowledged_survives_the_servers_being_killed() {
-    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
-    let store = connect(&server.url).await;
+    let server = Server::start(Kind::Postgres).await;
+    let store = connect(&server.url()).await;
     let kept = Arc::new(Mutex::new(HashMap::<ExecutionId, u32>::new()));
     for round in 0..3 {
         let mut writers = Vec::new();
@@ -252,7 +254,7 @@ async fn whatever_was_acknowledged_survives_the_servers_being_killed() {
             },
         )
         .await;
-        server.up();
+        server.up().await;
         until("the store to work again", async || {
             store.check().await.is_ok()
         })
