@@ -71,8 +71,11 @@ impl Redis {
     /// The address can't be understood.
     pub async fn connect(settings: Settings) -> Result<Self, Away> {
         let link = Arc::new(Link::new(settings)?);
-        let connection = link.connect().await;
-        let keeper = Keeper::start(link.clone(), connection);
+        if let Err(Away(why)) = link.connect().await {
+            link.say_away(&why);
+            link.remember(why);
+        }
+        let keeper = Keeper::start(link.clone());
         Ok(Self {
             link,
             _keeper: Arc::new(keeper),

@@ -206,7 +206,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("REDIS_HOST", Text, "", "The host of Redis. With this or `REDIS_URL` processes share copies of what they read, and counters; without it each has its own."),
     live("REDIS_PORT", Port, "6379", "The port of Redis."),
     live("REDIS_PASSWORD", Secret, "", "The password of Redis."),
-    live("REDIS_DB", Number(0, 65_535, "as the number of a database"), "0", "The database on Redis."),
+    live("REDIS_DB", Number(0, 65_535, "(its number)"), "0", "The database on Redis."),
     live("REDIS_STATE_TTL", Number(1, 365 * DAY, "seconds"), "3600", "How long a copy of a conversation is kept. No copy is ever out of date."),
     live("REDIS_CACHE_TTL", Number(1, 365 * DAY, "seconds"), "300", "How long copies of definitions and results are kept."),
     live("RABBITMQ_URL", Secret, "", "The address of RabbitMQ with user, password and virtual host: `amqp://user:password@host:5672/vhost`; `amqps` for TLS. Stronger than the names below."),

@@ -47,8 +47,8 @@ enum State {
 pub(super) struct Keeper(tokio::task::AbortHandle);
 
 impl Keeper {
-    pub(super) fn start(link: Arc<Link>, first: Result<(), Away>) -> Self {
-        Self(tokio::spawn(async move { link.keep(first).await }).abort_handle())
+    pub(super) fn start(link: Arc<Link>) -> Self {
+        Self(tokio::spawn(async move { link.keep().await }).abort_handle())
     }
 
     pub(super) fn stop(&self) {
@@ -175,11 +175,7 @@ impl Link {
     }
 
     /// Goes on for ever: looks at the server, connects anew when it is lost, and says so, once each time.
-    async fn keep(&self, first: Result<(), Away>) {
-        if let Err(Away(why)) = first {
-            self.say_away(&why);
-            self.remember(why);
-        }
+    async fn keep(&self) {
         loop {
             let pause = tokio::time::sleep(self.settings.look_period);
             tokio::select! {
@@ -273,7 +269,7 @@ impl Link {
     }
 
     /// Keeps why it is still away, for whoever asks.
-    fn remember(&self, reason: String) {
+    pub(super) fn remember(&self, reason: String) {
         if let State::Away { why, .. } = &mut *self.lock()
             && *why != reason
         {
@@ -282,7 +278,7 @@ impl Link {
         }
     }
 
-    fn say_away(&self, why: &str) {
+    pub(super) fn say_away(&self, why: &str) {
         tracing::warn!(
             "cache: Redis at {} can't be used: {why}. Reading goes past it until it is back: that takes longer, and changes nothing else",
             self.settings.place

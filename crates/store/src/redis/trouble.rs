@@ -14,11 +14,7 @@ pub(super) enum Fault {
 
 /// What an error means.
 pub(super) fn why(error: &RedisError) -> String {
-    let said = error.detail().unwrap_or_default();
     let refuses = matches!(error.kind(), ErrorKind::AuthenticationFailed);
-    if said.contains("without any password configured") {
-        return "it has no password, and one was given; unset REDIS_PASSWORD".to_owned();
-    }
     let of_code = match error.code().unwrap_or_default() {
         _ if refuses => Some(REFUSED),
         "NOAUTH" | "WRONGPASS" => Some(REFUSED),
@@ -49,7 +45,8 @@ pub(super) fn why(error: &RedisError) -> String {
 }
 
 const REFUSED: &str =
-    "it refuses the name or the password; correct REDIS_PASSWORD, or the password in REDIS_URL";
+    // The crate does not pass on which of the two the server complained of.
+    "it refuses the name or the password, or asks for none; correct REDIS_PASSWORD, or the password in REDIS_URL";
 
 /// Whether an error says that something of another type lies under a key.
 pub(super) fn is_foreign(error: &RedisError) -> bool {
