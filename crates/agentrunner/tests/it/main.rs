@@ -19,6 +19,7 @@ mod real_parts;
 mod run;
 mod serve;
 mod servers;
+mod servers_redis;
 mod survive;
 mod tidy;
 mod tools_of_the_trade;

@@ -9,6 +9,7 @@
 )]
 
 mod faults;
+mod pausing;
 mod people;
 mod rig;
 mod running;

@@ -18,6 +18,7 @@ use futures::StreamExt;
 use llm::{ChatModel, ChatRequest, ChatStream, Chunk};
 use serde_json::{Value, json};
 use store::Store;
+use store::counters::Counters;
 use store::sqlite::{Options, Sqlite};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -242,6 +243,12 @@ impl Rig {
     /// A second engine on the same store, not started.
     pub(crate) fn another(&self, name: &str) -> Engine {
         Engine::new(self.ports.clone(), self.agents.clone(), settings(name))
+    }
+
+    /// The same, with these counters.
+    pub(crate) fn another_with(&self, name: &str, counters: Arc<dyn Counters>) -> Engine {
+        let (ports, agents) = (self.ports.clone(), self.agents.clone());
+        Engine::with_counters(ports, agents, settings(name), counters)
     }
 
     /// Adds or changes an agent.
