@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use store::{Append, Appended};
+use store::counters::Counters;
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) agents: Agents,
     pub(crate) settings: Settings,
+    pub(crate) counters: Arc<dyn Counters>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,

@@ -129,6 +129,16 @@ impl<I: Intercept> Store for Intercepted<I> {
     ) -> Result<Vec<Message>> {
         self.inner.conversation(agent, conversation, limit).await
     }
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.inner.conversation_version(agent, conversation).await
+    }
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
     async fn remember(
         &self,
         agent: &AgentName,

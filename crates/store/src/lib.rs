@@ -12,12 +12,15 @@
 //! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
 //! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
+pub mod cache;
 mod codec;
 mod consumption;
+pub mod counters;
 mod error;
 pub mod intercept;
 mod news;
 pub mod postgres;
+pub mod redis;
 mod request;
 pub mod sqlite;
 mod stats;
@@ -161,6 +164,21 @@ pub trait Store: Send + Sync + 'static {
         conversation: &ConversationId,
         limit: usize,
     ) -> Result<Vec<Message>>;
+
+    /// A word for what a conversation is now: another one after each commit that adds to it, and never one that was
+    /// used before. `None` when nothing was said, or when this store can't tell. Cheap.
+    async fn conversation_version(
+        &self,
+        _agent: &AgentName,
+        _conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// A word that no other store has, nor one that was at the same place before; `None` when it can't be told.
+    async fn identity(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
 
     /// Keeps a fact of an agent under a key; the same `idempotency_key` changes nothing more.
     async fn remember(

@@ -318,6 +318,18 @@ impl Store for Postgres {
         self.last_messages(agent, conversation, limit).await
     }
 
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.talk_version(agent, conversation).await
+    }
+
+    async fn identity(&self) -> Result<Option<String>> {
+        self.own_name().await
+    }
+
     async fn remember(
         &self,
         agent: &AgentName,

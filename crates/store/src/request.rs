@@ -10,6 +10,7 @@ use domain::{
     ExecutionMode, Message, Outcome, Seq, Status, Step, Time, TraceId, Usage, WorkerId,
 };
 use domain::{Money, definition::Provider};
+use serde::{Deserialize, Serialize};
 
 /// An execution to accept.
 #[derive(Debug, Clone)]
@@ -288,7 +289,8 @@ pub struct DeadLetter {
 }
 
 /// One execution as it stands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExecutionRow {
     /// What was asked.
     pub execution: Execution,
@@ -366,7 +368,8 @@ pub struct AgentStats {
 }
 
 /// A version of a definition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfigRecord {
     /// The definition, references to secrets unexpanded.
     pub definition: Definition,

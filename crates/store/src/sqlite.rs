@@ -242,6 +242,14 @@ impl Store for Sqlite {
         self.last_messages(agent, conversation, limit).await
     }
 
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.talk_version(agent, conversation).await
+    }
+
     async fn remember(
         &self,
         agent: &AgentName,

@@ -22,6 +22,7 @@ mod run;
 mod serve;
 mod servers;
 mod servers_roles;
+mod servers_redis;
 mod survive;
 mod tidy;
 mod tools_of_the_trade;

@@ -60,7 +60,7 @@ macro_rules! behaviour {
             outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
                 an_id_never_names_another_event, dead_letters_are_kept_listed_and_forgotten,
                 commits_signal_events_and_work;
-            memory: a_conversation_is_kept_in_order, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
+            memory: a_conversation_is_kept_in_order, a_conversation_says_when_it_has_changed, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
                 usage_adds_up_by_day_and_model;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
