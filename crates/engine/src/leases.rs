@@ -55,12 +55,16 @@ pub(crate) struct Lease {
     term: Arc<Term>,
     lost: AtomicBool,
     news: AtomicBool,
-    /// The wake-ups that the store told of; it tells of them again each time.
+    /// The wake-ups that are no news: the store tells of them again each time.
     wakes_told: AtomicU64,
     stopping: AtomicU8,
     committed: AtomicU32,
     changed: Notify,
 }
+
+/// How often it is asked what other processes did to what this one owns: no tool call starts a second after its
+/// execution's end was asked for.
+const LISTEN: Duration = Duration::from_millis(500);
 
 const GO_ON: u8 = 0;
 const AT_NEXT_COMMIT: u8 = 1;
@@ -129,6 +133,11 @@ impl Lease {
         if self.wakes_told.fetch_max(wakes, Ordering::AcqRel) < wakes {
             self.tell_news();
         }
+    }
+
+    /// Notes up to which wake-up everything was looked at.
+    pub(crate) fn has_seen_wakes(&self, wakes: u64) {
+        self.wakes_told.fetch_max(wakes, Ordering::AcqRel);
     }
 
     /// Whether to give the execution back; `idle` tells that nothing is under way.
@@ -306,6 +315,25 @@ impl Leases {
                     lease.hear_wakes(*wakes);
                 }
             }
+        }
+    }
+}
+
+/// Listens for what comes to leases of this process from others - a cancellation, an answer - until `stop`. What this
+/// misses is heard at the next renewal.
+pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LISTEN) => {}
+        }
+        if core.leases.count() == 0 {
+            continue;
+        }
+        match core.ports.store.woken(&core.settings.worker).await {
+            Ok(signals) => signals.iter().for_each(|signal| core.leases.hear(signal)),
+            Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
         }
     }
 }

@@ -279,6 +279,7 @@ impl Run {
     /// Takes what has come from outside into the journal.
     fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
         self.wakes_seen = waiting.wakes;
+        self.lease.has_seen_wakes(waiting.wakes);
         self.cancel = waiting.cancel;
         for input in waiting.inputs {
             let open = self

@@ -22,6 +22,7 @@ mod stores {
 pub(crate) use stores::suite;
 
 mod faults;
+mod fleet;
 mod people;
 mod rig;
 mod running;
