@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use store::{Append, Appended};
 use store::counters::Counters;
+use store::{Append, Appended};
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;

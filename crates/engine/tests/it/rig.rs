@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agentrunner_engine::{Agent, Agents, Engine, LiveEvent, NewTask, Ports, Settings, Surroundings};
+use agentrunner_engine::{
+    Agent, Agents, Engine, LiveEvent, NewTask, Ports, Settings, Surroundings,
+};
 use async_trait::async_trait;
 use bus::in_process::InProcess;
 use chrono::Utc;
