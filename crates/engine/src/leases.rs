@@ -332,7 +332,12 @@ pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
             continue;
         }
         match core.ports.store.woken(&core.settings.worker).await {
-            Ok(signals) => signals.iter().for_each(|signal| core.leases.hear(signal)),
+            Ok(signals) => {
+                // Of wake-ups only: this tells of no loss.
+                for signal in &signals {
+                    core.leases.hear(&[], signal);
+                }
+            }
             Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
         }
     }
