@@ -328,16 +328,14 @@ pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(LISTEN) => {}
         }
-        if core.leases.count() == 0 {
+        let held = core.leases.snapshot();
+        if held.is_empty() {
             continue;
         }
         match core.ports.store.woken(&core.settings.worker).await {
-            Ok(signals) => {
-                // Of wake-ups only: this tells of no loss.
-                for signal in &signals {
-                    core.leases.hear(&[], signal);
-                }
-            }
+            Ok(signals) => signals
+                .iter()
+                .for_each(|signal| core.leases.hear(&held, signal)),
             Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
         }
     }

@@ -59,7 +59,10 @@ impl Run {
                 let call = self.journal_form(run, answer, &offers, took_ms, first_token_ms);
                 self.record(StepBody::ModelCall(Box::new(call)))
             }
-            Ending::Failed(error) => self.model_failed(error),
+            Ending::Failed(error) => {
+                self.keep_others_away(config, &error).await;
+                self.model_failed(error)
+            }
         }
     }
 

@@ -11,9 +11,9 @@ use domain::{
 };
 use serde_json::Value;
 use store::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -306,6 +306,10 @@ impl<W: Way> Store for Reached<W> {
             Ok(())
         };
         self.way.carry("leave", leave).await
+    }
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        let clean = move |t: &mut Tables| Ok(t.cleanup(cleanup));
+        self.way.carry("cleanup", clean).await
     }
     async fn check(&self) -> Result<()> {
         self.way.carry("check", |_| Ok(())).await
