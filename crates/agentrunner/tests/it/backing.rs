@@ -174,6 +174,19 @@ impl Server {
     }
 }
 
+impl Server {
+    /// Stops it in good order, keeping its data.
+    pub(crate) fn stop(&self) {
+        let stopped = Command::new(script())
+            .args(["down", "--keep", self.name])
+            .env("AGENTRUNNER_SERVICES", &self.folder)
+            .stderr(Stdio::null())
+            .status()
+            .unwrap();
+        assert!(stopped.success());
+    }
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         drop(self.undertaker.stdin.take());

@@ -13,6 +13,7 @@ mod backing;
 mod bad_input;
 mod crash;
 mod init;
+mod postgres_faults;
 mod product;
 mod project;
 mod real_parts;
