@@ -12,7 +12,7 @@
 //! | a process that is killed at any moment | `crash`, `survive` |
 
 mod bodies;
-mod disk;
+pub(crate) mod disk;
 mod files;
 mod mcp;
 mod models;

@@ -15,6 +15,7 @@ mod crash;
 mod fault_suite;
 mod fleet;
 mod init;
+mod postgres_faults;
 mod product;
 mod project;
 mod real_parts;

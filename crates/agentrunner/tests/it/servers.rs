@@ -12,7 +12,7 @@ use crate::product::{Product, Project};
 use crate::project;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Within this, what a killed process had must have come to its end elsewhere.
 const TAKEOVER: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -27,20 +27,20 @@ fn once_then_done(request: &Request) -> Answer {
 }
 
 /// A provider, a tool, and an agent `worker` that uses both.
-struct Stage {
-    provider: ProviderStandIn,
+pub(crate) struct Stage {
+    pub(crate) provider: ProviderStandIn,
     effects: EffectsStandIn,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             provider: ProviderStandIn::start(once_then_done),
             effects: EffectsStandIn::start(),
         }
     }
 
-    fn project(&self) -> Project {
+    pub(crate) fn project(&self) -> Project {
         let project = Project::new();
         let url = self.effects.url();
         project.agent(
@@ -55,7 +55,7 @@ impl Stage {
     }
 
     /// Starts a process on these servers.
-    async fn up(&self, project: &Project, servers: &Variables) -> Product {
+    pub(crate) async fn up(&self, project: &Project, servers: &Variables) -> Product {
         let base = self.provider.openai_url();
         let mut variables = borrowed(servers);
         variables.extend([
@@ -68,26 +68,26 @@ impl Stage {
     }
 
     /// How often the model was asked in this turn.
-    fn asked(&self, turn: usize) -> usize {
+    pub(crate) fn asked(&self, turn: usize) -> usize {
         let requests = self.provider.requests();
         let of_turn = requests.iter().filter(|one| one.request.turn == turn);
         of_turn.count()
     }
 
     /// How often the tool did its work.
-    fn charges(&self) -> usize {
+    pub(crate) fn charges(&self) -> usize {
         let calls = self.effects.calls_to(testkit::effects::Route::Charge);
         calls.iter().filter(|call| call.effect.is_some()).count()
     }
 }
 
-async fn submit(product: &Product, n: usize) -> String {
+pub(crate) async fn submit(product: &Product, n: usize) -> String {
     let body = json!({ "agent_name": "worker", "task_data": { "prompt": format!("task {n}") } });
     let accepted = product.post("/tasks", &body).await;
     accepted["execution_id"].as_str().expect("an id").to_owned()
 }
 
-async fn submit_many(product: &Product, numbers: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) async fn submit_many(product: &Product, numbers: std::ops::Range<usize>) -> Vec<String> {
     let mut ids = Vec::new();
     for n in numbers {
         ids.push(submit(product, n).await);
@@ -96,7 +96,7 @@ async fn submit_many(product: &Product, numbers: std::ops::Range<usize>) -> Vec<
 }
 
 /// Waits until all are completed, each with its five steps and no more.
-async fn all_completed(product: &Product, ids: &[String]) {
+pub(crate) async fn all_completed(product: &Product, ids: &[String]) {
     let began = Instant::now();
     for id in ids {
         loop {
@@ -115,7 +115,7 @@ async fn all_completed(product: &Product, ids: &[String]) {
 }
 
 /// Waits until a request is answered as wanted.
-async fn until(product: &Product, path: &str, is_wanted: impl Fn(u16, &Value) -> bool) {
+pub(crate) async fn until(product: &Product, path: &str, is_wanted: impl Fn(u16, &Value) -> bool) {
     let began = Instant::now();
     loop {
         let (status, body) = product.ask(path).await;

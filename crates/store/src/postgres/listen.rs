@@ -27,24 +27,31 @@ const REST: Duration = Duration::from_secs(1);
 /// Tells, and is told, for ever. A process hears of its own work by [`Signals::due`] and passes over its own
 /// notifications.
 pub(super) async fn listen(server: Arc<Server>, signals: Signals) {
+    let mut is_told = false;
     loop {
-        if let Err(fault) = serve(&server, &signals).await {
+        let own = AtomicI32::new(0);
+        let ended = serve(&server, &own, &signals).await;
+        is_told &= own.into_inner() == 0;
+        // Once for each time that it is lost: what else fails meanwhile says more about why.
+        if let Err(fault) = ended
+            && !is_told
+        {
             let error = crate::Error::from(fault);
             tracing::warn!(%error, "other processes are not told of work until this is made anew; they find it by polling");
+            is_told = true;
         }
         sleep(REST).await;
     }
 }
 
-async fn serve(server: &Server, signals: &Signals) -> Outcome<()> {
+async fn serve(server: &Server, own: &AtomicI32, signals: &Signals) -> Outcome<()> {
     let connecting = timeout(server.connect_timeout, server.config.connect(NoTls)).await;
     let (client, connection) = connecting
         .map_err(|_| unavailable(super::fault::silent(server)))?
         .map_err(|error| not_connected(error, server))?;
-    let own = AtomicI32::new(0);
     tokio::select! {
-        ended = hear(connection, &own, signals) => ended,
-        ended = tell(&client, &own, signals) => ended,
+        ended = hear(connection, own, signals) => ended,
+        ended = tell(&client, own, signals) => ended,
     }
 }
 

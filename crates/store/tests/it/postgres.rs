@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{ExecutionId, Seq};
 use store::postgres::{Postgres, Schema, Settings};
-use store::{Appended, Certainty, Class, Cleanup, Signal, Store, Then};
+use store::{Appended, Certainty, Class, Cleanup, Page, Signal, Store, Then};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -17,6 +17,7 @@ use testkit::servers::{Kind, Server};
 use crate::server::{connect, database, session, settings};
 use crate::suite::Fixture;
 use crate::suite::cleanup::{cleanup, old_task, once, over};
+use crate::suite::given;
 use crate::suite::given::{
     append, at, child, claim, claim_this, commit, finish, leased, note, notes, park, submission,
     submit, task,
@@ -453,6 +454,47 @@ async fn cleanup_2020(store: &Postgres, dry_run: bool) -> (u64, Vec<String>) {
     let before = "2020-02-02T00:00:00Z".parse().unwrap();
     let cleaned = store.cleanup(Cleanup { before, dry_run }).await.unwrap();
     (cleaned.executions, cleaned.months)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_made_for_measuring_are_executions_like_any_other() {
+    let url = database().await;
+    let store = connect(&url).await;
+    let mut young = task("a");
+    young.created_at = chrono::Utc::now();
+    let ended = over(&store, young.clone()).await;
+    young.id = given::new_id();
+    let waits = leased(&store, young).await;
+    let until = chrono::Utc::now() + Duration::from_secs(600);
+    commit(
+        &store,
+        append(
+            &waits,
+            at(1),
+            vec![given::question(&waits, 1)],
+            park(until, 0),
+        ),
+    )
+    .await;
+    for of in [ended, waits.execution.id] {
+        store::postgres::fill(&settings(&url), of, 30)
+            .await
+            .unwrap();
+    }
+    let page = Page {
+        limit: 100,
+        after: None,
+    };
+    let all = store.executions(Default::default(), page).await.unwrap();
+    assert_eq!((all.0.len(), all.1), (62, 62), "each can be read");
+    for row in &all.0 {
+        let steps = store.steps(row.execution.id, None, 10).await.unwrap();
+        assert_eq!(steps.len(), row.steps as usize);
+        assert_eq!(row.due_at.is_none(), row.status.is_terminal());
+    }
+    let stats = store.agent_stats(None).await.unwrap();
+    assert_eq!((stats[0].completed, stats[0].active), (31, 31));
+    assert!(claim(&store, 10, chrono::Utc::now()).await.is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
