@@ -1,5 +1,6 @@
 //! Carries the outbox to the bus, and what the bus could not deliver back into the store.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -7,7 +8,7 @@ use std::time::Duration;
 use bus::{Bus, Consumer};
 use domain::EventId;
 use futures::{StreamExt, stream};
-use store::{DeadLetter, OutboxEntry, Store};
+use store::{DeadLetter, OutboxClaim, OutboxEntry, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
@@ -17,17 +18,25 @@ use crate::shared::Shared;
 const BATCH: usize = 256;
 /// How many of them are on their way to the bus at the same time: a broker confirms many as fast as one.
 const AT_ONCE: usize = 64;
+/// How long what was taken is this relay's own: one that dies delays its events by no more.
+const LEASE: Duration = Duration::from_secs(10);
 /// How long a publish may take before it is tried again.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(8);
 /// How long to rest before a queue is joined again.
 const REST: Duration = Duration::from_secs(5);
 
-/// Publishes what the outbox holds until `stop`, and once more after it. An event is forgotten only after the bus has
-/// it, so a crash in between publishes it twice, and consumers deduplicate by its id.
+/// Publishes what the outbox holds until `stop`, and once more after it. The relays of several processes share it: each
+/// claims what it takes. An event is forgotten only after the bus has it, so a crash in between publishes it twice, and
+/// consumers deduplicate by its id.
 pub(crate) async fn relay(core: Arc<Shared>, stop: CancellationToken) {
     let signal = core.ports.store.outbox_signal().unwrap_or_default();
     loop {
-        let more = carry(core.ports.store.as_ref(), core.ports.bus.as_ref()).await;
+        let more = carry(
+            core.ports.store.as_ref(),
+            core.ports.bus.as_ref(),
+            core.now(),
+        )
+        .await;
         if stop.is_cancelled() {
             return;
         }
@@ -53,32 +62,43 @@ async fn wait(signal: &Notify, failed: bool, stop: &CancellationToken) {
 }
 
 /// Carries one batch: how many there were, or `None` when it did not work.
-async fn carry(store: &dyn Store, bus: &dyn Bus) -> Option<usize> {
-    let entries = match store.outbox(BATCH).await {
+async fn carry(store: &dyn Store, bus: &dyn Bus, now: Time) -> Option<usize> {
+    let claim = OutboxClaim {
+        now,
+        lease: LEASE,
+        limit: BATCH,
+    };
+    let entries = match store.claim_outbox(claim).await {
         Ok(entries) => entries,
         Err(error) => {
             tracing::error!("the outbox can't be read: {error}");
             return None;
         }
     };
-    let count = entries.len();
+    let claimed: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
     let is_well = AtomicBool::new(true);
     // In no order: events promise none. After a failure no further one is begun, and what the bus took is forgotten.
-    let delivered: Vec<i64> = stream::iter(entries)
+    let delivered: HashSet<i64> = stream::iter(entries)
         .take_while(|_| std::future::ready(is_well.load(Ordering::Relaxed)))
         .map(|entry| publish(bus, entry, &is_well))
         .buffer_unordered(AT_ONCE)
         .filter_map(std::future::ready)
         .collect()
         .await;
-    let all = delivered.len() == count;
+    let (delivered, left): (Vec<i64>, Vec<i64>) =
+        claimed.into_iter().partition(|id| delivered.contains(id));
+    if !left.is_empty()
+        && let Err(error) = store.release_outbox(&left).await
+    {
+        tracing::warn!("events that wait are given back when their claim runs out: {error}");
+    }
     if !delivered.is_empty()
         && let Err(error) = store.outbox_done(&delivered).await
     {
         tracing::error!("the outbox can't be written, events will be sent twice: {error}");
         return None;
     }
-    all.then_some(count)
+    left.is_empty().then_some(delivered.len())
 }
 
 /// Hands an event to the bus: its place in the outbox when the bus has it.
@@ -261,14 +281,42 @@ mod tests {
             confirms: Barrier::new(together),
             refuses,
         };
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
         assert_eq!(
-            carry(&store, &broker(TOGETHER, Some("event-5"))).await,
+            carry(&store, &broker(TOGETHER, Some("event-5")), now).await,
             None
         );
         let left = store.outbox(BATCH).await.unwrap();
         let left: Vec<_> = left.iter().map(|entry| entry.event.id.as_str()).collect();
         assert_eq!(left, ["event-5"]);
-        assert_eq!(carry(&store, &broker(1, None)).await, Some(1));
-        assert_eq!(carry(&store, &broker(1, None)).await, Some(0));
+        // It was given back at once.
+        assert_eq!(carry(&store, &broker(1, None), now).await, Some(1));
+        assert_eq!(carry(&store, &broker(1, None), now).await, Some(0));
+    }
+
+    #[tokio::test]
+    async fn relays_side_by_side_publish_each_event_once_and_one_that_died_only_delays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Sqlite::open(&folder.path().join("test.db"), Options::default()).unwrap();
+        let events: Vec<Event> = (0..BATCH + 5).map(event).collect();
+        store.publish(&events).await.unwrap();
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
+        let broker = |together| Broker {
+            confirms: Barrier::new(together),
+            refuses: None,
+        };
+        // The first to ask takes its batch, and nobody confirms it.
+        let (silent, well) = (broker(BATCH), broker(1));
+        let mut dying = Box::pin(carry(&store, &silent, now));
+        tokio::select! {
+            biased;
+            _ = &mut dying => panic!("nobody confirms"),
+            carried = carry(&store, &well, now) => assert_eq!(carried, Some(5)),
+        }
+        drop(dying);
+        assert_eq!(store.outbox(BATCH + 5).await.unwrap().len(), BATCH);
+        let carried = carry(&store, &well, now).await;
+        assert_eq!(carried, Some(0), "they are another's for now");
+        assert_eq!(carry(&store, &well, now + LEASE).await, Some(BATCH));
     }
 }

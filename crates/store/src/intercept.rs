@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
     Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
@@ -79,6 +79,12 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         self.inner.outbox(limit).await
+    }
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        self.inner.claim_outbox(claim).await
+    }
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.inner.release_outbox(ids).await
     }
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
         self.inner.outbox_done(ids).await

@@ -39,7 +39,7 @@ pub use error::{Certainty, Class, Error};
 pub use request::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
     ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer,
-    NewInput, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted, Then,
+    NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted, Then,
     UsageFilter, UsageRow, Waiting,
 };
 
@@ -100,8 +100,16 @@ pub trait Store: Send + Sync + 'static {
     /// Takes events to be sent out; one whose id is still waiting to go out is taken once.
     async fn publish(&self, events: &[Event]) -> Result<()>;
 
-    /// The oldest undelivered events, at most `limit`. Several relays may take the same: consumers deduplicate.
+    /// The oldest undelivered events, at most `limit`, whoever has claimed them. For looking at.
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>>;
+
+    /// Takes the oldest undelivered events that no other relay has. Until the claim runs out nobody else gets them;
+    /// after it, anybody does: a relay that died only delays them. Not durable, and two relays may still get the same
+    /// when their clocks disagree or one is slow, so consumers deduplicate. An event that can't be read is passed over.
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>>;
+
+    /// Gives back claimed events that could not be delivered: anybody may take them at once.
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()>;
 
     /// Forgets delivered events.
     async fn outbox_done(&self, ids: &[i64]) -> Result<()>;

@@ -262,6 +262,17 @@ pub struct Cleaned {
     pub has_more: bool,
 }
 
+/// How a relay takes events.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxClaim {
+    /// The time.
+    pub now: Time,
+    /// How long they are its own.
+    pub lease: Duration,
+    /// How many at most.
+    pub limit: usize,
+}
+
 /// An event on its way out.
 #[derive(Debug, Clone)]
 pub struct OutboxEntry {

@@ -46,7 +46,7 @@ use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
     Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
@@ -171,6 +171,14 @@ impl Store for Sqlite {
 
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         self.waiting_events(limit).await
+    }
+
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        self.claim_events(claim).await
+    }
+
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.release_events(ids).await
     }
 
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {

@@ -20,7 +20,7 @@ use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
     Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
@@ -250,6 +250,12 @@ impl Store for Cached {
     }
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         self.inner.outbox(limit).await
+    }
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        self.inner.claim_outbox(claim).await
+    }
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.inner.release_outbox(ids).await
     }
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
         self.inner.outbox_done(ids).await

@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 4] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -38,6 +38,11 @@ const MIGRATIONS: [Migration; 3] = [
         name: "0003_workers",
         up: include_str!("../../migrations/postgres/0003_workers.up.sql"),
         down: include_str!("../../migrations/postgres/0003_workers.down.sql"),
+    },
+    Migration {
+        name: "0004_outbox_claims",
+        up: include_str!("../../migrations/postgres/0004_outbox_claims.up.sql"),
+        down: include_str!("../../migrations/postgres/0004_outbox_claims.down.sql"),
     },
 ];
 

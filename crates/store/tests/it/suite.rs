@@ -58,7 +58,8 @@ macro_rules! behaviour {
                 an_answer_must_fit, several_open_requests_are_ambiguous, nothing_asked_is_told,
                 too_late_is_too_late;
             outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
-                an_id_never_names_another_event, dead_letters_are_kept_listed_and_forgotten,
+                an_id_never_names_another_event, a_claimed_event_is_one_relays, concurrent_relays_share_nothing,
+                dead_letters_are_kept_listed_and_forgotten,
                 commits_signal_events_and_work;
             memory: a_conversation_is_kept_in_order, a_conversation_says_when_it_has_changed, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
                 usage_adds_up_by_day_and_model;

@@ -12,7 +12,7 @@ use domain::{
 use serde_json::Value;
 use store::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
     Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
@@ -177,6 +177,18 @@ impl<W: Way> Store for Reached<W> {
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         let first = move |t: &mut Tables| Ok(t.first_events(limit));
         self.way.carry("outbox", first).await
+    }
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        let taken = move |t: &mut Tables| Ok(t.claim_outbox(claim));
+        self.way.carry("claim_outbox", taken).await
+    }
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        let ids = ids.to_vec();
+        let release = move |t: &mut Tables| {
+            t.release_outbox(&ids);
+            Ok(())
+        };
+        self.way.carry("release_outbox", release).await
     }
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
         let ids = ids.to_vec();

@@ -19,7 +19,7 @@ use domain::{
 };
 use serde_json::Value;
 use store::{
-    Certainty, ConfigRecord, DeadLetter, Error, OutboxEntry, Page, Result, Submission, Submitted,
+    Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result, Submission, Submitted,
     UsageRow,
 };
 
@@ -75,6 +75,8 @@ pub(crate) struct Tables {
     pub(crate) rows: BTreeMap<ExecutionId, Row>,
     keys: BTreeMap<String, (String, ExecutionId, Time)>,
     pub(crate) outbox: BTreeMap<i64, Event>,
+    /// Until when a relay has an event to itself.
+    outbox_claims: BTreeMap<i64, Time>,
     last_event: i64,
     pub(crate) letters: BTreeMap<String, DeadLetter>,
     configs: Vec<(ConfigRecord, bool)>,
@@ -235,7 +237,33 @@ impl Tables {
         self.outbox.iter().take(limit).map(entry).collect()
     }
 
+    pub(crate) fn claim_outbox(&mut self, claim: OutboxClaim) -> Vec<OutboxEntry> {
+        self.outbox_claims.retain(|_, until| *until > claim.now);
+        let claims = &mut self.outbox_claims;
+        let free = self
+            .outbox
+            .iter()
+            .filter(|(id, _)| !claims.contains_key(id));
+        let taken: Vec<_> = free
+            .take(claim.limit)
+            .map(|(id, event)| OutboxEntry {
+                id: *id,
+                event: event.clone(),
+            })
+            .collect();
+        let until = claim.now + claim.lease;
+        claims.extend(taken.iter().map(|entry| (entry.id, until)));
+        taken
+    }
+
+    pub(crate) fn release_outbox(&mut self, ids: &[i64]) {
+        for id in ids {
+            self.outbox_claims.remove(id);
+        }
+    }
+
     pub(crate) fn outbox_done(&mut self, ids: &[i64]) {
+        self.release_outbox(ids);
         for id in ids {
             self.outbox.remove(id);
         }
