@@ -94,6 +94,8 @@ impl Globals {
 pub(crate) enum Command {
     /// Serve everything in one process (the default)
     Up(commands::up::Up),
+    /// Serve one part, on servers that all parts share
+    Serve(commands::serve::Serve),
     /// Make a starter project
     Init(commands::init::Init),
     /// Give an agent a task, watch it work, print its answer
@@ -166,6 +168,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
     };
     match command {
         Command::Up(command) => command.run(&context),
+        Command::Serve(command) => command.run(&context),
         Command::Init(command) => command.run(&context),
         Command::Run(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
@@ -236,6 +239,8 @@ mod tests {
     fn wrong_use_is_refused() {
         for line in [
             "agentrunner fly",
+            "agentrunner serve",
+            "agentrunner serve everything",
             "agentrunner run",
             "agentrunner run helper hi --file x",
             "agentrunner tasks show",

@@ -57,6 +57,7 @@ pub(crate) struct Listen {
     pub(crate) state_manager: u16,
     pub(crate) config_service: u16,
     pub(crate) orchestrator: u16,
+    pub(crate) pool: u16,
 }
 
 /// Which requests are answered.
@@ -77,6 +78,7 @@ pub(crate) struct Work {
     pub(crate) drain: Duration,
     pub(crate) shutdown: Duration,
     pub(crate) max_crashes: u32,
+    pub(crate) health_interval: Duration,
 }
 
 /// Who answers.
@@ -172,6 +174,16 @@ impl Settings {
         Self::read(flags, &ProcessEnvironment, &file)
     }
 
+    /// For one part of several: of the many that start at once, none changes the schema unless it is told to.
+    pub(crate) fn for_a_part(&self) -> Self {
+        let mut settings = self.clone();
+        let is_said = self.values.text("AUTO_MIGRATE").is_some();
+        if let Some(postgres) = settings.servers.postgres.as_mut().filter(|_| !is_said) {
+            postgres.auto_migrate = false;
+        }
+        settings
+    }
+
     /// Where the command line finds AgentOrchestrator.
     pub(crate) fn server_url(&self) -> String {
         self.server.clone().unwrap_or_else(|| {
@@ -203,6 +215,7 @@ impl Settings {
             state_manager: values.port("STATE_MANAGER_PORT"),
             config_service: values.port("CONFIG_SERVICE_PORT"),
             orchestrator: values.port("ORCHESTRATOR_PORT"),
+            pool: values.port("AGENT_POOL_PORT"),
         };
         check_listen(&listen, mistakes);
         let egress = Egress {
@@ -233,6 +246,7 @@ impl Settings {
                 shutdown: Duration::from_secs(values.number("AGENT_SHUTDOWN_TIMEOUT")),
                 max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS"))
                     .unwrap_or(u32::MAX),
+                health_interval: Duration::from_secs(values.number("AGENT_HEALTH_CHECK_INTERVAL")),
             },
             servers: Servers::read(&values),
             models: Models {
@@ -262,6 +276,7 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
         ("STATE_MANAGER_PORT", listen.state_manager),
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
+        ("AGENT_POOL_PORT", listen.pool),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports

@@ -1,18 +1,19 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
 //! store, bus, providers, tools, engine, agents, listeners.
 
+mod identity;
 mod listeners;
+mod part;
 mod ports;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
-use domain::{Definition, ExecutionMode, WorkerId};
-use engine::{Agents, Clock, Engine, Expand, Ports, StoreHost};
+use domain::{Definition, HealthInterval, Pool};
+use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost};
 use llm::{Host, Key, ProviderSettings, Providers};
 use services::Service;
 use services::config::ConfigService;
@@ -24,6 +25,8 @@ use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
+pub(crate) use part::Part;
+use part::{Engagement, Role};
 pub(crate) use ports::{database, open_bus, open_store};
 
 const POLL: Duration = Duration::from_secs(1);
@@ -31,7 +34,6 @@ const POLL: Duration = Duration::from_secs(1);
 /// themselves then.
 const LAST_REQUESTS: Duration = Duration::from_secs(5);
 const MAX_REPLY_BYTES: usize = 4 << 20;
-const WORKER_ID_BYTES: usize = 8;
 
 /// What a system is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +53,7 @@ pub(crate) struct System {
     tasks: TaskTracker,
     shutdown: CancellationToken,
     settings: Settings,
+    role: Role,
 }
 
 impl System {
@@ -59,13 +62,31 @@ impl System {
     /// # Errors
     /// A server can't be used, the store can't be opened, the agents' folder not be read, or an address not be had.
     pub(crate) async fn up(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings, Purpose::Work).await?;
+        Self::run(settings, Role::EVERYTHING).await
+    }
+
+    /// One part, at its address, on the servers that all parts share.
+    ///
+    /// # Errors
+    /// As for [`System::up`]; or the servers are not named, or this build lacks the part.
+    pub(crate) async fn serve_part(settings: &Settings, part: Part) -> anyhow::Result<Self> {
+        let role = part.role()?;
+        part.check_servers(&settings.servers)?;
+        Self::run(settings, role).await
+    }
+
+    async fn run(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 // Taken first: a second server at the same place must fail before it claims any work.
-                let listeners = Listeners::bind(&settings.listen).await?;
+                let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
                 system.config.reload().await?;
-                system.engine.start();
+                match system.role.engagement {
+                    Engagement::Whole => system.engine.start(),
+                    Engagement::Relay => system.engine.start_relay(),
+                    Engagement::None => {}
+                }
                 system.serve(listeners)?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
@@ -81,7 +102,11 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
-        let system = Self::build(settings, purpose).await?;
+        let role = match purpose {
+            Purpose::Work => Role::EVERYTHING,
+            Purpose::Read => Role::READING,
+        };
+        let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 let loaded = system.config.reload().await;
@@ -93,7 +118,7 @@ impl System {
                     // What ran can be looked at without any agent.
                     Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
                 }
-                system.serve(Listeners::private().await?)
+                system.serve(Listeners::private(role.services).await?)
             })
             .await
     }
@@ -103,7 +128,7 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn engine_alone(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings, Purpose::Work).await?;
+        let system = Self::build(settings, Role::EVERYTHING).await?;
         system
             .begun(async |system| {
                 system.config.reload().await?;
@@ -145,16 +170,19 @@ impl System {
     /// Logs each choice and each listener, a line each.
     pub(crate) fn say_what_runs(&self) {
         let settings = &self.settings;
-        ports::say_what_was_chosen(settings);
-        for line in who_answers(settings, &self.engine.agents().all()) {
-            tracing::info!("model: {line}");
+        tracing::info!("serves {}", self.role.name);
+        ports::say_what_was_chosen(settings, &self.role);
+        if self.engine.performs() {
+            for line in who_answers(settings, &self.engine.agents().all()) {
+                tracing::info!("model: {line}");
+            }
         }
         tracing::info!(
             "agents: {} from {}",
             self.engine.agents().all().len(),
             settings.agents_dir().display()
         );
-        if self.is_scripted() {
+        if self.engine.performs() && self.is_scripted() {
             tracing::warn!("{SCRIPTED}");
         }
         if settings.listen.is_open {
@@ -186,12 +214,13 @@ impl System {
         }
     }
 
-    async fn build(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
+    async fn build(settings: &Settings, role: Role) -> anyhow::Result<Self> {
         let (store, clock) = ports::open_store_and_clock(settings).await?;
-        let bus: Arc<dyn Bus> = match purpose {
-            Purpose::Work => open_bus(settings).await?,
+        let bus: Arc<dyn Bus> = if role.uses_bus() {
+            open_bus(settings).await?
+        } else {
             // Nothing is published then: another process carries what is written.
-            Purpose::Read => Arc::new(InProcess::default()),
+            Arc::new(InProcess::default())
         };
         let clock = ports::perhaps_wrong(settings, clock);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
@@ -205,13 +234,16 @@ impl System {
         let engine = Engine::new(
             ports,
             Agents::new(expand(settings)),
-            engine_settings(settings)?,
+            engine_settings(settings, role.pool)?,
         );
         let values = settings.values.clone();
-        let config = services::config::Settings::new(
-            settings.agents_dir(),
-            Arc::new(move |name: &str| values.lookup(name)),
-        );
+        let config = services::config::Settings {
+            announces: role.announces,
+            ..services::config::Settings::new(
+                settings.agents_dir(),
+                Arc::new(move |name: &str| values.lookup(name)),
+            )
+        };
         Ok(Self {
             config: ConfigService::new(config, engine.clone()),
             engine,
@@ -220,6 +252,7 @@ impl System {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             settings: settings.clone(),
+            role,
         })
     }
 
@@ -229,6 +262,7 @@ impl System {
             &self.config,
             &self.settings.requests,
             &self.shutdown,
+            self.role.uses_bus(),
         )?;
         listeners.serve(
             app,
@@ -313,61 +347,25 @@ pub(crate) fn toolkit(
     ))
 }
 
-fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
+/// Without a pool, the engine takes tasks in and performs none.
+fn engine_settings(settings: &Settings, pool: Option<Pool>) -> anyhow::Result<engine::Settings> {
     Ok(engine::Settings {
-        worker: worker_id()?,
+        worker: identity::worker_id()?,
         capacity: settings.work.capacity,
-        modes: vec![
-            ExecutionMode::Autonomous,
-            ExecutionMode::Collaborative,
-            ExecutionMode::Continuous,
-            ExecutionMode::Scheduled,
-        ],
+        modes: pool.map_or_else(Vec::new, |pool| pool.modes().to_vec()),
         lease: settings.work.lease,
         poll: POLL,
         max_crashes: settings.work.max_crashes,
         max_reply_bytes: MAX_REPLY_BYTES,
-        is_gone: Some(Arc::new(is_gone)),
+        is_gone: Some(Arc::new(identity::is_gone)),
+        registration: Registration {
+            pool: pool.unwrap_or(Pool::Everything),
+            host: identity::host_name(),
+            process: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            interval: HealthInterval::new(settings.work.health_interval),
+        },
     })
-}
-
-/// Whether a worker was a process of this host that is no more. One whose number another process has by now counts as
-/// alive: its leases run out by themselves.
-fn is_gone(worker: &WorkerId) -> bool {
-    let mut parts = worker.as_str().rsplitn(3, '-');
-    let (Some(_random), Some(process), Some(host)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return false;
-    };
-    host == host_name()
-        && process
-            .parse::<u32>()
-            .is_ok_and(|id| !Path::new("/proc").join(id.to_string()).exists())
-}
-
-fn host_name() -> String {
-    let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
-    let host: String = host
-        .trim()
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c))
-        .take(100)
-        .collect();
-    if host.is_empty() {
-        "localhost".to_owned()
-    } else {
-        host
-    }
-}
-
-/// Host, process id and a random part: a lease tells whose it is, and a restart is somebody else.
-fn worker_id() -> anyhow::Result<WorkerId> {
-    let host = host_name();
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let random = random.get(..WORKER_ID_BYTES).unwrap_or(&random);
-    format!("{host}-{}-{random}", std::process::id())
-        .parse()
-        .context("the worker's id")
 }
 
 /// Gives a definition the values of its variables, and the provider that is asked instead of its own.
@@ -451,10 +449,5 @@ mod tests {
             (None, None, Vec::new())
         );
         assert_eq!(asked(&agent, None), agent.llm_config);
-    }
-
-    #[test]
-    fn a_worker_is_never_the_same_twice() {
-        assert_ne!(worker_id().unwrap(), worker_id().unwrap());
     }
 }

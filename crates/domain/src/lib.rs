@@ -6,6 +6,7 @@
 //! - [`Definition`] is an agent as its YAML file says it; [`Definition::problems`] is the whole validation.
 //! - [`Execution`] is one piece of work; its [`Step`]s are its journal, the only truth about it.
 //! - [`State`] is a journal folded; [`State::apply`] refuses a step that cannot follow.
+//! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
 
 pub mod budget;
@@ -13,6 +14,7 @@ pub mod decide;
 pub mod definition;
 pub mod event;
 pub mod execution;
+pub mod fleet;
 pub mod id;
 pub mod message;
 pub mod nearest;
@@ -27,6 +29,7 @@ pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
 pub use definition::{Definition, Effect, ExecutionMode, Problem};
 pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
+pub use fleet::{HealthInterval, Pool, Worker};
 pub use id::{
     AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, Seq, TraceId, WorkerId,
 };

@@ -176,8 +176,10 @@ impl Dispatcher {
         let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
         match work.await {
             Ok(Ok(ended)) => {
-                if let Ended::Parked(due) = ended {
-                    self.remember(due);
+                match ended {
+                    Ended::Parked(due) => self.remember(due),
+                    Ended::Finished => self.core.presence.count_finished(),
+                    Ended::HandedBack => {}
                 }
                 tracing::debug!(execution_id = %id, agent_name = %agent, trace_id = %trace, "{ended:?}");
             }

@@ -62,6 +62,10 @@ pub(crate) struct Lease {
     changed: Notify,
 }
 
+/// How often it is asked what other processes did to what this one owns: no tool call starts a second after its
+/// execution's end was asked for.
+const LISTEN: Duration = Duration::from_millis(500);
+
 const GO_ON: u8 = 0;
 const AT_NEXT_COMMIT: u8 = 1;
 const NOW: u8 = 2;
@@ -298,18 +302,41 @@ impl Leases {
         }
     }
 
-    fn hear(&self, signal: &Signal) {
+    /// Takes the answer to a renewal of `asked`.
+    fn hear(&self, asked: &[(ExecutionId, Epoch)], signal: &Signal) {
         match signal {
+            // The lease that was asked about: since then the execution may have been let go and claimed anew.
             Signal::Lost(id) => {
-                if let Some(lease) = self.lock().get(id) {
-                    lease.lose();
-                }
+                let which: Vec<_> = asked.iter().filter(|(of, _)| of == id).copied().collect();
+                self.lose_all(&which);
             }
             Signal::Woken { id, wakes } => {
                 if let Some(lease) = self.lock().get(id) {
                     lease.hear_wakes(*wakes);
                 }
             }
+        }
+    }
+}
+
+/// Listens for what comes to leases of this process from others - a cancellation, an answer - until `stop`. What this
+/// misses is heard at the next renewal.
+pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LISTEN) => {}
+        }
+        let held = core.leases.snapshot();
+        if held.is_empty() {
+            continue;
+        }
+        match core.ports.store.woken(&core.settings.worker).await {
+            Ok(signals) => signals
+                .iter()
+                .for_each(|signal| core.leases.hear(&held, signal)),
+            Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
         }
     }
 }
@@ -340,7 +367,9 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
                 is_well = true;
                 pause = core.settings.lease / 3;
                 // What is lost is known before anything goes on.
-                signals.iter().for_each(|signal| core.leases.hear(signal));
+                for signal in &signals {
+                    core.leases.hear(&held, signal);
+                }
                 let was_running = core.leases.term.is_running();
                 core.leases.term.extend(now + core.settings.lease);
                 if !was_running {
@@ -373,4 +402,25 @@ async fn renewal(
         until: now + core.settings.lease,
     };
     core.ports.store.renew(renewal).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_the_lease_that_was_asked_about() {
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
+        let leases = Leases::new(Arc::new(move || now));
+        let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
+        let first = leases.add(id, Epoch::new(1), 0);
+        let asked = leases.snapshot();
+        // Parked, woken and claimed anew while the renewal was under way.
+        leases.remove(&first);
+        let second = leases.add(id, Epoch::new(2), 3);
+        leases.hear(&asked, &Signal::Lost(id));
+        assert!(!second.is_lost());
+        leases.hear(&leases.snapshot(), &Signal::Lost(id));
+        assert!(second.is_lost());
+    }
 }

@@ -7,6 +7,7 @@ mod definitions;
 mod dispatcher;
 mod ended;
 mod error;
+mod fleet;
 mod host;
 mod leases;
 mod live;
@@ -21,7 +22,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::topics;
-use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, WorkerId};
+use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -30,11 +31,13 @@ use uuid::Uuid;
 
 use crate::definitions::Definitions;
 use crate::dispatcher::Dispatcher;
+use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
+pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
@@ -68,7 +71,7 @@ pub struct Settings {
     pub worker: WorkerId,
     /// How many executions it performs at once.
     pub capacity: usize,
-    /// Of which modes.
+    /// Of which modes; none makes it an engine that takes tasks in and performs none.
     pub modes: Vec<ExecutionMode>,
     /// How long a lease lasts; it is renewed at a third of it.
     pub lease: Duration,
@@ -80,6 +83,8 @@ pub struct Settings {
     pub max_reply_bytes: usize,
     /// Tells which workers are certainly gone, so that their work is taken over at start without waiting.
     pub is_gone: Option<IsGone>,
+    /// As what it is known to the other processes, when it performs executions.
+    pub registration: Registration,
 }
 
 /// The engine: a handle that can be cloned and shared.
@@ -102,6 +107,7 @@ impl Engine {
     /// The same with ids from elsewhere. Given the same ids, and ports that do the same, it does the same.
     pub fn with_ids(ports: Ports, agents: Agents, settings: Settings, new_id: NewId) -> Self {
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
+        let presence = Presence::new((ports.clock)());
         let core = Shared {
             leases: Leases::new(ports.clock.clone()),
             ports,
@@ -110,6 +116,7 @@ impl Engine {
             hub: Arc::default(),
             definitions,
             schemas: tools::Schemas::default(),
+            presence,
             hint: Notify::new(),
             new_id,
         };
@@ -121,8 +128,26 @@ impl Engine {
         }
     }
 
-    /// Begins to claim and perform executions, to relay events and to renew leases.
+    /// Begins to relay events, to start agents by them, and, when it has modes, to claim and perform executions.
     pub fn start(&self) {
+        let (core, close) = (&self.core, &self.close);
+        if self.performs() {
+            self.start_performing();
+        }
+        self.start_relay();
+        self.tasks
+            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+        self.tasks
+            .spawn(subscriptions::listen(core.clone(), close.clone()));
+    }
+
+    /// Begins to relay events and nothing else: for a process that only tells of something.
+    pub fn start_relay(&self) {
+        let (core, close) = (self.core.clone(), self.close.clone());
+        self.tasks.spawn(relay::relay(core, close));
+    }
+
+    fn start_performing(&self) {
         let (core, close) = (&self.core, &self.close);
         // There from the beginning, so that none is told from unknown.
         metrics::counter!(shared::LATE_WRITES).increment(0);
@@ -139,17 +164,22 @@ impl Engine {
             }
         });
         self.tasks.spawn(leases::renew(core.clone(), close.clone()));
-        self.tasks.spawn(relay::relay(core.clone(), close.clone()));
         self.tasks
-            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+            .spawn(leases::hear_others(core.clone(), close.clone()));
+        // No longer than it claims: an agent is not ready because somebody is still busy with its last task.
         self.tasks
-            .spawn(subscriptions::listen(core.clone(), close.clone()));
+            .spawn(fleet::beat(core.clone(), self.stop.clone()));
         for (queue, patterns) in hint_queues(&core.settings.modes) {
             // Who claims no more must not take the hints from those who do.
             let stop = self.stop.clone();
             self.tasks
                 .spawn(relay::listen(queue, patterns, core.clone(), stop));
         }
+    }
+
+    /// Whether it performs executions.
+    pub fn performs(&self) -> bool {
+        !self.core.settings.modes.is_empty()
     }
 
     /// Accepts a task: when this answers, it is durable and will reach exactly one terminal state.
@@ -230,6 +260,24 @@ impl Engine {
     /// Who it is.
     pub fn worker(&self) -> &WorkerId {
         &self.core.settings.worker
+    }
+
+    /// As what it is known to the others, and by which interval they are watched.
+    pub fn registration(&self) -> &Registration {
+        &self.core.settings.registration
+    }
+
+    /// The workers that are known, alive or not: those of other processes as they last said, this one as it is.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
+        let mut workers = self.core.ports.store.workers().await?;
+        if self.performs() && !self.stop.is_cancelled() {
+            workers.retain(|worker| worker.id != self.core.settings.worker);
+            workers.push(fleet::own(&self.core));
+        }
+        Ok(workers)
     }
 
     /// How many executions it performs now, and how many it can.

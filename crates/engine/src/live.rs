@@ -15,8 +15,12 @@ use crate::leases::Lease;
 
 /// How many steps are read at once.
 const BATCH: usize = 100;
-/// How often the store is asked when nothing tells of news: the execution may be in another process.
-const POLL: Duration = Duration::from_millis(500);
+/// How often the store is asked when nothing tells of news, as it is for an execution in another process: often after
+/// a step, for the next one may be near, and ever less often while nothing comes.
+const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// At which of the looks that find nothing it is asked whether anything can come: its end is a step as well, so only
+/// who has all steps, or watches what is gone, would wait for nothing.
+const ASK_EVERY: u32 = 16;
 /// How many bytes of a running answer are kept for those who watch; beyond it they get the whole step at the end.
 const MAX_PIECES_BYTES: usize = 1 << 20;
 
@@ -257,6 +261,11 @@ impl LiveRun {
     }
 }
 
+/// How long to wait after so many looks that found nothing.
+fn pause(idle: u32) -> Duration {
+    POLL.0.saturating_mul(1 << idle.min(8)).min(POLL.1)
+}
+
 /// A running view of an execution.
 pub struct Watch {
     store: Arc<dyn Store>,
@@ -268,6 +277,8 @@ pub struct Watch {
     /// The run whose words were given last.
     heard: Option<Arc<LiveRun>>,
     cut: bool,
+    /// How many looks into the store in a row have found nothing.
+    idle: u32,
 }
 
 impl Watch {
@@ -286,6 +297,7 @@ impl Watch {
             over: false,
             heard: None,
             cut: false,
+            idle: 0,
         }
     }
 
@@ -327,15 +339,18 @@ impl Watch {
                 None => {
                     self.heard = None;
                     self.read().await?;
-                    if self.steps.is_empty() {
-                        if self.is_over().await? {
-                            return Ok(None);
-                        }
-                        tokio::select! {
-                            () = changed => {}
-                            () = tokio::time::sleep(POLL) => {}
-                        }
+                    if !self.steps.is_empty() {
+                        self.idle = 0;
+                        continue;
                     }
+                    if self.idle.is_multiple_of(ASK_EVERY) && self.is_over().await? {
+                        return Ok(None);
+                    }
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep(pause(self.idle)) => {}
+                    }
+                    self.idle = self.idle.saturating_add(1);
                 }
             }
         }
@@ -355,7 +370,7 @@ impl Watch {
         }
         tokio::select! {
             _ = version.changed() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(POLL.1) => {}
         }
         Ok(None)
     }

@@ -6,6 +6,7 @@ use store::{Append, Appended};
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
+use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
 use crate::{Agents, NewId, Ports, Settings};
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,
+    pub(crate) presence: Presence,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
     pub(crate) new_id: NewId,

@@ -47,6 +47,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins, such as `https://ops.example.com`, whose pages may use the API from a browser.
     pub allowed_origins: Vec<String>,
+    /// Whether the process has anything to do with the message queue.
+    pub uses_message_queue: bool,
     /// The version of the program.
     pub version: String,
 }
@@ -61,6 +63,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            uses_message_queue: true,
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -118,10 +121,12 @@ pub enum Service {
     ConfigService,
     /// Agents and tasks.
     AgentOrchestrator,
+    /// Health and metrics of a process that performs executions and serves nothing else.
+    AgentPool,
 }
 
 impl Service {
-    /// All that there are.
+    /// Those that a process which serves everything listens for.
     pub const ALL: [Self; 3] = [
         Self::StateManager,
         Self::ConfigService,
@@ -134,6 +139,7 @@ impl Service {
             Self::StateManager => "state-manager",
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
+            Self::AgentPool => "agent-pool",
         }
     }
 
@@ -143,6 +149,7 @@ impl Service {
             Self::StateManager => 8001,
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
+            Self::AgentPool => 8006,
         }
     }
 
@@ -152,6 +159,7 @@ impl Service {
             Self::StateManager => "STATE_MANAGER_PORT",
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
+            Self::AgentPool => "AGENT_POOL_PORT",
         }
     }
 
@@ -162,6 +170,7 @@ impl Service {
             Self::AgentOrchestrator => {
                 "Agents, tasks, their events and results, questions to people."
             }
+            Self::AgentPool => "Health and metrics of a worker.",
         }
     }
 
@@ -170,6 +179,7 @@ impl Service {
             Self::StateManager => crate::state::routes(),
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes(),
+            Self::AgentPool => OpenApiRouter::new(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde_json::Value;
@@ -49,6 +49,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.inner.renew(renewal).await
+    }
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.inner.woken(worker).await
     }
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.inner.lease_holders().await
@@ -148,6 +151,15 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.inner.usage(filter).await
+    }
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.inner.heartbeat(worker, forget_before).await
+    }
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.inner.workers().await
+    }
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.inner.leave(worker).await
     }
     async fn check(&self) -> Result<()> {
         self.inner.check().await

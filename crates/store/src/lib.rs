@@ -26,7 +26,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde_json::Value;
@@ -58,6 +58,11 @@ pub trait Store: Send + Sync + 'static {
     /// Extends leases and tells what the owner should know; leases without news are not in the answer. That a lease
     /// was woken since it was claimed is told each time: the count of wake-ups says whether it is news.
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
+
+    /// Which leases of a worker were woken since they were claimed, as [`Store::renew`] tells it, without renewing them:
+    /// cheap enough to be asked all the time, so that a cancellation in one process is soon heard in another. A store
+    /// that is one process's own may leave it to the renewal, since that process hears of its own commits at once.
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>>;
 
     /// Who holds leases.
     async fn lease_holders(&self) -> Result<Vec<WorkerId>>;
@@ -178,6 +183,16 @@ pub trait Store: Send + Sync + 'static {
     /// Tokens and cost by agent, model and UTC day, oldest day first. Kept by [`Store::append`] from the steps; tool
     /// calls, delegations among them, count with the model that wanted them.
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>>;
+
+    /// Notes what a worker says of itself, in the place of what it said before; and forgets those that were heard of
+    /// last before `forget_before`. Nothing is decided by it: leases say who may write.
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()>;
+
+    /// The workers that are known, alive or not, by id. Those that can't be read are left out.
+    async fn workers(&self) -> Result<Vec<Worker>>;
+
+    /// Forgets a worker that ends in order. May be repeated.
+    async fn leave(&self, worker: &WorkerId) -> Result<()>;
 
     /// Reads and writes something trivial: fails when the store cannot take work.
     async fn check(&self) -> Result<()>;

@@ -40,13 +40,14 @@ mod sql;
 mod submit;
 mod usage;
 mod wake;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde_json::Value;
@@ -183,6 +184,10 @@ impl Store for Postgres {
         self.extend(renewal).await
     }
 
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.news_for(worker).await
+    }
+
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.holders().await
     }
@@ -313,6 +318,18 @@ impl Store for Postgres {
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.list_usage(filter).await
+    }
+
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.note_worker(worker, forget_before).await
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.list_workers().await
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.forget_worker(worker).await
     }
 
     async fn check(&self) -> Result<()> {

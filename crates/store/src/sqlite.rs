@@ -25,6 +25,7 @@ mod sql;
 mod submit;
 mod usage;
 mod wake;
+mod workers;
 mod writer;
 
 use std::path::Path;
@@ -33,7 +34,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde_json::Value;
@@ -126,6 +127,11 @@ impl Store for Sqlite {
 
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.extend(renewal).await
+    }
+
+    async fn woken(&self, _worker: &WorkerId) -> Result<Vec<Signal>> {
+        // Left to the renewal: there is no index by worker, and mostly one process.
+        Ok(Vec::new())
     }
 
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
@@ -258,6 +264,18 @@ impl Store for Sqlite {
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.list_usage(filter).await
+    }
+
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.note_worker(worker, forget_before).await
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.list_workers().await
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.forget_worker(worker).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -43,7 +43,7 @@ fn postgres(values: &Values) -> store::postgres::Settings {
         password: text("POSTGRES_PASSWORD").into(),
         pool_size: count("DB_POOL_SIZE"),
         max_overflow: count("DB_MAX_OVERFLOW"),
-        auto_migrate: values.switch("AUTO_MIGRATE"),
+        auto_migrate: values.text("AUTO_MIGRATE").is_none() || values.switch("AUTO_MIGRATE"),
         ..store::postgres::Settings::default()
     }
 }

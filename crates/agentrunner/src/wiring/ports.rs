@@ -11,6 +11,7 @@ use store::Store;
 use store::postgres::Postgres;
 use store::sqlite::{Options, Sqlite};
 
+use super::part::Role;
 use crate::settings::Settings;
 
 /// From where on a host's clock is worth a warning.
@@ -89,7 +90,7 @@ pub(crate) async fn open_bus(settings: &Settings) -> anyhow::Result<Arc<dyn Bus>
 }
 
 /// Logs what was chosen, a line each.
-pub(super) fn say_what_was_chosen(settings: &Settings) {
+pub(super) fn say_what_was_chosen(settings: &Settings, role: &Role) {
     let servers = &settings.servers;
     match servers.postgres {
         Some(_) => tracing::info!("store: PostgreSQL at {}", servers.postgres_place),
@@ -101,6 +102,7 @@ pub(super) fn say_what_was_chosen(settings: &Settings) {
         tracing::info!("cache: in this process");
     }
     match servers.rabbitmq {
+        _ if !role.uses_bus() => tracing::info!("bus: not needed"),
         Some(_) => tracing::info!("bus: RabbitMQ at {}", servers.rabbitmq_place),
         None => tracing::info!("bus: in this process"),
     }

@@ -7,6 +7,10 @@
     clippy::indexing_slicing,
     reason = "a test says what went wrong by panicking"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "a simulated history is told to whoever asks for it"
+)]
 
 /// The behaviour suite of the stores, where it is: the simulated database must pass it too.
 #[macro_use]
@@ -18,6 +22,7 @@ mod stores {
 pub(crate) use stores::suite;
 
 mod faults;
+mod fleet;
 mod people;
 mod rig;
 mod running;

@@ -285,9 +285,19 @@ impl Rig {
         self.agents.replace(all);
     }
 
+    /// What another engine on the same store works with.
+    pub(crate) fn ports(&self) -> Ports {
+        self.ports.clone()
+    }
+
     pub(crate) async fn submit(&self) -> ExecutionId {
+        self.submit_to(&self.engine).await
+    }
+
+    /// Gives a task to this engine.
+    pub(crate) async fn submit_to(&self, engine: &Engine) -> ExecutionId {
         let trace = TraceId::from_uuid(Uuid::from_u128(1));
-        self.engine
+        engine
             .submit(NewTask::new("a", json!({ "prompt": "go" }), trace))
             .await
             .unwrap()
@@ -334,6 +344,7 @@ pub(crate) fn settings(worker: &str) -> Settings {
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
         is_gone: None,
+        registration: agentrunner_engine::Registration::default(),
     }
 }
 

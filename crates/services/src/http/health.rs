@@ -42,7 +42,7 @@ struct Ready {
     failing: Vec<String>,
 }
 
-/// What the process needs: each is `ok`, `degraded` or `unavailable`.
+/// What the process needs: each is `ok`, `degraded`, `unavailable`, or `not_used` by this part.
 #[derive(Debug, Serialize, ToSchema)]
 struct Dependencies {
     /// Where journals are.
@@ -126,7 +126,13 @@ fn status_of(ready: &Ready) -> StatusCode {
 
 async fn check(app: &App) -> Ready {
     let store = tokio::time::timeout(PATIENCE, app.engine.store().check());
-    let bus = tokio::time::timeout(PATIENCE, app.engine.bus().check());
+    let bus = async {
+        let check = tokio::time::timeout(PATIENCE, app.engine.bus().check());
+        match app.settings.uses_message_queue {
+            true => Some(check.await),
+            false => None,
+        }
+    };
     let (store, bus) = tokio::join!(store, bus);
     let mut failing = Vec::new();
     let database = verdict(
@@ -134,11 +140,10 @@ async fn check(app: &App) -> Ready {
         store.map_err(|_| None).and_then(|r| r.map_err(Some)),
         &mut failing,
     );
-    let message_queue = verdict(
-        "message_queue",
-        bus.map_err(|_| None).and_then(|r| r.map_err(Some)),
-        &mut failing,
-    );
+    let message_queue = bus.map_or("not_used", |bus| {
+        let bus = bus.map_err(|_| None).and_then(|r| r.map_err(Some));
+        verdict("message_queue", bus, &mut failing)
+    });
     // Said while the listeners still answer, so that whoever shares out requests goes elsewhere in time.
     if app.engine.is_stopping() || app.shutdown.is_cancelled() {
         failing.push("the process is shutting down".to_owned());

@@ -281,6 +281,7 @@ fn engine(folder: &TempDir, store: Arc<dyn Store>, panic_once: Arc<AtomicBool>) 
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
         is_gone: None,
+        registration: engine::Registration::default(),
     };
     Engine::new(ports, agents, settings)
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::{Epoch, ExecutionId, Failure, FailureCode, Priority, Time};
+use domain::{Epoch, ExecutionId, Failure, FailureCode, Priority, Time, WorkerId};
 use uuid::Uuid;
 
 use super::Postgres;
@@ -229,6 +229,23 @@ impl Postgres {
             }
         }
         conn.commit().await
+    }
+
+    pub(super) async fn news_for(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        let mut conn = self.pool.get().await?;
+        let rows = conn
+            .all(
+                "SELECT id, wakes FROM executions WHERE worker = $1 AND wakes > wakes_claimed",
+                &[&worker.as_str()],
+            )
+            .await?;
+        let signal = |row| {
+            Ok(Signal::Woken {
+                id: ExecutionId::from_uuid(get(row, 0)?),
+                wakes: journal::wakes(row, 1)?,
+            })
+        };
+        Ok(rows.iter().map(signal).collect::<Outcome<_>>()?)
     }
 
     pub(super) async fn extend(&self, renewal: Renewal) -> Result<Vec<Signal>> {

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{ExecutionId, Seq};
 use store::postgres::{Postgres, Schema, Settings};
-use store::{Appended, Certainty, Class, Store, Then};
+use store::{Appended, Certainty, Class, Signal, Store, Then};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -125,6 +125,25 @@ async fn two_processes_share_the_work_without_sharing_any_of_it() {
     let n = all.len();
     all.dedup();
     assert_eq!((all.len(), n), (60, 60));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_can_ask_what_woke_its_leases_without_renewing_them() {
+    let url = database().await;
+    let (orchestrator, pool) = (connect(&url).await, connect(&url).await);
+    let (w1, w2) = ("w1".parse().unwrap(), "w2".parse().unwrap());
+    let owner = leased(&pool, task("a")).await;
+    let _other = leased(&pool, task("b")).await;
+    assert_eq!(pool.woken(&w1).await.unwrap(), []);
+    let id = owner.execution.id;
+    orchestrator.cancel(id, "me", "", at(1)).await.unwrap();
+    let told = Signal::Woken { id, wakes: 1 };
+    assert_eq!(pool.woken(&w1).await.unwrap(), [told]);
+    assert_eq!(pool.woken(&w2).await.unwrap(), [], "they are another's");
+    let due = pool.execution(id).await.unwrap().unwrap().due_at;
+    assert_eq!(due, Some(at(10)), "the lease ends as it would");
+    commit(&pool, append(&owner, at(2), Vec::new(), finish())).await;
+    assert_eq!(pool.woken(&w1).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

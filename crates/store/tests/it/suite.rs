@@ -10,6 +10,7 @@ pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod read;
 pub(crate) mod submit;
+pub(crate) mod workers;
 
 use std::sync::Arc;
 
@@ -61,6 +62,8 @@ macro_rules! behaviour {
                 usage_adds_up_by_day_and_model;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
+            workers: a_worker_is_known_as_it_last_said_until_it_leaves,
+                one_that_was_silent_for_long_is_forgotten_by_the_others, many_are_heard_at_once;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

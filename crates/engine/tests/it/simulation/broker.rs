@@ -98,32 +98,29 @@ impl Receiver {
         let Some(inner) = &mut self.inner else {
             return std::future::pending().await;
         };
-        let taken = tokio::select! {
+        tokio::select! {
             biased;
-            () = self.gate.killed() => None,
-            delivery = inner.next() => return delivery,
+            () = self.gate.killed() => {
+                // The broker sees that the connection is gone.
+                self.inner = None;
+                std::future::pending().await
+            }
+            delivery = inner.next() => delivery.map(|delivery| hold(&self.world, &self.gate, delivery)),
             () = sleep(Duration::from_secs(1)), if self.later.is_some() => self.later.take(),
-        };
-        if taken.is_none() {
-            // The broker sees that the connection is gone.
-            self.inner = None;
-            self.later = None;
-            std::future::pending::<()>().await;
         }
-        taken
     }
+}
 
-    /// What the worker gets in its hands: the broker can take it back.
-    fn hand_over(&self, delivery: Delivery) -> Delivery {
-        let (event, queue) = (delivery.event.clone(), delivery.queue.clone());
-        let (attempt, reason) = (delivery.attempt, delivery.reason.clone());
-        let held = Held {
-            world: self.world.clone(),
-            gate: self.gate.clone(),
-            number: self.gate.hold(delivery),
-        };
-        Delivery::new(event, queue, attempt, reason, Box::new(held))
-    }
+/// What the worker gets in its hands: the broker can take it back.
+fn hold(world: &Arc<World>, gate: &Arc<Gate>, delivery: Delivery) -> Delivery {
+    let (event, queue) = (delivery.event.clone(), delivery.queue.clone());
+    let (attempt, reason) = (delivery.attempt, delivery.reason.clone());
+    let held = Held {
+        world: world.clone(),
+        gate: gate.clone(),
+        number: gate.hold(delivery),
+    };
+    Delivery::new(event, queue, attempt, reason, Box::new(held))
 }
 
 #[async_trait]
@@ -139,6 +136,7 @@ impl Consumer for Receiver {
                 sleep(Duration::from_millis(500)).await;
                 continue;
             }
+            // In its hands from here on, also while it is on its way: the broker takes it back from the dead.
             let delivery = self.take().await?;
             let is_hint = delivery.queue.ends_with("-pool");
             if is_hint && self.world.goes_wrong(150) {
@@ -171,7 +169,7 @@ impl Consumer for Receiver {
             if is_hint {
                 note_hint(&self.world, &delivery.event);
             }
-            return Some(self.hand_over(delivery));
+            return Some(delivery);
         }
     }
 }

@@ -82,7 +82,7 @@ impl Model {
             chunks.push(Chunk::ToolCall {
                 index,
                 id: format!("c{index}"),
-                name: tool.name.clone(),
+                name: tool.name.to_owned(),
             });
             // Unlike any other, so that a child's first words tell which one it is.
             let prompt = format!("{} {:08x}", tool.name, lots.draw() >> 32);

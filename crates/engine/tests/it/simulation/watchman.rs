@@ -235,7 +235,7 @@ impl World {
         let (last, was_over) = (watched.last, watched.is_over);
         let mut broken: Vec<(&'static str, String)> = Vec::new();
         match answer {
-            Some(Appended::Applied) => {
+            Some(Appended::Applied | Appended::Woken { .. }) => {
                 self.count("commits");
                 if !may {
                     let text = format!("{worker} wrote to {id} as {epoch}, which is not its owner");
@@ -352,11 +352,11 @@ impl World {
     pub(crate) fn is_settled(&self, id: ExecutionId, key: &str) -> bool {
         let tables = self.tables();
         let steps = &tables.rows[&id].steps;
-        let intents = steps.iter().filter_map(|step| match &step.body {
+        let mut intents = steps.iter().filter_map(|step| match &step.body {
             StepBody::ToolIntent(intent) if intent.key == key => Some((step.seq, intent.call)),
             _ => None,
         });
-        let Some((seq, call)) = intents.last() else {
+        let Some((seq, call)) = intents.next_back() else {
             // Nothing may be called that was not written down.
             return true;
         };

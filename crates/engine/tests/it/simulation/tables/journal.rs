@@ -46,7 +46,13 @@ impl Tables {
         if !(is_finish && self.plant == Plant::NoOutbox) {
             self.send(append.events);
         }
+        // Whoever goes on is told of wake-ups, as several processes share these tables.
+        let goes_on = matches!(append.then, Then::Continue);
         self.then(append.id, append.then, append.now);
+        let row = self.row(append.id);
+        if goes_on && row.wakes > row.wakes_claimed {
+            return Ok(Appended::Woken { wakes: row.wakes });
+        }
         Ok(Appended::Applied)
     }
 
