@@ -22,6 +22,8 @@ pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
 pub(crate) use variable::VARIABLES;
 
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
 /// What the program is told.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -34,6 +36,7 @@ pub(crate) struct Settings {
     pub(crate) server: Option<String>,
     pub(crate) work: Work,
     pub(crate) servers: Servers,
+    pub(crate) state: StateKept,
     pub(crate) models: Models,
     pub(crate) egress: Egress,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
@@ -79,6 +82,15 @@ pub(crate) struct Work {
     pub(crate) shutdown: Duration,
     pub(crate) max_crashes: u32,
     pub(crate) health_interval: Duration,
+}
+
+/// How state is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct StateKept {
+    /// What is longer is compressed, in bytes.
+    pub(crate) compress_above: usize,
+    /// How long what is over stays.
+    pub(crate) retention: Duration,
 }
 
 /// Who answers.
@@ -249,6 +261,11 @@ impl Settings {
                 health_interval: Duration::from_secs(values.number("AGENT_HEALTH_CHECK_INTERVAL")),
             },
             servers: Servers::read(&values),
+            state: StateKept {
+                compress_above: usize::try_from(values.number("STATE_COMPRESSION_THRESHOLD"))
+                    .unwrap_or(usize::MAX),
+                retention: Duration::from_secs(values.number("STATE_RETENTION_DAYS") * DAY_SECONDS),
+            },
             models: Models {
                 openai_key: secret("OPENAI_API_KEY"),
                 openai_url: text("OPENAI_BASE_URL"),

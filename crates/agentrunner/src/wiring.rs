@@ -1,10 +1,11 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
-//! store, bus, providers, tools, engine, agents, listeners.
+//! store, cache, bus, providers, tools, engine, agents, listeners.
 
 mod identity;
 mod listeners;
 mod part;
 mod ports;
+mod retention;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,11 +14,12 @@ use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
 use domain::{Definition, HealthInterval, Pool};
-use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost};
+use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
 use llm::{Host, Key, ProviderSettings, Providers};
 use services::Service;
 use services::config::ConfigService;
 use store::Store;
+use store::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
@@ -27,7 +29,7 @@ use crate::transcript::SCRIPTED;
 use listeners::Listeners;
 pub(crate) use part::Part;
 use part::{Engagement, Role};
-pub(crate) use ports::{database, open_bus, open_store};
+pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
 
 const POLL: Duration = Duration::from_secs(1);
 /// How long requests may take that are under way when everything else has ended. Those that wait for something end by
@@ -48,6 +50,7 @@ pub(crate) enum Purpose {
 pub(crate) struct System {
     engine: Engine,
     config: ConfigService,
+    cache: Arc<dyn Cache>,
     toolkit: Arc<Toolkit>,
     listeners: Option<Listeners>,
     tasks: TaskTracker,
@@ -92,6 +95,12 @@ impl System {
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
+                system.tasks.spawn(retention::keep(
+                    system.engine.store().clone(),
+                    Arc::new(chrono::Utc::now),
+                    system.settings.state.retention,
+                    system.shutdown.clone(),
+                ));
                 Ok(())
             })
             .await
@@ -216,6 +225,13 @@ impl System {
 
     async fn build(settings: &Settings, role: Role) -> anyhow::Result<Self> {
         let (store, clock) = ports::open_store_and_clock(settings).await?;
+        let shared = if role.shares_copies {
+            open_shared(settings, store.identity().await?).await?
+        } else {
+            Shared::here()
+        };
+        let lifetimes = settings.servers.lifetimes;
+        let store: Arc<dyn Store> = Arc::new(Cached::new(store, shared.cache.clone(), lifetimes));
         let bus: Arc<dyn Bus> = if role.uses_bus() {
             open_bus(settings).await?
         } else {
@@ -231,10 +247,14 @@ impl System {
             tools: toolkit.clone(),
             clock,
         };
-        let engine = Engine::new(
+        let engine = Engine::within(
             ports,
             Agents::new(expand(settings)),
             engine_settings(settings, role.pool)?,
+            Surroundings {
+                counters: shared.counters.clone(),
+                ..Surroundings::default()
+            },
         );
         let values = settings.values.clone();
         let config = services::config::Settings {
@@ -247,6 +267,7 @@ impl System {
         Ok(Self {
             config: ConfigService::new(config, engine.clone()),
             engine,
+            cache: shared.cache,
             toolkit,
             listeners: None,
             tasks: TaskTracker::new(),
@@ -264,6 +285,7 @@ impl System {
             &self.shutdown,
             self.role.uses_bus(),
         )?;
+        let app = app.with_cache(self.cache.clone());
         listeners.serve(
             app,
             &self.tasks,

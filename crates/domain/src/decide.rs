@@ -4,6 +4,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Time;
 use crate::budget::{BudgetLimits, Exceeded};
 use crate::definition::{Definition, Effect, LlmConfig, OnUnknown};
@@ -42,7 +44,7 @@ pub struct Facts {
 }
 
 /// Somebody's word that an execution is to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
     /// Whose.
     pub by: String,

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use domain::event::topics;
 use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
+use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -48,6 +49,23 @@ pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
 
 /// Makes ids: UUIDs of version 7. Their low bits are also the lots that the engine draws; it knows no other chance.
 pub type NewId = Arc<dyn Fn() -> Uuid + Send + Sync>;
+
+/// What an engine may be given instead of its own.
+pub struct Surroundings {
+    /// Where ids come from.
+    pub new_id: NewId,
+    /// What it counts together with other processes: what a provider told one of them about its limits, all keep to.
+    pub counters: Arc<dyn Counters>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            new_id: Arc::new(Uuid::now_v7),
+            counters: Arc::new(LocalCounters::default()),
+        }
+    }
+}
 
 /// What the engine works with.
 #[derive(Clone)]
@@ -101,11 +119,17 @@ pub struct Engine {
 impl Engine {
     /// An engine that does not run yet.
     pub fn new(ports: Ports, agents: Agents, settings: Settings) -> Self {
-        Self::with_ids(ports, agents, settings, Arc::new(Uuid::now_v7))
+        Self::within(ports, agents, settings, Surroundings::default())
     }
 
-    /// The same with ids from elsewhere. Given the same ids, and ports that do the same, it does the same.
-    pub fn with_ids(ports: Ports, agents: Agents, settings: Settings, new_id: NewId) -> Self {
+    /// The same in other surroundings. Given the same ids, and ports that do the same, it does the same.
+    pub fn within(
+        ports: Ports,
+        agents: Agents,
+        settings: Settings,
+        surroundings: Surroundings,
+    ) -> Self {
+        let Surroundings { new_id, counters } = surroundings;
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let presence = Presence::new((ports.clock)());
         let core = Shared {
@@ -113,6 +137,7 @@ impl Engine {
             ports,
             agents,
             settings,
+            counters,
             hub: Arc::default(),
             definitions,
             schemas: tools::Schemas::default(),

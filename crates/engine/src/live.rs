@@ -378,7 +378,7 @@ impl Watch {
     /// Whether nothing can come any more; asked when nothing came, so after the last step was read.
     async fn is_over(&self) -> Result<bool, store::Error> {
         let row = self.store.execution(self.id).await?;
-        Ok(row.is_none_or(|row| row.outcome.is_some() && row.steps <= self.last_step().get()))
+        Ok(row.is_none_or(|row| row.finished_at.is_some() && row.steps <= self.last_step().get()))
     }
 
     async fn read(&mut self) -> Result<(), store::Error> {

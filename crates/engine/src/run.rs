@@ -1,6 +1,7 @@
 //! Performs one claimed execution: asks [`domain::decide()`], does what it names, journals the outcome, asks again.
 
 mod model;
+mod pause;
 mod resolve;
 mod tooling;
 
@@ -149,6 +150,13 @@ impl Run {
                 Ok(None)
             }
             Action::CallModel(run) => {
+                if let Some(until) = self.left_alone_until(&run.config) {
+                    let reason = format!(
+                        "waits until {} takes requests again",
+                        run.config.provider.as_str()
+                    );
+                    return self.park(until, reason).await.map(Some);
+                }
                 self.flush(Then::Continue).await?;
                 self.call_model(&run).await?;
                 Ok(None)
@@ -166,7 +174,10 @@ impl Run {
                 self.await_tools().await?;
                 Ok(None)
             }
-            Action::Park { until } => self.park(until).await.map(Some),
+            Action::Park { until } => {
+                let reason = self.waiting_for(self.state.status());
+                self.park(until, reason).await.map(Some)
+            }
             Action::Done(outcome) => {
                 self.running.abort_all();
                 let messages = self.conversation_messages(&outcome);
@@ -264,11 +275,10 @@ impl Run {
         Ok(())
     }
 
-    async fn park(&mut self, until: domain::Time) -> Result<Ended, Stop> {
-        let status = self.state.status();
+    async fn park(&mut self, until: domain::Time, reason: String) -> Result<Ended, Stop> {
         let then = Then::Park {
-            status,
-            reason: self.waiting_for(status),
+            status: self.state.status(),
+            reason,
             until,
             wakes_seen: self.wakes_seen,
         };

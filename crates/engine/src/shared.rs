@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use store::counters::Counters;
 use store::{Append, Appended};
 use tokio::sync::Notify;
 
@@ -21,6 +22,7 @@ pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) agents: Agents,
     pub(crate) settings: Settings,
+    pub(crate) counters: Arc<dyn Counters>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,

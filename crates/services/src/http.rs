@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
+use store::cache::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -78,6 +79,8 @@ pub struct App {
     pub config: ConfigService,
     /// How the services are served.
     pub settings: Arc<Settings>,
+    /// What makes reading fast, when there is anything.
+    pub cache: Option<Arc<dyn Cache>>,
     /// The metrics of this process, when it keeps any.
     pub metrics: Option<PrometheusHandle>,
     /// When the process began.
@@ -105,10 +108,18 @@ impl App {
             requests: Arc::new(Semaphore::new(settings.max_requests)),
             streams: Arc::new(Semaphore::new(settings.max_streams)),
             settings: Arc::new(settings),
+            cache: None,
             metrics,
             started: Instant::now(),
             shutdown,
         }
+    }
+
+    /// The same, with the cache that is in front of the engine's store.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 }
 

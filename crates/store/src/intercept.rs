@@ -11,9 +11,9 @@ use domain::{
 use serde_json::Value;
 
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -129,6 +129,16 @@ impl<I: Intercept> Store for Intercepted<I> {
     ) -> Result<Vec<Message>> {
         self.inner.conversation(agent, conversation, limit).await
     }
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.inner.conversation_version(agent, conversation).await
+    }
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
     async fn remember(
         &self,
         agent: &AgentName,
@@ -160,6 +170,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn leave(&self, worker: &WorkerId) -> Result<()> {
         self.inner.leave(worker).await
+    }
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.inner.cleanup(cleanup).await
     }
     async fn check(&self) -> Result<()> {
         self.inner.check().await

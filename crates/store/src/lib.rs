@@ -12,12 +12,15 @@
 //! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
 //! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
+pub mod cache;
 mod codec;
 mod consumption;
+pub mod counters;
 mod error;
 pub mod intercept;
 mod news;
 pub mod postgres;
+pub mod redis;
 mod request;
 pub mod sqlite;
 mod stats;
@@ -34,10 +37,10 @@ use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use request::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxEntry,
-    Page, PendingInput, Renewal, Signal, Submission, Submitted, Then, UsageFilter, UsageRow,
-    Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer,
+    NewInput, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted, Then,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// What a store answers.
@@ -162,6 +165,21 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Message>>;
 
+    /// A word for what a conversation is now: another one after each commit that adds to it, and never one that was
+    /// used before. `None` when nothing was said, or when this store can't tell. Cheap.
+    async fn conversation_version(
+        &self,
+        _agent: &AgentName,
+        _conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// A word that no other store has, nor one that was at the same place before; `None` when it can't be told.
+    async fn identity(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
     /// Keeps a fact of an agent under a key; the same `idempotency_key` changes nothing more.
     async fn remember(
         &self,
@@ -193,6 +211,12 @@ pub trait Store: Send + Sync + 'static {
 
     /// Forgets a worker that ends in order. May be repeated.
     async fn leave(&self, worker: &WorkerId) -> Result<()>;
+
+    /// Forgets executions that were over before a time, with their journals, tasks, questions and results, but not the
+    /// children of one that goes on. What they consumed stays counted. A call is many small transactions and deletes
+    /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
+    /// month is over. May be repeated.
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;
 
     /// Reads and writes something trivial: fails when the store cannot take work.
     async fn check(&self) -> Result<()>;

@@ -6,8 +6,7 @@
 //!
 //! Sessions that are lost are opened anew with the next request; a request that was on its way says whether it may have
 //! happened ([`crate::Certainty`]). [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits
-//! only: what other processes do is found by the bus's hints and by polling. (`NOTIFY` would tell, and lets one commit
-//! at a time through.)
+//! only: what other processes do is found by the bus's hints and by polling. Of work that another process made due, [`listen`] tells within milliseconds, when it is asked to.
 //!
 //! # Time
 //! Leases are compared with a time that the caller hands in. [`Postgres::clock`] goes as the server's does, whatever the
@@ -20,14 +19,17 @@
 
 mod append;
 mod claims;
+mod cleanup;
 mod clock;
 mod configs;
 mod connection;
 mod dead_letters;
 mod fault;
+mod fill;
 mod finish;
 mod gather;
 mod journal;
+mod listen;
 mod memory;
 mod outbox;
 mod partitions;
@@ -62,12 +64,13 @@ use self::settings::Server;
 use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use clock::ServerClock;
+pub use fill::fill;
 pub use schema::{MigrationStatus, Schema};
 pub use settings::Settings;
 
@@ -81,6 +84,16 @@ struct Signals {
     outbox: Arc<Notify>,
     /// That something became due.
     due: Arc<Notify>,
+    /// The same, for other processes.
+    elsewhere: Arc<Notify>,
+}
+
+impl Signals {
+    /// Something became due.
+    fn work(&self) {
+        self.due.notify_one();
+        self.elsewhere.notify_one();
+    }
 }
 
 /// The store on a server. Cheap to clone; all clones are the same store.
@@ -93,21 +106,25 @@ pub struct Postgres {
     signals: Signals,
     turn: claims::Turn,
     clock: ServerClock,
-    chores: Arc<Chores>,
+    chores: Arc<[Chore]>,
     packing: Packing,
 }
 
 /// What is done from time to time; it ends with the last clone of the store.
 #[derive(Debug)]
-struct Chores(Vec<tokio::task::AbortHandle>);
+struct Chore(tokio::task::AbortHandle);
 
-impl Chores {
+impl Chore {
+    fn start(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task).abort_handle())
+    }
+
     fn end(&self) {
-        self.0.iter().for_each(tokio::task::AbortHandle::abort);
+        self.0.abort();
     }
 }
 
-impl Drop for Chores {
+impl Drop for Chore {
     fn drop(&mut self) {
         self.end();
     }
@@ -138,8 +155,14 @@ impl Postgres {
         let appends = (0..lanes)
             .map(|_| Gatherer::start(Appends, server.clone(), signals.clone()))
             .collect();
-        let months = tokio::spawn(prepare_months(pool.clone())).abort_handle();
-        let following = tokio::spawn(clock.clone().follow(pool.clone())).abort_handle();
+        let mut chores = vec![
+            Chore::start(prepare_months(pool.clone())),
+            Chore::start(clock.clone().follow(pool.clone())),
+        ];
+        if settings.tells_others {
+            let listening = listen::listen(server.clone(), signals.clone());
+            chores.push(Chore::start(listening));
+        }
         Ok(Self {
             submits: Gatherer::start(Submits, server.clone(), signals.clone()),
             hints: Gatherer::start(Hints, server, signals.clone()),
@@ -148,7 +171,7 @@ impl Postgres {
             signals,
             turn: claims::Turn::default(),
             clock,
-            chores: Arc::new(Chores(vec![months, following])),
+            chores: chores.into(),
             packing: Packing::above(settings.compress_above),
         })
     }
@@ -295,6 +318,18 @@ impl Store for Postgres {
         self.last_messages(agent, conversation, limit).await
     }
 
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.talk_version(agent, conversation).await
+    }
+
+    async fn identity(&self) -> Result<Option<String>> {
+        self.own_name().await
+    }
+
     async fn remember(
         &self,
         agent: &AgentName,
@@ -332,12 +367,16 @@ impl Store for Postgres {
         self.forget_worker(worker).await
     }
 
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.forget(cleanup).await
+    }
+
     async fn check(&self) -> Result<()> {
         self.read_and_write().await
     }
 
     async fn close(&self) -> Result<()> {
-        self.chores.end();
+        self.chores.iter().for_each(Chore::end);
         self.submits.close().await;
         self.hints.close().await;
         for lane in &self.appends {

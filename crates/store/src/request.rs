@@ -10,6 +10,7 @@ use domain::{
     ExecutionMode, Message, Outcome, Seq, Status, Step, Time, TraceId, Usage, WorkerId,
 };
 use domain::{Money, definition::Provider};
+use serde::{Deserialize, Serialize};
 
 /// An execution to accept.
 #[derive(Debug, Clone)]
@@ -241,6 +242,26 @@ pub enum InputAnswer {
     NotFound,
 }
 
+/// What is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanup {
+    /// What was over before this.
+    pub before: Time,
+    /// Only to be counted.
+    pub dry_run: bool,
+}
+
+/// What came of a clean-up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// How many executions went, or would go, with all that belongs to them.
+    pub executions: u64,
+    /// The months that went whole, as `YYYY-MM`; their executions are counted above.
+    pub months: Vec<String>,
+    /// Whether a call deletes so much only, and there is more.
+    pub has_more: bool,
+}
+
 /// An event on its way out.
 #[derive(Debug, Clone)]
 pub struct OutboxEntry {
@@ -268,7 +289,8 @@ pub struct DeadLetter {
 }
 
 /// One execution as it stands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExecutionRow {
     /// What was asked.
     pub execution: Execution,
@@ -346,7 +368,8 @@ pub struct AgentStats {
 }
 
 /// A version of a definition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfigRecord {
     /// The definition, references to secrets unexpanded.
     pub definition: Definition,

@@ -9,6 +9,7 @@
 //! polling goes on beside them. The file must be on a local disk.
 
 mod claims;
+mod cleanup;
 mod configs;
 mod connection;
 mod dead_letters;
@@ -44,9 +45,9 @@ use self::readers::Readers;
 use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -241,6 +242,14 @@ impl Store for Sqlite {
         self.last_messages(agent, conversation, limit).await
     }
 
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.talk_version(agent, conversation).await
+    }
+
     async fn remember(
         &self,
         agent: &AgentName,
@@ -276,6 +285,10 @@ impl Store for Sqlite {
 
     async fn leave(&self, worker: &WorkerId) -> Result<()> {
         self.forget_worker(worker).await
+    }
+
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.forget(cleanup).await
     }
 
     async fn check(&self) -> Result<()> {

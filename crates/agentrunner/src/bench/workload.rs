@@ -13,6 +13,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::fill;
 use super::memory;
 use super::provider::TOOL_TURNS;
 use super::report::Report;
@@ -38,6 +39,8 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     let latency = Duration::from_millis(args.latency_ms);
     let rig = Rig::start(context, latency, concurrency, args.store_dir.as_deref()).await?;
     let mut report = Report::default();
+    report.add("finished", "over before", args.finished as f64, "");
+    report.add("waiting", "waiting all the time", args.waiting as f64, "");
     report.add("executions", "executions", f64::from(args.executions()), "");
     report.add("concurrency", "at once", f64::from(args.concurrency), "");
     report.add(
@@ -47,7 +50,9 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
         "ms",
     );
 
-    let spinner = context.screen.spinner("warming up");
+    let spinner = context.screen.spinner("filling the database");
+    fill::fill(context, &rig, args.finished, args.waiting).await?;
+    spinner.set_message("warming up");
     let mut ends = Ends::of(rig.system.engine()).await?;
     let engine = rig.system.engine();
     run(engine, &mut ends, args.warmup() as usize, concurrency).await?;

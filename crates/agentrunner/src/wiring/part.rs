@@ -48,6 +48,9 @@ pub(super) struct Role {
     /// As what it performs executions, if it does.
     pub(super) pool: Option<Pool>,
     pub(super) engagement: Engagement,
+    /// Whether copies of what it reads are shared with others; one command reads little, and is not to wait for a server
+    /// that it can do without.
+    pub(super) shares_copies: bool,
     /// Whether it tells the others of changed agents; of all that read the same files, one is enough.
     pub(super) announces: bool,
 }
@@ -59,12 +62,14 @@ impl Role {
         services: &Service::ALL,
         pool: Some(Pool::Everything),
         engagement: Engagement::Whole,
+        shares_copies: true,
         announces: true,
     };
 
     /// Answers questions, and changes nothing.
     pub(super) const READING: Self = Self {
         engagement: Engagement::None,
+        shares_copies: false,
         announces: false,
         ..Self::EVERYTHING
     };
@@ -75,6 +80,7 @@ impl Role {
             services,
             pool: None,
             engagement: Engagement::None,
+            shares_copies: true,
             announces: false,
         }
     }

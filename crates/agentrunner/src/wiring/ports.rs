@@ -1,4 +1,4 @@
-//! Store and bus, on the servers that the settings name or in this process. Each choice is made on its own.
+//! Store, cache and bus, on the servers that the settings name or in this process. Each choice is made on its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -8,7 +8,10 @@ use bus::{Bus, InProcess, RabbitMq};
 use chrono::{TimeDelta, Utc};
 use engine::Clock;
 use store::Store;
+use store::cache::{Cache, Memory};
+use store::counters::{Counters, LocalCounters};
 use store::postgres::Postgres;
+use store::redis::Redis;
 use store::sqlite::{Options, Sqlite};
 
 use super::part::Role;
@@ -48,7 +51,11 @@ pub(super) async fn open_store_and_clock(
         }
         None => {
             let path = database(settings);
-            let store = Sqlite::open(&path, Options::default());
+            let options = Options {
+                compress_above: settings.state.compress_above,
+                ..Options::default()
+            };
+            let store = Sqlite::open(&path, options);
             let store =
                 store.with_context(|| format!("the database {} can't be used", path.display()))?;
             (Arc::new(store), Arc::new(Utc::now))
@@ -70,6 +77,45 @@ fn warn_of_hosts_clock(behind: TimeDelta) {
             behind.num_seconds().abs()
         );
     }
+}
+
+/// Copies of what was read, and counters.
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<dyn Cache>,
+    pub(crate) counters: Arc<dyn Counters>,
+}
+
+impl Shared {
+    /// In this process.
+    pub(crate) fn here() -> Self {
+        Self {
+            cache: Arc::new(Memory::default()),
+            counters: Arc::new(LocalCounters::default()),
+        }
+    }
+}
+
+/// Connects to Redis when it is named, for the store of that identity. One that can't be used now is gone past until it
+/// can: its health tells.
+///
+/// # Errors
+/// The address can't be understood.
+pub(crate) async fn open_shared(
+    settings: &Settings,
+    store: Option<String>,
+) -> anyhow::Result<Shared> {
+    let Some(url) = settings.servers.redis.clone() else {
+        return Ok(Shared::here());
+    };
+    // A store that can't say who it is shares nothing with others, nor with the next start.
+    let store = store.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
+    let place = settings.servers.redis_place.clone();
+    let redis = Redis::connect(store::redis::Settings::new(url, place, store)).await;
+    let redis = redis.context("REDIS_URL can't be used")?;
+    Ok(Shared {
+        cache: Arc::new(redis.clone()),
+        counters: Arc::new(redis),
+    })
 }
 
 /// Connects to RabbitMQ when it is named, else makes a bus in this process.
@@ -96,10 +142,9 @@ pub(super) fn say_what_was_chosen(settings: &Settings, role: &Role) {
         Some(_) => tracing::info!("store: PostgreSQL at {}", servers.postgres_place),
         None => tracing::info!("store: embedded SQLite at {}", database(settings).display()),
     }
-    if servers.has_redis {
-        tracing::warn!("cache: in this process; REDIS_* is not used yet");
-    } else {
-        tracing::info!("cache: in this process");
+    match servers.redis {
+        Some(_) => tracing::info!("cache: Redis at {}", servers.redis_place),
+        None => tracing::info!("cache: in this process"),
     }
     match servers.rabbitmq {
         _ if !role.uses_bus() => tracing::info!("bus: not needed"),

@@ -21,6 +21,7 @@ mod real_parts;
 mod run;
 mod serve;
 mod servers;
+mod servers_redis;
 mod servers_roles;
 mod survive;
 mod tidy;

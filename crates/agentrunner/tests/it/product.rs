@@ -150,6 +150,11 @@ impl Product {
         answer(self.client.post(url).json(body)).await
     }
 
+    /// Posts nothing to StateManager, whatever it answers.
+    pub(crate) async fn post_state(&self, path: &str) -> (u16, Value) {
+        answer(self.client.post(format!("{}{path}", self.state))).await
+    }
+
     /// Submits a task and answers its result.
     pub(crate) async fn run(&self, agent: &str, prompt: &str) -> Value {
         let body = serde_json::json!({ "task_data": { "prompt": prompt } });

@@ -22,6 +22,8 @@ pub(crate) fn settings(url: &str, prefix: &str) -> Settings {
         // A loaded machine is no failure.
         timeout: Duration::from_secs(20),
         patience: Duration::from_secs(60),
+        // Most tests make queues, and few kill their broker.
+        settling: Duration::ZERO,
         ..Settings::new(url.into())
     }
 }

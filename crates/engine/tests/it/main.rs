@@ -23,6 +23,7 @@ pub(crate) use stores::suite;
 
 mod faults;
 mod fleet;
+mod pausing;
 mod people;
 mod rig;
 mod running;

@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agentrunner_engine::{Agent, Agents, Engine, LiveEvent, NewTask, Ports, Settings};
+use agentrunner_engine::{
+    Agent, Agents, Engine, LiveEvent, NewTask, Ports, Settings, Surroundings,
+};
 use async_trait::async_trait;
 use bus::in_process::InProcess;
 use chrono::Utc;
@@ -18,6 +20,7 @@ use futures::StreamExt;
 use llm::{ChatModel, ChatRequest, ChatStream, Chunk};
 use serde_json::{Value, json};
 use store::Store;
+use store::counters::Counters;
 use store::sqlite::{Options, Sqlite};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -251,6 +254,16 @@ impl Rig {
     /// A second engine on the same store, not started.
     pub(crate) fn another(&self, name: &str) -> Engine {
         Engine::new(self.ports.clone(), self.agents.clone(), settings(name))
+    }
+
+    /// The same, with these counters.
+    pub(crate) fn another_with(&self, name: &str, counters: Arc<dyn Counters>) -> Engine {
+        let (ports, agents) = (self.ports.clone(), self.agents.clone());
+        let surroundings = Surroundings {
+            counters,
+            ..Surroundings::default()
+        };
+        Engine::within(ports, agents, settings(name), surroundings)
     }
 
     /// Adds or changes an agent.

@@ -40,6 +40,9 @@ struct Ready {
     /// What fails, in words; empty when nothing does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failing: Vec<String>,
+    /// What is missed and not needed, in words; empty when nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<String>,
 }
 
 /// What the process needs: each is `ok`, `degraded`, `unavailable`, or `not_used` by this part.
@@ -144,6 +147,8 @@ async fn check(app: &App) -> Ready {
         let bus = bus.map_err(|_| None).and_then(|r| r.map_err(Some));
         verdict("message_queue", bus, &mut failing)
     });
+    // Whoever lost it has logged it; to the store's answers it changes nothing.
+    let missed = app.cache.as_ref().and_then(|cache| cache.health().err());
     // Said while the listeners still answer, so that whoever shares out requests goes elsewhere in time.
     if app.engine.is_stopping() || app.shutdown.is_cancelled() {
         failing.push("the process is shutting down".to_owned());
@@ -156,10 +161,11 @@ async fn check(app: &App) -> Ready {
         },
         dependencies: Dependencies {
             database,
-            cache: "ok",
+            cache: if missed.is_none() { "ok" } else { "degraded" },
             message_queue,
         },
         failing,
+        degraded: Vec::from_iter(missed.map(|why| format!("cache: {why}"))),
     }
 }
 

@@ -225,7 +225,7 @@ impl Postgres {
         if let Some(row) = owned {
             let was: String = get(&row, 0)?;
             if ending.write(&mut conn, id, &was, now).await? {
-                self.signals.due.notify_one();
+                self.signals.work();
             }
         }
         conn.commit().await

@@ -2,6 +2,7 @@
 
 use domain::{AgentName, ConversationId, Message, Time};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Postgres;
 use super::sql::{decode, get, limit, text};
@@ -25,6 +26,44 @@ impl Postgres {
         let what = || format!("a message of conversation {conversation}");
         let message = |row| decode(what, &get::<String>(row, 0)?);
         rows.iter().rev().map(message).collect()
+    }
+
+    /// The last message's position and origin: an execution ends once, so the two are never seen again. Whoever adds
+    /// to a conversation holds its row, so no earlier message can appear after this one.
+    pub(super) async fn talk_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        let mut conn = self.pool.get().await?;
+        let last = conn
+            .first(
+                "SELECT seq, execution_id FROM messages WHERE agent_name = $1 AND conversation_id = $2
+                 ORDER BY seq DESC LIMIT 1",
+                &[&agent.as_str(), &conversation.as_str()],
+            )
+            .await?;
+        last.map(|row| {
+            let (seq, execution) = (get::<i64>(&row, 0)?, get::<Uuid>(&row, 1)?);
+            Ok(format!("{seq}-{execution}"))
+        })
+        .transpose()
+    }
+
+    /// The server's own number, and that of the database: a copy of it elsewhere, or one made anew, has another.
+    pub(super) async fn own_name(&self) -> Result<Option<String>> {
+        let mut conn = self.pool.get().await?;
+        let sql = "SELECT system_identifier::text || '-' || (SELECT oid FROM pg_database
+                       WHERE datname = current_database())::text
+                   FROM pg_control_system()";
+        match conn.first(sql, &[]).await {
+            Ok(row) => Ok(row.map(|row| get(&row, 0)).transpose()?),
+            Err(error) => {
+                // Some providers do not let their users ask. Then nobody shares copies with us.
+                tracing::debug!(?error, "the database does not say who it is");
+                Ok(None)
+            }
+        }
     }
 
     /// Writes a fact unless this write was made before. Which writes were made is remembered for 30 days: a write is

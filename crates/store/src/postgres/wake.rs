@@ -172,7 +172,7 @@ impl Postgres {
         let (answer, has_work) = cancel(&mut conn, key(id), &wish, &at_once, now).await?;
         conn.commit().await?;
         if has_work {
-            self.signals.due.notify_one();
+            self.signals.work();
         }
         Ok(answer)
     }
@@ -184,7 +184,7 @@ impl Postgres {
         let (answer, has_work) = deliver(&mut conn, &input, &answer).await?;
         conn.commit().await?;
         if has_work {
-            self.signals.due.notify_one();
+            self.signals.work();
         }
         Ok(answer)
     }

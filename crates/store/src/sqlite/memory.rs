@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Sqlite;
 use super::fault::Outcome;
-use super::sql::{Sql, decode, limit, micros};
+use super::sql::{Sql, decode, id, limit, micros};
 use super::writer::Tx;
 use crate::Result;
 
@@ -32,6 +32,25 @@ impl Sqlite {
         let rows = self.readers.read(read).await?;
         let what = || format!("a message of conversation {conversation}");
         rows.iter().rev().map(|json| decode(what, json)).collect()
+    }
+
+    /// The last message's position and origin: an execution ends once, so the two are never seen again.
+    pub(super) async fn talk_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        let (agent, conversation) = (agent.as_str().to_owned(), conversation.as_str().to_owned());
+        let read = move |conn: &rusqlite::Connection| {
+            conn.first(
+                "SELECT seq, execution_id FROM messages WHERE agent_name = ?1 AND conversation_id = ?2
+                 ORDER BY seq DESC LIMIT 1",
+                params![agent, conversation],
+                |row| Ok::<(i64, [u8; 16]), _>((row.get(0)?, row.get(1)?)),
+            )
+        };
+        let last = self.readers.read(read).await?;
+        Ok(last.map(|(seq, execution)| format!("{seq}-{}", id(execution))))
     }
 
     pub(super) async fn keep_fact(

@@ -3,11 +3,13 @@
 pub(crate) mod append;
 pub(crate) mod cancel;
 pub(crate) mod claim;
+pub(crate) mod cleanup;
 pub(crate) mod damage;
 pub(crate) mod given;
 pub(crate) mod input;
 pub(crate) mod memory;
 pub(crate) mod outbox;
+pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod submit;
 pub(crate) mod workers;
@@ -58,12 +60,14 @@ macro_rules! behaviour {
             outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
                 an_id_never_names_another_event, dead_letters_are_kept_listed_and_forgotten,
                 commits_signal_events_and_work;
-            memory: a_conversation_is_kept_in_order, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
+            memory: a_conversation_is_kept_in_order, a_conversation_says_when_it_has_changed, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
                 usage_adds_up_by_day_and_model;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
             workers: a_worker_is_known_as_it_last_said_until_it_leaves,
                 one_that_was_silent_for_long_is_forgotten_by_the_others, many_are_heard_at_once;
+            cleanup: what_was_over_long_ago_goes_with_all_that_is_its, what_goes_on_keeps_its_children,
+                much_goes_a_little_at_a_time;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agentrunner_engine::{Engine, Ports, Settings};
+use agentrunner_engine::{Engine, Ports, Settings, Surroundings};
 use chrono::TimeDelta;
 use domain::{ExecutionMode, WorkerId};
 use store::ConfigRecord;
@@ -103,7 +103,15 @@ impl Cluster {
         let settings = self.settings(name);
         let ids = world.clone();
         let agents = cast::agents(&self.records);
-        let engine = Engine::with_ids(ports, agents, settings, Arc::new(move || ids.new_id()));
+        let engine = Engine::within(
+            ports,
+            agents,
+            settings,
+            Surroundings {
+                new_id: Arc::new(move || ids.new_id()),
+                ..Surroundings::default()
+            },
+        );
         engine.start();
         Worker { gate, engine }
     }

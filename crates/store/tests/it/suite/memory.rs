@@ -47,6 +47,33 @@ pub(crate) async fn a_conversation_is_kept_in_order(f: &impl Fixture) {
     assert!(read("b", "none", 100).await.is_empty());
 }
 
+pub(crate) async fn a_conversation_says_when_it_has_changed(f: &impl Fixture) {
+    let store = f.store();
+    let version = async |conversation: &str| {
+        let (agent, conversation) = ("a".parse().unwrap(), conversation.parse().unwrap());
+        store
+            .conversation_version(&agent, &conversation)
+            .await
+            .unwrap()
+    };
+    assert_eq!(version("c").await, None);
+    let mut seen = std::collections::BTreeSet::new();
+    for texts in [vec!["1", "2"], vec!["3"], vec!["3"]] {
+        let mut talk = task("a");
+        talk.conversation = Some("c".parse().unwrap());
+        let owner = leased(&*store, talk).await;
+        let then = Then::Finish {
+            outcome: done(),
+            messages: texts.into_iter().map(said).collect(),
+        };
+        commit(&*store, append(&owner, at(1), Vec::new(), then)).await;
+        let now = version("c").await.unwrap();
+        assert_eq!(version("c").await.as_ref(), Some(&now), "it stands still");
+        assert!(seen.insert(now), "and never comes back");
+    }
+    assert_eq!(version("other").await, None);
+}
+
 pub(crate) async fn facts_are_kept_once_per_write(f: &impl Fixture) {
     let store = f.store();
     let agent: AgentName = "a".parse().unwrap();

@@ -1,0 +1,60 @@
+//! Forgets what was over long ago, now and then. Any number of processes may do it at once: what one has forgotten the
+//! others do not find.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use engine::Clock;
+use store::{Cleaned, Cleanup, Store};
+use tokio_util::sync::CancellationToken;
+
+/// When it is first looked after a start: a start has better things to do.
+const FIRST: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(60 * 60);
+/// Between two calls that each deleted as much as a call deletes, so that others' work goes before.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// Keeps what was over for `retention` and no longer, until `stop`.
+pub(super) async fn keep(
+    store: Arc<dyn Store>,
+    clock: Clock,
+    retention: Duration,
+    stop: CancellationToken,
+) {
+    let mut pause = FIRST;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = match forget(store.as_ref(), &clock, retention).await {
+            Ok(cleaned) if cleaned.has_more => BREATH,
+            Ok(_) => PERIOD,
+            Err(error) => {
+                tracing::warn!(%error, "what was over long ago can't be deleted; it is tried again");
+                PERIOD
+            }
+        };
+    }
+}
+
+async fn forget(
+    store: &dyn Store,
+    clock: &Clock,
+    retention: Duration,
+) -> Result<Cleaned, store::Error> {
+    let cleaned = store
+        .cleanup(Cleanup {
+            before: clock() - retention,
+            dry_run: false,
+        })
+        .await?;
+    if cleaned.executions > 0 {
+        tracing::info!(
+            executions = cleaned.executions,
+            months = cleaned.months.join(", "),
+            "deleted what was over before STATE_RETENTION_DAYS"
+        );
+    }
+    Ok(cleaned)
+}
