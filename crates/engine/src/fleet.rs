@@ -155,9 +155,10 @@ pub(crate) async fn beat(core: Arc<Shared>, stop: CancellationToken) {
             }
         }
         tokio::select! {
-            () = tokio::time::sleep(interval.beat()) => {}
-            _ = changed.changed() => {}
+            biased;
             () = stop.cancelled() => break,
+            _ = changed.changed() => {}
+            () = tokio::time::sleep(interval.beat()) => {}
         }
     }
     let farewell = core.ports.store.leave(&core.settings.worker);

@@ -81,10 +81,4 @@ impl Redis {
             _keeper: Arc::new(keeper),
         })
     }
-
-    /// Gives the connection back; from now on every call is answered as if nothing were there.
-    pub fn close(&self) {
-        self._keeper.stop();
-        self.link.close();
-    }
 }

@@ -60,7 +60,7 @@ impl Run {
                 self.record(StepBody::ModelCall(Box::new(call)))
             }
             Ending::Failed(error) => {
-                self.keep_others_away(config, &error).await;
+                self.keep_others_away(&run.config, &error).await;
                 self.model_failed(error)
             }
         }

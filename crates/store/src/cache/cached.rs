@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde::Serialize;
@@ -19,9 +19,9 @@ use tokio::sync::Notify;
 use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -221,6 +221,9 @@ impl Store for Cached {
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.inner.renew(renewal).await
     }
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.inner.woken(worker).await
+    }
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.inner.lease_holders().await
     }
@@ -301,6 +304,18 @@ impl Store for Cached {
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.inner.usage(filter).await
+    }
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.inner.heartbeat(worker, forget_before).await
+    }
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.inner.workers().await
+    }
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.inner.leave(worker).await
+    }
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.inner.cleanup(cleanup).await
     }
     async fn check(&self) -> Result<()> {
         self.inner.check().await

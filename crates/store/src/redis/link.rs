@@ -50,15 +50,11 @@ impl Keeper {
     pub(super) fn start(link: Arc<Link>) -> Self {
         Self(tokio::spawn(async move { link.keep().await }).abort_handle())
     }
-
-    pub(super) fn stop(&self) {
-        self.0.abort();
-    }
 }
 
 impl Drop for Keeper {
     fn drop(&mut self) {
-        self.stop();
+        self.0.abort();
     }
 }
 
@@ -164,14 +160,6 @@ impl Link {
         let number = number + 1;
         *state = State::Up { connection, number };
         Ok(())
-    }
-
-    pub(super) fn close(&self) {
-        *self.lock() = State::Away {
-            why: "it was closed".to_owned(),
-            since: Instant::now(),
-            number: 0,
-        };
     }
 
     /// Goes on for ever: looks at the server, connects anew when it is lost, and says so, once each time.

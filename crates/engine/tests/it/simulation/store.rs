@@ -6,14 +6,14 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use domain::decide::Cancel;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
     WorkerId,
 };
 use serde_json::Value;
 use store::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry,
+    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -111,6 +111,11 @@ impl<W: Way> Store for Reached<W> {
             Ok(signals)
         };
         self.way.carry("renew", renew).await
+    }
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        let worker = worker.clone();
+        let woken = move |t: &mut Tables| Ok(t.woken(&worker));
+        self.way.carry("woken", woken).await
     }
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         let holders = |t: &mut Tables| Ok(t.lease_holders());
@@ -283,6 +288,28 @@ impl<W: Way> Store for Reached<W> {
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         let read = move |t: &mut Tables| Ok(t.usage(&filter));
         self.way.carry("usage", read).await
+    }
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        let beat = move |t: &mut Tables| {
+            t.heartbeat(worker, forget_before);
+            Ok(())
+        };
+        self.way.carry("heartbeat", beat).await
+    }
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.way.carry("workers", |t| Ok(t.workers())).await
+    }
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        let worker = worker.clone();
+        let leave = move |t: &mut Tables| {
+            t.leave(&worker);
+            Ok(())
+        };
+        self.way.carry("leave", leave).await
+    }
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        let clean = move |t: &mut Tables| Ok(t.cleanup(cleanup));
+        self.way.carry("cleanup", clean).await
     }
     async fn check(&self) -> Result<()> {
         self.way.carry("check", |_| Ok(())).await

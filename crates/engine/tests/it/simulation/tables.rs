@@ -15,7 +15,7 @@ use domain::execution::Totals;
 use domain::step::{Answer, Question};
 use domain::{
     AgentName, ConversationId, Epoch, Event, EventId, Execution, ExecutionId, Message, Outcome,
-    Seq, Status, Step, Time, WorkerId,
+    Seq, Status, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use store::{
@@ -82,6 +82,7 @@ pub(crate) struct Tables {
     facts: BTreeMap<(AgentName, String), (Time, Value)>,
     fact_writes: BTreeSet<(AgentName, String)>,
     usage: BTreeMap<(String, AgentName, &'static str, String), UsageRow>,
+    workers: BTreeMap<WorkerId, Worker>,
     /// The agent that was served last.
     served: String,
     is_closed: bool,
@@ -238,6 +239,20 @@ impl Tables {
         for id in ids {
             self.outbox.remove(id);
         }
+    }
+
+    pub(crate) fn heartbeat(&mut self, worker: Worker, forget_before: Time) {
+        self.workers
+            .retain(|_, known| known.last_heartbeat >= forget_before);
+        self.workers.insert(worker.id.clone(), worker);
+    }
+
+    pub(crate) fn workers(&self) -> Vec<Worker> {
+        self.workers.values().cloned().collect()
+    }
+
+    pub(crate) fn leave(&mut self, worker: &WorkerId) {
+        self.workers.remove(worker);
     }
 
     pub(crate) fn add_dead_letter(&mut self, letter: DeadLetter) {

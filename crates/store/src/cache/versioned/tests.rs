@@ -176,6 +176,9 @@ enum Event {
     Deliver(usize),
 }
 
+/// Somebody who reads or writes, and what was wrong with what they read.
+type Task<'a> = Pin<Box<dyn Future<Output = Result<(), String>> + 'a>>;
+
 fn events() -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
         3 => Just(Event::Read),
@@ -221,7 +224,7 @@ fn play(has_versions: bool, events: &[Event], moods: &[Mood]) -> Result<(), Stri
         Ok(())
     };
     let mut context = Context::from_waker(Waker::noop());
-    let mut tasks: Vec<Pin<Box<dyn Future<Output = Result<(), String>> + '_>>> = Vec::new();
+    let mut tasks: Vec<Task<'_>> = Vec::new();
     for event in events {
         match *event {
             Event::Read => tasks.push(Box::pin(read())),

@@ -152,6 +152,16 @@ impl Tables {
         signals
     }
 
+    pub(crate) fn woken(&self, worker: &WorkerId) -> Vec<Signal> {
+        let is_woken =
+            |row: &&Row| row.worker.as_ref() == Some(worker) && row.wakes > row.wakes_claimed;
+        let signal = |row: &Row| Signal::Woken {
+            id: row.execution.id,
+            wakes: row.wakes,
+        };
+        self.rows.values().filter(is_woken).map(signal).collect()
+    }
+
     pub(crate) fn lease_holders(&self) -> Vec<WorkerId> {
         let mut holders: Vec<WorkerId> = self
             .rows

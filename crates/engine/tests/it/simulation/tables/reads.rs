@@ -5,8 +5,8 @@ use domain::{
 };
 use serde_json::Value;
 use store::{
-    AgentStats, ConfigRecord, ConfigSummary, ExecutionFilter, ExecutionRow, Page, Result,
-    UsageFilter, UsageRow,
+    AgentStats, Cleaned, Cleanup, ConfigRecord, ConfigSummary, ExecutionFilter, ExecutionRow, Page,
+    Result, UsageFilter, UsageRow,
 };
 
 use super::{Row, Tables, corrupt};
@@ -229,6 +229,31 @@ impl Tables {
             .take(limit)
             .map(|((_, key), (_, value))| (key.clone(), value.clone()))
             .collect()
+    }
+
+    /// Forgets what was over long ago, but not the children of one that goes on.
+    pub(crate) fn cleanup(&mut self, cleanup: Cleanup) -> Cleaned {
+        let goes_on = |id: ExecutionId| self.rows.get(&id).is_some_and(|row| !row.is_over());
+        let is_old = |row: &&Row| {
+            row.finished_at.is_some_and(|at| at < cleanup.before)
+                && !row
+                    .execution
+                    .parent
+                    .is_some_and(|parent| goes_on(parent.id))
+        };
+        let old: Vec<ExecutionId> = self
+            .rows
+            .values()
+            .filter(is_old)
+            .map(|row| row.execution.id)
+            .collect();
+        if !cleanup.dry_run {
+            self.rows.retain(|id, _| !old.contains(id));
+        }
+        Cleaned {
+            executions: old.len() as u64,
+            ..Cleaned::default()
+        }
     }
 
     pub(crate) fn usage(&self, filter: &UsageFilter) -> Vec<UsageRow> {
