@@ -184,7 +184,8 @@ impl Lease {
         self.changed.notify_waiters();
     }
 
-    fn tell_news(&self) {
+    /// Notes that something came from outside.
+    pub(crate) fn tell_news(&self) {
         self.news.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }

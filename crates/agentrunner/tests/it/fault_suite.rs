@@ -35,13 +35,16 @@ const SETTLE: Duration = Duration::from_secs(150);
 /// Between two looks at what is still open.
 const GLANCE: Duration = Duration::from_millis(500);
 
+/// Who runs: parts in processes of their own, and one process with all of them.
+const ROLES: [Role; 4] = [Role::Everything, Role::Orchestrator, Role::Pool, Role::Pool];
+
 /// Part of every test run.
 const SHORT: Size = Size {
     executions: 80,
     length: Duration::from_secs(20),
     // Shorter than in production, so that a minute is long.
     lease: Duration::from_secs(5),
-    processes: 3,
+    processes: ROLES.len(),
     process_kills: 8,
     postgres_kills: 1,
     rabbitmq_kills: 1,
@@ -58,7 +61,7 @@ const LONG: Size = Size {
     executions: 1050,
     length: Duration::from_secs(300),
     lease: Duration::from_secs(10),
-    processes: 3,
+    processes: ROLES.len(),
     process_kills: 95,
     postgres_kills: 8,
     rabbitmq_kills: 5,
@@ -93,7 +96,7 @@ async fn run(size: Size) -> Table {
     let mut dice = Dice::new(seed);
     let plan = schedule::plan(&size, &mut dice);
     let orders = Load::orders(&size, &mut dice);
-    let world = Arc::new(World::new(&vec![Role::Everything; size.processes], size.lease).await);
+    let world = Arc::new(World::new(&ROLES, size.lease).await);
     let (load, chaos) = (Load::new(world.clone()), Chaos::new(world.clone()));
     let mut background = tokio::task::JoinSet::new();
     for process in 0..world.processes.len() {

@@ -109,20 +109,52 @@ impl Run {
             )
             .await
         };
-        tokio::select! {
-            biased;
-            () = self.lease.interrupted() => Ending::Interrupted,
-            result = tokio::time::timeout(run.timeout, call) => match result {
-                Ok(Ok(answer)) => Ending::Answered(answer),
-                Ok(Err(error)) => Ending::Failed(error),
-                Err(_) => Ending::Failed(llm::Error {
-                    class: ModelErrorClass::TimedOut,
-                    message: format!("the model did not answer within {} s (llm_config.timeout)", run.timeout.as_secs()),
-                    retry_after: None,
-                    source: None,
-                }),
-            },
+        let call = tokio::time::timeout(run.timeout, call);
+        tokio::pin!(call);
+        let mut has_heard = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = self.lease.interrupted() => {
+                    if self.is_to_be_dropped().await {
+                        return Ending::Interrupted;
+                    }
+                    has_heard = true;
+                }
+                ended = &mut call => break ended,
+            }
+        };
+        if has_heard {
+            // It is taken in when the answer is.
+            self.lease.tell_news();
         }
+        match ended {
+            Ok(Ok(answer)) => Ending::Answered(answer),
+            Ok(Err(error)) => Ending::Failed(error),
+            Err(_) => Ending::Failed(llm::Error {
+                class: ModelErrorClass::TimedOut,
+                message: format!(
+                    "the model did not answer within {} s (llm_config.timeout)",
+                    run.timeout.as_secs()
+                ),
+                retry_after: None,
+                source: None,
+            }),
+        }
+    }
+
+    /// Whether the model call under way is of no use any more. While it is the model's turn only a cancellation makes it
+    /// so: an answer to a question of the turn before, which is told late on a busy machine, must not cost a call.
+    async fn is_to_be_dropped(&self) -> bool {
+        if self.lease.is_lost() || self.lease.is_time_up() || !self.lease.take_news() {
+            return true;
+        }
+        let waiting = self.core.ports.store.waiting(self.execution.id).await;
+        let is_called_off = waiting.is_ok_and(|waiting| waiting.cancel.is_some());
+        if is_called_off {
+            self.lease.tell_news();
+        }
+        is_called_off
     }
 
     fn model_failed(&mut self, error: llm::Error) -> Result<(), Stop> {

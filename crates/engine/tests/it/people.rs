@@ -158,6 +158,11 @@ async fn an_answer_that_came_while_tools_ran_does_not_disturb_the_model_later() 
     rig.tools.entered.notified().await;
     answer(&rig, id, Answer::Approve).await;
     rig.tools.gate.add_permits(1);
+    // Answered once more, in the middle of the model's next answer.
+    while rig.model.asked.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    answer(&rig, id, Answer::Approve).await;
     assert_eq!(output(rig.outcome(id).await), "done");
     let asked = rig.model.asked.load(std::sync::atomic::Ordering::SeqCst);
     assert_eq!(asked, 2, "once for each turn");

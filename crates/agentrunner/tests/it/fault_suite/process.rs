@@ -21,31 +21,58 @@ const REST: Duration = Duration::from_millis(500);
 /// What a process does. Any mix of them shares one set of servers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// All services and all pools, `agentrunner up`.
+    /// All services and all pools.
     Everything,
+    /// Takes tasks in and answers for them.
+    Orchestrator,
+    /// Performs them.
+    Pool,
 }
 
 impl Role {
     const fn arguments(self) -> &'static [&'static str] {
         match self {
             Self::Everything => &["up"],
+            Self::Orchestrator => &["serve", "agent-orchestrator"],
+            Self::Pool => &["serve", "autonomous-agent-pool"],
         }
     }
 
     /// Its name in the table of kills.
     pub(super) const fn name(self) -> &'static str {
         match self {
-            Self::Everything => "worker and orchestrator",
+            Self::Everything => "process with all parts",
+            Self::Orchestrator => "orchestrator",
+            Self::Pool => "worker",
         }
     }
 
     /// Whether tasks can be handed to it.
     const fn takes_tasks(self) -> bool {
         match self {
-            Self::Everything => true,
+            Self::Everything | Self::Orchestrator => true,
+            Self::Pool => false,
+        }
+    }
+
+    /// The variable of the port that tells of its health.
+    const fn port(self) -> &'static str {
+        match self {
+            Self::Everything | Self::Orchestrator => "ORCHESTRATOR_PORT",
+            Self::Pool => "AGENT_POOL_PORT",
         }
     }
 }
+
+/// The variables of all ports: each process gets one of its own for each.
+const PORTS: [&str; 6] = [
+    "STATE_MANAGER_PORT",
+    "CONFIG_SERVICE_PORT",
+    "ORCHESTRATOR_PORT",
+    "SCHEDULER_SERVICE_PORT",
+    "SLACK_GATEWAY_PORT",
+    "AGENT_POOL_PORT",
+];
 
 /// A place where a process runs, one after the other.
 pub(super) struct Process {
@@ -65,7 +92,7 @@ pub(super) struct Process {
 
 struct Running {
     child: Child,
-    orchestrator: String,
+    url: String,
     serves: bool,
 }
 
@@ -132,14 +159,8 @@ impl Process {
 
     fn start(&self) -> Running {
         self.starts.fetch_add(1, Ordering::Relaxed);
-        let ports = free_ports(5);
-        let names = [
-            "STATE_MANAGER_PORT",
-            "CONFIG_SERVICE_PORT",
-            "ORCHESTRATOR_PORT",
-            "SCHEDULER_SERVICE_PORT",
-            "SLACK_GATEWAY_PORT",
-        ];
+        let ports = free_ports(PORTS.len());
+        let at = PORTS.iter().position(|name| *name == self.role.port());
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -153,7 +174,7 @@ impl Process {
         let child = self
             .project
             .command(&variables)
-            .envs(names.into_iter().zip(ports.iter().map(u16::to_string)))
+            .envs(PORTS.into_iter().zip(ports.iter().map(u16::to_string)))
             .args(self.role.arguments())
             .stdout(log.try_clone().unwrap())
             .stderr(Stdio::from(log))
@@ -161,7 +182,7 @@ impl Process {
             .unwrap();
         Running {
             child,
-            orchestrator: format!("http://127.0.0.1:{}", ports[2]),
+            url: format!("http://127.0.0.1:{}", ports[at.unwrap()]),
             serves: false,
         }
     }
@@ -169,20 +190,25 @@ impl Process {
     fn not_yet_serving(&self) -> Option<String> {
         let running = self.lock();
         let one = running.as_ref().filter(|one| !one.serves)?;
-        Some(one.orchestrator.clone())
+        Some(one.url.clone())
     }
 
     fn now_serves(&self, url: &str) {
-        if let Some(one) = self.lock().as_mut().filter(|one| one.orchestrator == url) {
+        if let Some(one) = self.lock().as_mut().filter(|one| one.url == url) {
             one.serves = true;
         }
     }
 
     /// Where tasks are taken, if they are at this moment.
     pub(super) fn url(&self) -> Option<String> {
+        self.health_url().filter(|_| self.role.takes_tasks())
+    }
+
+    /// Where it tells of its health, once it serves.
+    pub(super) fn health_url(&self) -> Option<String> {
         let running = self.lock();
         let one = running.as_ref().filter(|one| one.serves)?;
-        self.role.takes_tasks().then(|| one.orchestrator.clone())
+        Some(one.url.clone())
     }
 
     pub(super) fn serves(&self) -> bool {

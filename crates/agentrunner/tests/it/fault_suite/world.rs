@@ -102,6 +102,8 @@ impl World {
             // Small enough that all processes have some of the work.
             ("AGENT_CAPACITY", "30".to_owned()),
             ("AGENT_LEASE_SECONDS", lease.as_secs().to_string()),
+            // Also those that serve one part: whoever is first makes the schema.
+            ("AUTO_MIGRATE", "true".to_owned()),
             // Kills come so often that an execution may well meet many of them in a row.
             ("AGENT_RESTART_MAX_ATTEMPTS", "1000".to_owned()),
             ("LOG_LEVEL", "WARNING".to_owned()),
@@ -146,7 +148,7 @@ impl World {
         for process in &self.processes {
             all &= self
                 .eventually(async || {
-                    let Some(url) = process.url() else {
+                    let Some(url) = process.health_url() else {
                         return false;
                     };
                     let ready = self.client.get(format!("{url}/health/ready"));
