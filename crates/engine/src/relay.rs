@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::{Bus, Consumer};
-use domain::EventId;
+use domain::{EventId, Time};
 use futures::{StreamExt, stream};
 use store::{DeadLetter, OutboxClaim, OutboxEntry, Store};
 use tokio::sync::Notify;

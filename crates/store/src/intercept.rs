@@ -12,8 +12,9 @@ use serde_json::Value;
 
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
-    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
+    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
+    UsageRow, Waiting,
 };
 
 /// Steps in at a commit.

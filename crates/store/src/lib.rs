@@ -39,8 +39,8 @@ pub use error::{Certainty, Class, Error};
 pub use request::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
     ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer,
-    NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted, Then,
-    UsageFilter, UsageRow, Waiting,
+    NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted,
+    Then, UsageFilter, UsageRow, Waiting,
 };
 
 /// What a store answers.

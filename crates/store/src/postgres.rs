@@ -65,8 +65,9 @@ use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
-    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
+    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
+    UsageRow, Waiting,
 };
 
 pub use clock::ServerClock;

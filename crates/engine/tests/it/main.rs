@@ -17,6 +17,10 @@
 #[path = "../../../store/tests/it"]
 mod stores {
     #[macro_use]
+    #[allow(
+        dead_code,
+        reason = "what looks into rows is for stores that have some"
+    )]
     pub(crate) mod suite;
 }
 pub(crate) use stores::suite;

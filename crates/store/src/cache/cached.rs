@@ -20,8 +20,9 @@ use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
-    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
+    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
+    UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.

@@ -194,21 +194,18 @@ impl Load {
     ) -> (u16, Value) {
         for again in 0.. {
             if let Some(url) = self.world.any_url(n + again) {
-                match request(&url).timeout(PATIENCE).send().await {
-                    Ok(answer) => {
-                        let status = answer.status().as_u16();
-                        let text = answer.text().await;
-                        if wanted.contains(&status)
-                            && let Ok(text) = &text
-                        {
-                            return (status, serde_json::from_str(text).unwrap_or_default());
-                        }
-                        if !wanted.contains(&status) && !matches!(status, 429 | 503) {
-                            self.world.complain(format!("{url}: {status}: {text:?}"));
-                        }
+                // Without an answer it is not known what became of the request.
+                if let Ok(answer) = request(&url).timeout(PATIENCE).send().await {
+                    let status = answer.status().as_u16();
+                    let text = answer.text().await;
+                    if wanted.contains(&status)
+                        && let Ok(text) = &text
+                    {
+                        return (status, serde_json::from_str(text).unwrap_or_default());
                     }
-                    // It is gone, or does not answer: what it made of the request is not known.
-                    Err(_) => {}
+                    if !wanted.contains(&status) && !matches!(status, 429 | 503) {
+                        self.world.complain(format!("{url}: {status}: {text:?}"));
+                    }
                 }
             }
             self.refused.fetch_add(1, Ordering::Relaxed);

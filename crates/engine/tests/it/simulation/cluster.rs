@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agentrunner_engine::{Engine, Ports, Settings, Surroundings};
+use agentrunner_engine::{Engine, Ports, Registration, Settings, Surroundings};
 use chrono::TimeDelta;
 use domain::{ExecutionMode, WorkerId};
 use store::ConfigRecord;
@@ -127,6 +127,7 @@ impl Cluster {
             poll: Duration::from_secs(1),
             max_crashes: 3,
             max_reply_bytes: 1 << 20,
+            registration: Registration::default(),
             is_gone: knows_its_host.then(|| {
                 let is_gone = move |other: &WorkerId| gone.lock().unwrap().contains(other);
                 Arc::new(is_gone) as agentrunner_engine::IsGone

@@ -12,8 +12,9 @@ use domain::{
 use serde_json::Value;
 use store::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim, OutboxEntry,
-    Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
+    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
+    UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 

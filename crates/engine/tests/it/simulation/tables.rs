@@ -19,8 +19,8 @@ use domain::{
 };
 use serde_json::Value;
 use store::{
-    Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result, Submission, Submitted,
-    UsageRow,
+    Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result, Submission,
+    Submitted, UsageRow,
 };
 
 use super::plant::Plant;
