@@ -239,12 +239,15 @@ impl Bus for RabbitMq {
         let mut attempts = 0;
         while let Err(failure) = self.shared.declare(&queue, Some(&patterns)).await {
             attempts += 1;
+            // Whoever subscribes tries again, and until then nobody consumes.
+            self.shared.note(queue.main.as_str(), Some(failure.clone()));
             let next = Instant::now() + link::pause(attempts);
             if failure.is_final() || next > deadline {
                 return Err(failure.into());
             }
             tokio::time::sleep_until(next).await;
         }
+        self.shared.note(queue.main.as_str(), None);
         let prefetch = self.shared.prefetch(prefetch);
         let source = Source::new(Arc::clone(&self.shared), queue, Kind::Queue, prefetch);
         Ok(Box::new(QueueConsumer::new(source)))

@@ -193,7 +193,10 @@ async fn what_is_newer_or_not_ours_is_refused_untouched() {
     let sql = "INSERT INTO schema_migrations (version, name) VALUES (99, 'from the future')";
     client.batch_execute(sql).await.unwrap();
     let error = Postgres::connect(settings(&url)).await.unwrap_err();
-    assert!(matches!(error, Error::TooNew { found: 99, .. }), "{error}");
+    assert!(
+        matches!(error, Error::TooNew { found: 99, known } if known < 99),
+        "{error}"
+    );
     let url = empty_database().await;
     let client = session(&url).await;
     client
