@@ -197,6 +197,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
         .enable_all()
         .build()?;
     let result = runtime.block_on(future);
+    if result.is_err() {
+        // The process ends now. A thread of a client library (lapin's has one for each connection that failed) may still
+        // wait on the runtime's clock, and would panic into the error that the operator is to read.
+        std::mem::forget(runtime);
+        return result;
+    }
     // A blocked thread (a file tool on a dead network disk) must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     result

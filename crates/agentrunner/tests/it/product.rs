@@ -62,12 +62,25 @@ impl Product {
         Self::up_at(&free_ports(5), project, variables).await
     }
 
+    /// Starts it on free ports and waits until it answers, well or not.
+    pub(crate) async fn up_unwell(project: &Project, variables: &[(&str, &str)]) -> Self {
+        let mut product = Self::start_at(&free_ports(5), project, variables);
+        product.wait_for("/health/live", project).await;
+        product
+    }
+
     /// Starts it on these five ports and waits until it is ready.
     pub(crate) async fn up_at(
         ports: &[u16],
         project: &Project,
         variables: &[(&str, &str)],
     ) -> Self {
+        let mut product = Self::start_at(ports, project, variables);
+        product.wait_for("/health/ready", project).await;
+        product
+    }
+
+    fn start_at(ports: &[u16], project: &Project, variables: &[(&str, &str)]) -> Self {
         let numbers = ports;
         let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let names = [
@@ -92,26 +105,24 @@ impl Product {
             .unwrap();
         let url = |i: usize| format!("http://127.0.0.1:{}", ports[i]);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut product = Self {
+        Self {
             child,
             ports: numbers.to_vec(),
             client,
             log: project.path().join("up.log"),
             state: url(0),
             orchestrator: url(2),
-        };
-        product.wait_until_ready(project).await;
-        product
+        }
     }
 
-    async fn wait_until_ready(&mut self, project: &Project) {
+    async fn wait_for(&mut self, path: &str, project: &Project) {
         for _ in 0..1500 {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", log(project));
             }
             let ready = self
                 .client
-                .get(format!("{}/health/ready", self.orchestrator))
+                .get(format!("{}{path}", self.orchestrator))
                 .send()
                 .await;
             if ready.is_ok_and(|response| response.status().is_success()) {
@@ -119,7 +130,7 @@ impl Product {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("it does not become ready: {}", log(project));
+        panic!("{path} does not answer 200: {}", log(project));
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {

@@ -324,6 +324,14 @@ async fn what_exists_with_other_arguments_is_named() {
     let mut consumer = join(&bus, "other", &["a"], 1).await;
     publish(&bus, "1", "a").await;
     assert_eq!(next_id(&mut consumer).await.as_str(), "1");
+    // It is told for as long as nobody consumes.
+    let told = bus.check().await.unwrap_err().to_string();
+    assert!(told.contains(&format!("{name:?}")), "{told}");
+    channel
+        .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    bus.subscribe(subscription("q")).await.unwrap();
     bus.check().await.unwrap();
 }
 

@@ -87,7 +87,7 @@ async fn a_queue_with_other_arguments_is_named_and_work_goes_on() {
     let queue = format!("queues/%2F/{QUEUE}");
     let classic = json!({ "durable": true, "arguments": {} });
     manage(&broker, reqwest::Method::PUT, &queue, &classic).await;
-    let rig = rig(&broker.url()).await;
+    let rig = Rig::unwell(Project::new(), &[("RABBITMQ_URL", &broker.url())]).await;
     let advice = format!("rabbitmqctl delete_queue {QUEUE}");
     until_unready(&rig.product, &advice).await;
     works(&rig.product).await;

@@ -272,6 +272,15 @@ impl<W: Way> Store for Reached<W> {
         let read = move |t: &mut Tables| Ok(t.conversation(agent, conversation, limit));
         self.way.carry("conversation", read).await
     }
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        let (agent, conversation) = (agent.clone(), conversation.clone());
+        let read = move |t: &mut Tables| Ok(t.conversation_version(agent, conversation));
+        self.way.carry("conversation_version", read).await
+    }
     async fn remember(
         &self,
         agent: &AgentName,

@@ -199,6 +199,16 @@ impl Tables {
         said[said.len().saturating_sub(limit)..].to_vec()
     }
 
+    /// No message is ever taken back, so their number says which they are.
+    pub(crate) fn conversation_version(
+        &self,
+        agent: AgentName,
+        conversation: ConversationId,
+    ) -> Option<String> {
+        let said = self.conversations.get(&(agent, conversation))?;
+        Some(said.len().to_string())
+    }
+
     pub(crate) fn remember(
         &mut self,
         agent: AgentName,
@@ -235,7 +245,8 @@ impl Tables {
     pub(crate) fn cleanup(&mut self, cleanup: Cleanup) -> Cleaned {
         let goes_on = |id: ExecutionId| self.rows.get(&id).is_some_and(|row| !row.is_over());
         let is_old = |row: &&Row| {
-            row.finished_at.is_some_and(|at| at < cleanup.before)
+            row.execution.created_at < cleanup.before
+                && row.finished_at.is_some_and(|at| at < cleanup.before)
                 && !row
                     .execution
                     .parent
