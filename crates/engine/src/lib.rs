@@ -25,7 +25,7 @@ use domain::event::topics;
 use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -142,6 +142,7 @@ impl Engine {
             definitions,
             schemas: tools::Schemas::default(),
             presence,
+            is_subscribed: watch::Sender::new(false),
             hint: Notify::new(),
             new_id,
         };
@@ -159,7 +160,8 @@ impl Engine {
         if self.performs() {
             self.start_performing();
         }
-        self.start_relay();
+        self.tasks
+            .spawn(relay::relay_to_subscribers(core.clone(), close.clone()));
         self.tasks
             .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
         self.tasks

@@ -25,6 +25,20 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long to rest before a queue is joined again.
 const REST: Duration = Duration::from_secs(5);
 
+/// The same as [`relay()`], once agents can be reached: a broker forgets an event that no queue wants, and the queue of
+/// events for agents may still be in the making. Until then events wait in the outbox.
+pub(crate) async fn relay_to_subscribers(core: Arc<Shared>, stop: CancellationToken) {
+    let mut joined = core.is_subscribed.subscribe();
+    let is_joined = tokio::select! {
+        biased;
+        () = stop.cancelled() => false,
+        joined = joined.wait_for(|joined| *joined) => joined.is_ok(),
+    };
+    if is_joined {
+        relay(core, stop).await;
+    }
+}
+
 /// Publishes what the outbox holds until `stop`, and once more after it. The relays of several processes share it: each
 /// claims what it takes. An event is forgotten only after the bus has it, so a crash in between publishes it twice, and
 /// consumers deduplicate by its id.

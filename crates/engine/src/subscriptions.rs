@@ -30,7 +30,10 @@ pub(crate) async fn listen(core: Arc<Shared>, stop: CancellationToken) {
             .subscribe(subscription(&core.agents.all()))
             .await
         {
-            Ok(consumer) => Some(consumer),
+            Ok(consumer) => {
+                core.is_subscribed.send_replace(true);
+                Some(consumer)
+            }
             Err(error) => {
                 tracing::error!("events start no agents for now: {error}");
                 None
