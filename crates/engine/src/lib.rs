@@ -25,7 +25,7 @@ use domain::event::topics;
 use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
@@ -142,7 +142,6 @@ impl Engine {
             definitions,
             schemas: tools::Schemas::default(),
             presence,
-            is_subscribed: watch::Sender::new(false),
             hint: Notify::new(),
             new_id,
         };
@@ -160,8 +159,7 @@ impl Engine {
         if self.performs() {
             self.start_performing();
         }
-        self.tasks
-            .spawn(relay::relay_to_subscribers(core.clone(), close.clone()));
+        self.start_relay();
         self.tasks
             .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
         self.tasks

@@ -6,13 +6,15 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::{Bus, Consumer};
-use domain::{EventId, Time};
+use domain::event::MAX_HOPS;
+use domain::{Event, EventId, Time};
 use futures::{StreamExt, stream};
 use store::{DeadLetter, OutboxClaim, OutboxEntry, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
+use crate::{Error, subscriptions};
 
 /// How many events are taken from the outbox at once.
 const BATCH: usize = 256;
@@ -25,32 +27,13 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// How long to rest before a queue is joined again.
 const REST: Duration = Duration::from_secs(5);
 
-/// The same as [`relay()`], once agents can be reached: a broker forgets an event that no queue wants, and the queue of
-/// events for agents may still be in the making. Until then events wait in the outbox.
-pub(crate) async fn relay_to_subscribers(core: Arc<Shared>, stop: CancellationToken) {
-    let mut joined = core.is_subscribed.subscribe();
-    let is_joined = tokio::select! {
-        biased;
-        () = stop.cancelled() => false,
-        joined = joined.wait_for(|joined| *joined) => joined.is_ok(),
-    };
-    if is_joined {
-        relay(core, stop).await;
-    }
-}
-
 /// Publishes what the outbox holds until `stop`, and once more after it. The relays of several processes share it: each
-/// claims what it takes. An event is forgotten only after the bus has it, so a crash in between publishes it twice, and
-/// consumers deduplicate by its id.
+/// claims what it takes. An event is forgotten only after the agents that want it are started and the bus has it, so a
+/// crash in between does both again, and both know it by its id.
 pub(crate) async fn relay(core: Arc<Shared>, stop: CancellationToken) {
     let signal = core.ports.store.outbox_signal().unwrap_or_default();
     loop {
-        let more = carry(
-            core.ports.store.as_ref(),
-            core.ports.bus.as_ref(),
-            core.now(),
-        )
-        .await;
+        let more = relay_once(&core).await;
         if stop.is_cancelled() {
             return;
         }
@@ -76,19 +59,54 @@ async fn wait(signal: &Notify, failed: bool, stop: &CancellationToken) {
 }
 
 /// Carries one batch: how many there were, or `None` when it did not work.
-async fn carry(store: &dyn Store, bus: &dyn Bus, now: Time) -> Option<usize> {
+async fn relay_once(core: &Shared) -> Option<usize> {
+    let store = core.ports.store.as_ref();
+    let entries = take(store, core.now()).await?;
+    let start = async |entry: OutboxEntry| (start_agents(core, &entry.event).await, entry);
+    let started: Vec<(bool, OutboxEntry)> = stream::iter(entries)
+        .map(start)
+        .buffer_unordered(AT_ONCE)
+        .collect()
+        .await;
+    let (ready, unready): (Vec<_>, Vec<_>) = started.into_iter().partition(|(is_done, _)| *is_done);
+    give_back(store, unready.iter().map(|(_, entry)| entry.id).collect()).await;
+    let ready = ready.into_iter().map(|(_, entry)| entry).collect();
+    let carried = carry(store, core.ports.bus.as_ref(), ready).await;
+    carried.filter(|_| unready.is_empty())
+}
+
+/// Whether nothing is left to start. What can't be started is left to the queue of subscriptions, which says so.
+async fn start_agents(core: &Shared, event: &Event) -> bool {
+    if event.hops > MAX_HOPS {
+        return true;
+    }
+    match subscriptions::start(core, event).await {
+        Err(Error::Store(error)) => {
+            tracing::warn!(topic = %event.topic, "an event waits to start agents: {error}");
+            false
+        }
+        Ok(()) | Err(_) => true,
+    }
+}
+
+/// Claims a batch; `None` when the outbox can't be read.
+async fn take(store: &dyn Store, now: Time) -> Option<Vec<OutboxEntry>> {
     let claim = OutboxClaim {
         now,
         lease: LEASE,
         limit: BATCH,
     };
-    let entries = match store.claim_outbox(claim).await {
-        Ok(entries) => entries,
+    match store.claim_outbox(claim).await {
+        Ok(entries) => Some(entries),
         Err(error) => {
             tracing::error!("the outbox can't be read: {error}");
-            return None;
+            None
         }
-    };
+    }
+}
+
+/// Hands claimed events to the bus: how many, or `None` when it did not take all.
+async fn carry(store: &dyn Store, bus: &dyn Bus, entries: Vec<OutboxEntry>) -> Option<usize> {
     let claimed: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
     let is_well = AtomicBool::new(true);
     // In no order: events promise none. After a failure no further one is begun, and what the bus took is forgotten.
@@ -101,18 +119,24 @@ async fn carry(store: &dyn Store, bus: &dyn Bus, now: Time) -> Option<usize> {
         .await;
     let (delivered, left): (Vec<i64>, Vec<i64>) =
         claimed.into_iter().partition(|id| delivered.contains(id));
-    if !left.is_empty()
-        && let Err(error) = store.release_outbox(&left).await
-    {
-        tracing::warn!("events that wait are given back when their claim runs out: {error}");
-    }
+    let is_all = left.is_empty();
+    give_back(store, left).await;
     if !delivered.is_empty()
         && let Err(error) = store.outbox_done(&delivered).await
     {
         tracing::error!("the outbox can't be written, events will be sent twice: {error}");
         return None;
     }
-    left.is_empty().then_some(delivered.len())
+    is_all.then_some(delivered.len())
+}
+
+/// Lets others, or this one the next time, take what could not be carried.
+async fn give_back(store: &dyn Store, left: Vec<i64>) {
+    if !left.is_empty()
+        && let Err(error) = store.release_outbox(&left).await
+    {
+        tracing::warn!("events that wait are given back when their claim runs out: {error}");
+    }
 }
 
 /// Hands an event to the bus: its place in the outbox when the bus has it.
@@ -234,11 +258,17 @@ where
 mod tests {
     use async_trait::async_trait;
     use bus::Subscription;
-    use domain::{Event, TraceId};
+    use domain::TraceId;
     use store::sqlite::{Options, Sqlite};
     use tokio::sync::Barrier;
 
     use super::*;
+
+    /// Takes a batch and carries it.
+    async fn relayed(store: &dyn Store, bus: &dyn Bus, now: Time) -> Option<usize> {
+        let entries = take(store, now).await?;
+        carry(store, bus, entries).await
+    }
 
     /// Confirms only when so many are on their way at the same time.
     const TOGETHER: usize = 8;
@@ -297,15 +327,15 @@ mod tests {
         };
         let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
         assert_eq!(
-            carry(&store, &broker(TOGETHER, Some("event-5")), now).await,
+            relayed(&store, &broker(TOGETHER, Some("event-5")), now).await,
             None
         );
         let left = store.outbox(BATCH).await.unwrap();
         let left: Vec<_> = left.iter().map(|entry| entry.event.id.as_str()).collect();
         assert_eq!(left, ["event-5"]);
         // It was given back at once.
-        assert_eq!(carry(&store, &broker(1, None), now).await, Some(1));
-        assert_eq!(carry(&store, &broker(1, None), now).await, Some(0));
+        assert_eq!(relayed(&store, &broker(1, None), now).await, Some(1));
+        assert_eq!(relayed(&store, &broker(1, None), now).await, Some(0));
     }
 
     #[tokio::test]
@@ -321,16 +351,16 @@ mod tests {
         };
         // The first to ask takes its batch, and nobody confirms it.
         let (silent, well) = (broker(BATCH), broker(1));
-        let mut dying = Box::pin(carry(&store, &silent, now));
+        let mut dying = Box::pin(relayed(&store, &silent, now));
         tokio::select! {
             biased;
             _ = &mut dying => panic!("nobody confirms"),
-            carried = carry(&store, &well, now) => assert_eq!(carried, Some(5)),
+            carried = relayed(&store, &well, now) => assert_eq!(carried, Some(5)),
         }
         drop(dying);
         assert_eq!(store.outbox(BATCH + 5).await.unwrap().len(), BATCH);
-        let carried = carry(&store, &well, now).await;
+        let carried = relayed(&store, &well, now).await;
         assert_eq!(carried, Some(0), "they are another's for now");
-        assert_eq!(carry(&store, &well, now + LEASE).await, Some(BATCH));
+        assert_eq!(relayed(&store, &well, now + LEASE).await, Some(BATCH));
     }
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use store::counters::Counters;
 use store::{Append, Appended};
-use tokio::sync::{Notify, watch};
+use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
 use crate::fleet::Presence;
@@ -28,8 +28,6 @@ pub(crate) struct Shared {
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,
     pub(crate) presence: Presence,
-    /// Whether the queue of events for agents was joined: what is published before reaches nobody.
-    pub(crate) is_subscribed: watch::Sender<bool>,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
     pub(crate) new_id: NewId,
