@@ -95,12 +95,14 @@ impl System {
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
-                system.tasks.spawn(retention::keep(
-                    system.engine.store().clone(),
-                    Arc::new(chrono::Utc::now),
-                    system.settings.state.retention,
-                    system.shutdown.clone(),
-                ));
+                // StateManager's business; where it is served by many, each finds what the others left.
+                if role.services.contains(&Service::StateManager) {
+                    system.tasks.spawn(retention::keep(
+                        system.engine.clone(),
+                        system.settings.state.retention,
+                        system.shutdown.clone(),
+                    ));
+                }
                 Ok(())
             })
             .await

@@ -1,11 +1,10 @@
 //! Forgets what was over long ago, now and then. Any number of processes may do it at once: what one has forgotten the
 //! others do not find.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use engine::Clock;
-use store::{Cleaned, Cleanup, Store};
+use engine::Engine;
+use store::{Cleaned, Cleanup};
 use tokio_util::sync::CancellationToken;
 
 /// When it is first looked after a start: a start has better things to do.
@@ -15,19 +14,14 @@ const PERIOD: Duration = Duration::from_secs(60 * 60);
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Keeps what was over for `retention` and no longer, until `stop`.
-pub(super) async fn keep(
-    store: Arc<dyn Store>,
-    clock: Clock,
-    retention: Duration,
-    stop: CancellationToken,
-) {
+pub(super) async fn keep(engine: Engine, retention: Duration, stop: CancellationToken) {
     let mut pause = FIRST;
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
         }
-        pause = match forget(store.as_ref(), &clock, retention).await {
+        pause = match forget(&engine, retention).await {
             Ok(cleaned) if cleaned.has_more => BREATH,
             Ok(_) => PERIOD,
             Err(error) => {
@@ -38,17 +32,12 @@ pub(super) async fn keep(
     }
 }
 
-async fn forget(
-    store: &dyn Store,
-    clock: &Clock,
-    retention: Duration,
-) -> Result<Cleaned, store::Error> {
-    let cleaned = store
-        .cleanup(Cleanup {
-            before: clock() - retention,
-            dry_run: false,
-        })
-        .await?;
+async fn forget(engine: &Engine, retention: Duration) -> Result<Cleaned, store::Error> {
+    let cleanup = Cleanup {
+        before: engine.now() - retention,
+        dry_run: false,
+    };
+    let cleaned = engine.store().cleanup(cleanup).await?;
     if cleaned.executions > 0 {
         tracing::info!(
             executions = cleaned.executions,
