@@ -261,14 +261,13 @@ pub(crate) const PREFIXES: &[&str] = &[
     "TLS_",
 ];
 
-/// Known to builds with debug assertions only: where tests stop executions (see `hold`).
-#[cfg(debug_assertions)]
-pub(crate) const FOR_TESTS: &[&str] = &["AGENTRUNNER_HOLD_DIR"];
-#[cfg(not(debug_assertions))]
-pub(crate) const FOR_TESTS: &[&str] = &[];
-
-/// Names that belong to other programs and look like slips of ours.
+/// Names that belong to other programs, our own scripts among them, and look like slips of ours.
 pub(crate) const FOREIGN: &[&str] = &[
+    "AGENTRUNNER_SERVICES",
+    "AGENTRUNNER_SERVICES_PATIENCE",
+    "AGENTRUNNER_TEST_POSTGRES_URL",
+    "AGENTRUNNER_TEST_RABBITMQ_URL",
+    "AGENTRUNNER_TEST_REDIS_URL",
     "AWS_REGIONS",
     "AWS_DEFAULT_REGION",
     "OPENAI_API_BASE",
