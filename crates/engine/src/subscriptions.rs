@@ -90,6 +90,7 @@ async fn deliver(core: &Shared, delivery: Delivery) {
             }
             // Delivered again, it starts only those that it has not started.
             Err(Error::Store(error)) => return delivery.retry(error.to_string()),
+            Err(full @ Error::QueueFull { .. }) => return delivery.retry(full.to_string()),
             Err(refused) => return delivery.reject(refused.to_string()),
         }
     }

@@ -50,6 +50,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whether the process has anything to do with the message queue.
     pub uses_message_queue: bool,
+    /// After how much silence a conversation is called idle, when its agent does not say.
+    pub idle_timeout: Duration,
     /// The version of the program.
     pub version: String,
 }
@@ -65,6 +67,7 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             uses_message_queue: true,
+            idle_timeout: Duration::from_secs(600),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
