@@ -268,7 +268,12 @@ fn describe_refusals(api: &mut OpenApi) {
         ("415", "The content type is not taken."),
     ];
     for (path, item) in &mut api.paths.paths {
-        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+        ];
         for operation in operations.into_iter().flatten() {
             let has_body = operation.request_body.is_some();
             let of_bodies = of_bodies.iter().filter(|_| has_body);
