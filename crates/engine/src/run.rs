@@ -507,13 +507,13 @@ impl Run {
 
     /// What takes the place of older messages there, so that the next execution need not summarise them again. It covers
     /// what was said before this one, so it holds however this one ends.
-    fn digest(&self) -> Option<Digest> {
+    fn digest(&self) -> Option<Box<Digest>> {
         let is_ours = self.state.has_new_digest && self.history_is_stored;
         let message = self.state.transcript.first().filter(|_| is_ours)?;
-        Some(Digest {
+        Some(Box::new(Digest {
             message: message.clone(),
             keep: u32::try_from(self.state.own.saturating_sub(1)).unwrap_or(u32::MAX),
-        })
+        }))
     }
 }
 

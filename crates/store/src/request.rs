@@ -213,7 +213,7 @@ pub enum Then {
         /// What is added to the conversation, if it belongs to one.
         messages: Vec<Message>,
         /// What takes the place of older messages there.
-        digest: Option<Digest>,
+        digest: Option<Box<Digest>>,
     },
 }
 

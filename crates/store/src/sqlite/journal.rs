@@ -275,7 +275,12 @@ impl Next {
                 outcome,
                 messages,
                 digest,
-            } => Self::Finish(Ending::new(&outcome, &messages, digest.as_ref(), packing)?),
+            } => Self::Finish(Ending::new(
+                &outcome,
+                &messages,
+                digest.as_deref(),
+                packing,
+            )?),
         })
     }
 

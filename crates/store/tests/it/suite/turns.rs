@@ -283,9 +283,11 @@ pub(crate) async fn a_digest_takes_the_place_of_what_it_covers(f: &impl Fixture)
         let then = Then::Finish {
             outcome: done(),
             messages: texts.iter().map(|text| said(text)).collect(),
-            digest: digest.map(|(text, keep)| Digest {
-                message: said(text),
-                keep,
+            digest: digest.map(|(text, keep)| {
+                Box::new(Digest {
+                    message: said(text),
+                    keep,
+                })
             }),
         };
         commit(&*store, append(&owner, at(5), Vec::new(), then)).await;

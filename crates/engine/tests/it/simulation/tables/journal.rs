@@ -94,7 +94,7 @@ impl Tables {
         &mut self,
         id: ExecutionId,
         outcome: Outcome,
-        (messages, digest): (Vec<Message>, Option<Digest>),
+        (messages, digest): (Vec<Message>, Option<Box<Digest>>),
         now: Time,
     ) -> bool {
         let row = self.row(id);

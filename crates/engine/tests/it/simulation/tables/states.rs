@@ -72,12 +72,12 @@ impl Tables {
         });
         match given.change {
             Change::Remove => {
-                said.into_iter().for_each(|said| said.clear());
+                said.map_or((), Vec::clear);
                 self.states.remove(&name);
                 return StateChanged::Done { version: 0 };
             }
             Change::Append { messages, keep } => {
-                for said in said {
+                if let Some(said) = said {
                     said.extend(messages.clone());
                     let too_many = keep.map_or(0, |keep| said.len().saturating_sub(keep as usize));
                     said.drain(..too_many);
