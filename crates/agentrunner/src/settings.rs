@@ -71,6 +71,8 @@ pub(crate) struct Requests {
     pub(crate) allowed_hosts: Vec<String>,
     /// Origins whose pages may ask.
     pub(crate) allowed_origins: Vec<String>,
+    /// After how much silence a conversation is called idle.
+    pub(crate) idle_timeout: Duration,
 }
 
 /// How the engine works.
@@ -249,6 +251,7 @@ impl Settings {
                     .unwrap_or(usize::MAX),
                 allowed_hosts: values.list("ALLOWED_HOSTS"),
                 allowed_origins: values.list("ALLOWED_ORIGINS"),
+                idle_timeout: Duration::from_secs(values.number("CONTINUOUS_AGENT_IDLE_TIMEOUT")),
             },
             server: text("AGENTRUNNER_SERVER").map(|url| url.trim_end_matches('/').to_owned()),
             work: Work {

@@ -18,8 +18,8 @@ use sha2::{Digest, Sha256};
 
 pub use llm::{FallbackModel, LlmConfig, Provider};
 pub use modes::{
-    CollaborativeConfig, ContinuousConfig, MisfirePolicy, OverlapPolicy, PlanningStrategy, Pruning,
-    ScheduleConfig, ScheduleType,
+    CollaborativeConfig, ContinuousConfig, MisfirePolicy, OnConcurrent, OverlapPolicy,
+    PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
 };
 pub use tool::{
     AgentTool, ApiTool, Approval, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool,

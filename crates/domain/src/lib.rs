@@ -19,6 +19,7 @@ pub mod id;
 pub mod message;
 pub mod nearest;
 pub mod prompt;
+pub mod pruning;
 pub mod quantity;
 pub mod retry;
 pub mod state;
@@ -35,6 +36,7 @@ pub use id::{
 };
 pub use message::{Message, Reply, StopReason, ToolCall};
 pub use prompt::{Prompt, Purpose};
+pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};

@@ -8,6 +8,8 @@ use serde_json::Value;
 
 use crate::definition::Definition;
 use crate::message::Message;
+use crate::pruning::{self, Fit};
+use crate::quantity::Tokens;
 use crate::state::State;
 
 /// What a model is asked for.
@@ -17,6 +19,11 @@ pub enum Purpose {
     /// The next thing that the agent says or does.
     #[default]
     Turn,
+    /// A text that takes the place of the oldest messages.
+    Summary {
+        /// How many.
+        covers: u32,
+    },
 }
 
 impl Purpose {
@@ -40,15 +47,32 @@ pub struct Prompt<'a> {
 }
 
 impl<'a> Prompt<'a> {
-    /// What to ask with, for that purpose.
-    pub fn new(definition: &'a Definition, state: &'a State, purpose: Purpose) -> Self {
+    /// About how many tokens it has, at most.
+    pub fn estimate(&self) -> Tokens {
+        let messages: usize = self.messages.iter().map(Message::bytes).sum();
+        Tokens::estimate(self.system.len() + messages)
+    }
+
+    /// What to ask with, for that purpose and within these bounds.
+    pub fn new(definition: &'a Definition, state: &'a State, purpose: Purpose, fit: Fit) -> Self {
         match purpose {
             Purpose::Turn => Self {
                 system: definition.full_prompt(),
-                messages: Cow::Borrowed(&state.transcript),
+                messages: pruning::window(&state.transcript, state.own, fit),
                 output_schema: definition.output_schema.as_ref(),
                 may_call: true,
             },
+            Purpose::Summary { covers } => {
+                let covered = state.transcript.get(..covers as usize).unwrap_or_default();
+                Self {
+                    system: Cow::Borrowed(pruning::SUMMARISER),
+                    messages: Cow::Owned(vec![Message::User {
+                        text: pruning::as_text(covered, fit),
+                    }]),
+                    output_schema: None,
+                    may_call: false,
+                }
+            }
         }
     }
 }

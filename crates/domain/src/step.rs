@@ -262,6 +262,31 @@ pub struct ModelFailure {
     pub next_choice: usize,
     /// How many tries of that model have failed.
     pub attempt: u32,
+    /// What is done differently from then on.
+    #[serde(default, skip_serializing_if = "Remedy::is_none")]
+    pub remedy: Remedy,
+}
+
+/// What is done differently after a failed model call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "remedy", rename_all = "snake_case")]
+pub enum Remedy {
+    /// Nothing.
+    #[default]
+    None,
+    /// The model is shown less: it could not read it all.
+    Prune {
+        /// How many bytes of messages.
+        bytes: u64,
+    },
+    /// No summary is made: older messages are left out instead.
+    NoSummary,
+}
+
+impl Remedy {
+    const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
 }
 
 /// What a person is asked.

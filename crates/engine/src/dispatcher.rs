@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::execution::Totals;
-use domain::{AgentName, Event, Failure, FailureCode, Outcome, Seq, Step, StepBody, Time};
+use domain::{
+    AgentName, Definition, Event, Failure, FailureCode, Message, Outcome, Seq, Step, StepBody, Time,
+};
 use futures::FutureExt;
 use store::{Append, Claim, Claimed, Then};
 use tokio_util::sync::CancellationToken;
@@ -219,9 +221,14 @@ impl Dispatcher {
                     .definitions
                     .get(&claimed.execution.agent, &claimed.execution.version)
                     .await?;
-                let run = definition.and_then(|definition| {
-                    Run::new(self.core.clone(), lease.clone(), live, definition, claimed)
-                });
+                let run = match definition {
+                    Ok(definition) => {
+                        let stored = self.history(&definition, &claimed).await?;
+                        let core = self.core.clone();
+                        Run::new(core, lease.clone(), live, definition, claimed, stored)
+                    }
+                    Err(failure) => Err(failure),
+                };
                 match run {
                     Ok((run, waiting)) => return Box::pin(run.go(waiting)).await,
                     Err(failure) => failure,
@@ -230,6 +237,27 @@ impl Dispatcher {
         };
         self.fail(&subject, lease, totals, failure).await;
         Ok(Ended::Finished)
+    }
+
+    /// What its conversation holds, as far as it may be shown or has to be summarised. One that brings its own history,
+    /// or ends before its turn, needs none.
+    async fn history(
+        &self,
+        definition: &Definition,
+        claimed: &Claimed,
+    ) -> Result<Vec<Message>, store::Error> {
+        let execution = &claimed.execution;
+        let Some(conversation) = &execution.conversation else {
+            return Ok(Vec::new());
+        };
+        if claimed.waits_turn || !execution.history.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store = &self.core.ports.store;
+        let limit = domain::pruning::to_load(definition);
+        store
+            .conversation(&execution.agent, conversation, limit)
+            .await
     }
 
     /// Whether the execution has taken down too many workers.
@@ -257,6 +285,7 @@ impl Dispatcher {
         let then = Then::Finish {
             outcome: outcome.clone(),
             messages: Vec::new(),
+            digest: None,
         };
         let events = subject.events(&outcome, self.core.now());
         let body = StepBody::Finished { outcome };

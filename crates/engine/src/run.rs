@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::decide::{Cancel, Facts, decide};
+use domain::definition::Provider;
 use domain::execution::{Parent, Totals};
 use domain::step::{CallRef, InputReceived, StepBody};
 use domain::{
     Action, AgentName, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message,
-    Outcome, Seq, State, Status, Step, ToolOutcome,
+    Outcome, Seq, State, Status, Step, Tokens, ToolOutcome,
 };
-use store::{Append, Appended, Claimed, Submission, Then, Waiting};
+use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting, WhenBusy};
 use tokio::task::JoinSet;
 
 use crate::ended::Subject;
@@ -59,6 +60,10 @@ pub(crate) struct Run {
     execution: Execution,
     definition: Arc<Definition>,
     epoch: Epoch,
+    /// An earlier one of its conversation is not over.
+    waits_turn: bool,
+    /// What was said before is what the conversation holds, not what the caller brought.
+    history_is_stored: bool,
     state: State,
     /// Taken by the state, not yet durable.
     pending: Vec<Step>,
@@ -73,7 +78,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Folds the journal of a claimed execution.
+    /// Folds the journal of a claimed execution. `stored` is what its conversation holds: nobody else changes that while
+    /// it has the turn, so the journal means the same each time.
     ///
     /// # Errors
     /// The journal or definition can't be used: the outcome that the execution must end with.
@@ -82,8 +88,13 @@ impl Run {
         lease: Arc<Lease>,
         live: Arc<LiveRun>,
         definition: Arc<Definition>,
-        claimed: Claimed,
+        mut claimed: Claimed,
+        stored: Vec<Message>,
     ) -> Result<(Self, Waiting), Failure> {
+        let history_is_stored = claimed.execution.history.is_empty();
+        if history_is_stored {
+            claimed.execution.history = stored;
+        }
         let state = State::replay(&claimed.execution, &claimed.steps)
             .map_err(|illegal| corrupt(format!("its journal does not add up: {illegal}")))?;
         let mut run = Self {
@@ -93,6 +104,8 @@ impl Run {
             execution: claimed.execution,
             definition,
             epoch: claimed.epoch,
+            waits_turn: claimed.waits_turn,
+            history_is_stored,
             state,
             pending: Vec::new(),
             children: Vec::new(),
@@ -181,7 +194,13 @@ impl Run {
             Action::Done(outcome) => {
                 self.running.abort_all();
                 let messages = self.conversation_messages(&outcome);
-                self.flush(Then::Finish { outcome, messages }).await?;
+                let digest = self.digest();
+                self.flush(Then::Finish {
+                    outcome,
+                    messages,
+                    digest,
+                })
+                .await?;
                 self.tell_relatives();
                 Ok(Some(Ended::Finished))
             }
@@ -199,12 +218,31 @@ impl Run {
     }
 
     fn facts(&self) -> Facts {
+        // Before its turn it is claimed for one reason only, whatever the clock says now.
+        let now = if self.waits_turn {
+            self.core.now().max(self.execution.deadline)
+        } else {
+            self.core.now()
+        };
         Facts {
-            now: self.core.now(),
+            now,
             epoch: self.epoch,
             cancel: self.cancel.clone(),
             in_flight: self.in_flight.clone(),
             spent_today: self.spent_today,
+            context_window: self.context_window(),
+        }
+    }
+
+    /// How much the model reads whose turn it is.
+    fn context_window(&self) -> Option<Tokens> {
+        let domain::state::Turn::Model(turn) = &self.state.turn else {
+            return None;
+        };
+        let config = self.definition.llm_config.choice(turn.choice)?;
+        match config.num_ctx {
+            Some(tokens) if config.provider == Provider::Ollama => Some(Tokens(tokens.into())),
+            _ => llm::context_window(config.provider, &config.model),
         }
     }
 
@@ -405,6 +443,7 @@ impl Run {
             execution,
             idempotency: None,
             events,
+            when_busy: WhenBusy::default(),
         })
     }
 
@@ -459,11 +498,22 @@ impl Run {
                 .state
                 .transcript
                 .iter()
-                .skip(self.execution.history.len())
+                .skip(self.state.own)
                 .cloned()
                 .collect(),
             _ => Vec::new(),
         }
+    }
+
+    /// What takes the place of older messages there, so that the next execution need not summarise them again. It covers
+    /// what was said before this one, so it holds however this one ends.
+    fn digest(&self) -> Option<Box<Digest>> {
+        let is_ours = self.state.has_new_digest && self.history_is_stored;
+        let message = self.state.transcript.first().filter(|_| is_ours)?;
+        Some(Box::new(Digest {
+            message: message.clone(),
+            keep: u32::try_from(self.state.own.saturating_sub(1)).unwrap_or(u32::MAX),
+        }))
     }
 }
 

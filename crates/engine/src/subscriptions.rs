@@ -81,7 +81,9 @@ async fn deliver(core: &Shared, delivery: Delivery) {
     match start(core, &delivery.event).await {
         Ok(()) => delivery.done(),
         // Delivered again, it starts only those that it has not started.
-        Err(Error::Store(error)) => delivery.retry(error.to_string()),
+        Err(later @ (Error::Store(_) | Error::QueueFull { .. })) => {
+            delivery.retry(later.to_string())
+        }
         Err(refused) => delivery.reject(refused.to_string()),
     }
 }
@@ -89,8 +91,9 @@ async fn deliver(core: &Shared, delivery: Delivery) {
 /// Starts the agents that want an event and that it has not started yet. When this answers, they are on disk.
 ///
 /// # Errors
-/// The store can't take one, or an agent can't take the event; those before it are started.
+/// The store can't take one, or an agent can't take the event: the first that couldn't. The others are started.
 pub(crate) async fn start(core: &Shared, event: &Event) -> Result<(), Error> {
+    let mut refusal = None;
     for agent in core.agents.all() {
         let wants = agent.definition.enabled
             && agent
@@ -98,12 +101,18 @@ pub(crate) async fn start(core: &Shared, event: &Event) -> Result<(), Error> {
                 .event_subscriptions
                 .iter()
                 .any(|pattern| pattern.matches(&event.topic));
-        if wants {
-            let accepted = task::submit(core, task(&agent, event)).await?;
-            tracing::debug!(execution_id = %accepted.id, agent_name = %accepted.agent, "started by an event");
+        if !wants {
+            continue;
+        }
+        match task::submit(core, task(&agent, event)).await {
+            Ok(accepted) => {
+                tracing::debug!(execution_id = %accepted.id, agent_name = %accepted.agent, "started by an event");
+            }
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => refusal = refusal.or(Some(error)),
         }
     }
-    Ok(())
+    refusal.map_or(Ok(()), Err)
 }
 
 fn task(agent: &Agent, event: &Event) -> NewTask {

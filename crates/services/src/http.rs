@@ -50,6 +50,8 @@ pub struct Settings {
     pub allowed_origins: Vec<String>,
     /// Whether the process has anything to do with the message queue.
     pub uses_message_queue: bool,
+    /// After how much silence a conversation is called idle, when its agent does not say.
+    pub idle_timeout: Duration,
     /// The version of the program.
     pub version: String,
 }
@@ -65,6 +67,7 @@ impl Default for Settings {
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             uses_message_queue: true,
+            idle_timeout: Duration::from_secs(600),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -265,7 +268,12 @@ fn describe_refusals(api: &mut OpenApi) {
         ("415", "The content type is not taken."),
     ];
     for (path, item) in &mut api.paths.paths {
-        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.delete,
+        ];
         for operation in operations.into_iter().flatten() {
             let has_body = operation.request_body.is_some();
             let of_bodies = of_bodies.iter().filter(|_| has_body);

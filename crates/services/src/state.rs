@@ -1,4 +1,6 @@
-//! StateManager: executions and their journals, for reading; the cache.
+//! StateManager: executions and their journals, for reading; what agents and conversations hold; the cache.
+
+mod conversations;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -43,6 +45,13 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(steps))
         .routes(routes!(step))
         .routes(routes!(clear_cache))
+        .routes(routes!(
+            conversations::show,
+            conversations::replace,
+            conversations::change,
+            conversations::forget
+        ))
+        .routes(routes!(conversations::append))
 }
 
 /// What was forgotten.

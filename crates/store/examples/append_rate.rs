@@ -190,6 +190,7 @@ async fn leased(store: &dyn Store) -> Result<Claimed, Failure> {
         execution,
         idempotency: None,
         events: Vec::new(),
+        when_busy: agentrunner_store::WhenBusy::default(),
     };
     store.submit(submission).await?;
     let claim = Claim {

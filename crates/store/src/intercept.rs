@@ -11,10 +11,10 @@ use domain::{
 use serde_json::Value;
 
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
-    UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
+    Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -128,6 +128,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>> {
         self.inner.config_versions(agent).await
     }
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.inner.ahead(id).await
+    }
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -146,6 +149,20 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await
     }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.inner.agent_state(agent, conversation, messages).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.inner.change_state(change).await
+    }
+
     async fn remember(
         &self,
         agent: &AgentName,

@@ -9,6 +9,12 @@
 //! lease's end. Parked: its time-out, or the time of a retry. A wake-up (an answer, a child's end, a cancellation)
 //! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
 //!
+//! # Conversations
+//! Executions of one (agent, conversation) are performed in the order in which they were accepted, one at a time. One of
+//! them has the turn; the others are not due before their deadline. The end of the one that has it, however it comes,
+//! gives it to the next in the same transaction. Only the one that has the turn changes what the conversation holds, so
+//! that what it reads there is the same each time it reads.
+//!
 //! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
 //! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
@@ -37,10 +43,11 @@ use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use request::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer,
-    NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, Signal, Submission, Submitted,
-    Then, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
+    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, ExecutionFilter, ExecutionRow,
+    IdempotencyKey, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal,
+    Signal, StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
+    WhenBusy,
 };
 
 /// What a store answers.
@@ -49,8 +56,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The journal and its neighbours.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Accepts an execution: row, outgoing events and deduplication in one transaction. May be repeated: the same
-    /// id, idempotency key or (agent, event id) is accepted once.
+    /// Accepts an execution: row, outgoing events, deduplication and its place in its conversation in one transaction.
+    /// May be repeated: the same id, idempotency key or (agent, event id) is accepted once.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
     /// Takes leases on due executions: high priority first, then in turn between agents, then the longest due.
@@ -165,7 +172,11 @@ pub trait Store: Send + Sync + 'static {
     /// The versions of an agent, newest first.
     async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>>;
 
-    /// The last messages of a conversation, oldest first, at most `limit`.
+    /// The unfinished executions of the same conversation that were accepted before this one, the first last.
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>>;
+
+    /// The last messages of a conversation, oldest first, at most `limit`. To whoever has the turn in it, they are the
+    /// same each time.
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -173,7 +184,7 @@ pub trait Store: Send + Sync + 'static {
         limit: usize,
     ) -> Result<Vec<Message>>;
 
-    /// A word for what a conversation is now: another one after each commit that adds to it, and never one that was
+    /// A word for what a conversation is now: another one after each commit that changes it, and never one that was
     /// used before. `None` when nothing was said, or when this store can't tell. Cheap.
     async fn conversation_version(
         &self,
@@ -187,6 +198,17 @@ pub trait Store: Send + Sync + 'static {
     async fn identity(&self) -> Result<Option<String>> {
         Ok(None)
     }
+
+    /// What is kept under the name of a conversation, or of an agent, with at most `messages` of its messages.
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>>;
+
+    /// Changes it, if it is as expected, and its messages only if no execution has the turn.
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged>;
 
     /// Keeps a fact of an agent under a key; the same `idempotency_key` changes nothing more.
     async fn remember(

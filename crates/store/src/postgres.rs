@@ -14,7 +14,8 @@
 //!
 //! # Locks
 //! Every transaction locks in this order, so that few are ever in each other's way: rows of executions by id, then
-//! their parents, then their children; callers' keys; new rows; counters, which are spread over slots. Where two cross
+//! their parents, then their children; callers' keys; new rows; conversations by name, and those who wait in them
+//! ([`turns`]); counters, which are spread over slots. Where two cross
 //! all the same, the server gives one up and it is performed again.
 
 mod append;
@@ -39,7 +40,9 @@ mod recovery;
 mod schema;
 mod settings;
 mod sql;
+mod states;
 mod submit;
+mod turns;
 mod usage;
 mod wake;
 mod workers;
@@ -64,10 +67,10 @@ use self::settings::Server;
 use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
-    UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
+    Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use clock::ServerClock;
@@ -318,6 +321,10 @@ impl Store for Postgres {
         self.list_configs(agent).await
     }
 
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.before(id).await
+    }
+
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -337,6 +344,19 @@ impl Store for Postgres {
 
     async fn identity(&self) -> Result<Option<String>> {
         self.own_name().await
+    }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.kept(agent, conversation, messages).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.change(change).await
     }
 
     async fn remember(

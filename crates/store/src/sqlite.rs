@@ -23,7 +23,9 @@ mod readers;
 mod recovery;
 mod schema;
 mod sql;
+mod states;
 mod submit;
+mod turns;
 mod usage;
 mod wake;
 mod workers;
@@ -45,10 +47,10 @@ use self::readers::Readers;
 use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
-    UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
+    Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -242,6 +244,10 @@ impl Store for Sqlite {
         self.list_configs(agent).await
     }
 
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.before(id).await
+    }
+
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -257,6 +263,19 @@ impl Store for Sqlite {
         conversation: &ConversationId,
     ) -> Result<Option<String>> {
         self.talk_version(agent, conversation).await
+    }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.kept(agent, conversation, messages).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.change(change).await
     }
 
     async fn remember(

@@ -165,7 +165,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("AGENT_SHUTDOWN_TIMEOUT", Number(0, 3600, "seconds"), "30", "How long a shutdown waits for what is under way before it hands it back."),
     live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 1000, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
     live("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "Within which time it shows that a worker is gone and its agents are unavailable."),
-    later("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how long a silent conversation is set aside."),
+    live("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how much silence a conversation is called idle, when its agent does not say. A silent one takes no memory from the beginning."),
     live("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on tasks, steps, results, messages and what agents remember are kept compressed."),
     live("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long executions that are over are kept, with their journals and results."),
     // Models.

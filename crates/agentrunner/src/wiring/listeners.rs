@@ -99,6 +99,7 @@ pub(super) fn app(
         allowed_hosts: requests.allowed_hosts.clone(),
         allowed_origins: requests.allowed_origins.clone(),
         uses_message_queue,
+        idle_timeout: requests.idle_timeout,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()
     };

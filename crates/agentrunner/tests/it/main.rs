@@ -11,6 +11,7 @@
 
 mod backing;
 mod bad_input;
+mod conversations;
 mod crash;
 mod fault_suite;
 mod fleet;

@@ -145,6 +145,7 @@ fn facts() -> Facts {
         cancel: None,
         in_flight: Default::default(),
         spent_today: Default::default(),
+        context_window: None,
     }
 }
 

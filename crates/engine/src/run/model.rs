@@ -34,7 +34,7 @@ impl Run {
             .await
         {
             Ok(offers) => offers,
-            Err(error) => return self.tools_failed(&error),
+            Err(error) => return self.tools_failed(run, &error),
         };
         let started = Instant::now();
         let mut first_token = None;
@@ -61,7 +61,7 @@ impl Run {
             }
             Ending::Failed(error) => {
                 self.keep_others_away(&run.config, &error).await;
-                self.model_failed(error)
+                self.model_failed(run, error)
             }
         }
     }
@@ -73,7 +73,7 @@ impl Run {
         first_token: &mut Option<Duration>,
         started: Instant,
     ) -> Ending {
-        let prompt = Prompt::new(&self.definition, &self.state, run.purpose);
+        let prompt = Prompt::new(&self.definition, &self.state, run.purpose, run.fit);
         let offers = if prompt.may_call { offers } else { &[] };
         let specs: Vec<llm::ToolSpec<'_>> = offers.iter().map(spec).collect();
         let request = ChatRequest {
@@ -85,6 +85,7 @@ impl Run {
             max_tokens: run.max_tokens,
             trace_id: self.execution.trace_id.as_str(),
         };
+        let is_said = run.purpose.is_turn();
         self.live.model_call_begins(self.state.next_seq);
         let limits = llm::Limits {
             reply_bytes: self.core.settings.max_reply_bytes,
@@ -97,6 +98,8 @@ impl Run {
                 |chunk| {
                     first_token.get_or_insert_with(|| started.elapsed());
                     match chunk {
+                        // Only what the agent says is for those who watch.
+                        _ if !is_said => {}
                         Chunk::Text(text) => self.live.text(text),
                         Chunk::ToolCall { name, .. } => self.live.tool_call(name),
                         Chunk::Arguments { .. }
@@ -157,24 +160,24 @@ impl Run {
         is_called_off
     }
 
-    fn model_failed(&mut self, error: llm::Error) -> Result<(), Stop> {
+    fn model_failed(&mut self, run: &ModelRun, error: llm::Error) -> Result<(), Stop> {
         tracing::warn!(
             execution_id = %self.execution.id, agent_name = %self.execution.agent, trace_id = %self.execution.trace_id,
             class = ?error.class, "a model call failed: {}", error.message
         );
         let failure = (error.class, error.message, error.retry_after);
-        let body = self.after_failure(failure);
+        let body = self.after_failure(run, failure);
         self.record(body)
     }
 
-    fn tools_failed(&mut self, error: &tools::Error) -> Result<(), Stop> {
+    fn tools_failed(&mut self, run: &ModelRun, error: &tools::Error) -> Result<(), Stop> {
         let retryable = matches!(error, tools::Error::Unavailable { .. });
         let class = if retryable {
             ModelErrorClass::Unavailable
         } else {
             ModelErrorClass::InvalidRequest
         };
-        let body = match self.after_failure((class, error.to_string(), None)) {
+        let body = match self.after_failure(run, (class, error.to_string(), None)) {
             // Another model would not bring the tools back.
             StepBody::Timer { reason, .. } if reason.next_choice != self.choice() => None,
             StepBody::Finished { .. } => None,
@@ -195,7 +198,11 @@ impl Run {
         }
     }
 
-    fn after_failure(&self, failure: (ModelErrorClass, String, Option<Duration>)) -> StepBody {
+    fn after_failure(
+        &self,
+        run: &ModelRun,
+        failure: (ModelErrorClass, String, Option<Duration>),
+    ) -> StepBody {
         // Any even spread will do; the low bits of a fresh UUID are one.
         let jitter = f64::from((self.core.new_id)().as_u128() as u32) / f64::from(u32::MAX);
         let now = self.core.now();
@@ -203,6 +210,7 @@ impl Run {
             &self.definition,
             &self.execution,
             &self.state,
+            run,
             failure,
             now,
             jitter,
@@ -221,7 +229,7 @@ impl Run {
         let config = &run.config;
         let cost_usd =
             llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
-        let schema = Prompt::new(&self.definition, &self.state, run.purpose).output_schema;
+        let schema = Prompt::new(&self.definition, &self.state, run.purpose, run.fit).output_schema;
         let (structured, violations) = match schema {
             Some(schema) if reply.tool_calls.is_empty() => {
                 against_schema(&self.core.schemas, schema, &reply.text)

@@ -274,6 +274,12 @@ impl From<engine::Error> for ApiError {
                 field,
                 message: why,
             } => Self::new(Code::InvalidTaskData, message).with_field(field, &why, ""),
+            engine::Error::Busy { running, .. } => {
+                Self::new(Code::StateConflict, message).with("execution_id", running.to_string())
+            }
+            engine::Error::QueueFull { waiting, .. } => Self::new(Code::QueueFull, message)
+                .with("waiting", waiting)
+                .retry_after(Duration::from_secs(5)),
             engine::Error::KeyMismatch => Self::new(Code::IdempotencyMismatch, message),
             engine::Error::Store(error) => error.into(),
             other => {

@@ -19,10 +19,10 @@ use tokio::sync::Notify;
 use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
-    UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
+    Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -342,6 +342,20 @@ impl Store for Cached {
         conversation: &ConversationId,
     ) -> Result<Option<String>> {
         self.inner.conversation_version(agent, conversation).await
+    }
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.inner.ahead(id).await
+    }
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.inner.agent_state(agent, conversation, messages).await
+    }
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.inner.change_state(change).await
     }
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await

@@ -82,6 +82,7 @@ pub(super) struct Lease {
     steps: u32,
     spec: Option<String>,
     waiting: RawWaiting,
+    waits_turn: bool,
 }
 
 impl Kind for Hints {
@@ -321,6 +322,7 @@ impl Lease {
             steps,
             crashes: self.crashes,
             waiting: self.waiting.read()?,
+            waits_turn: self.waits_turn,
         })
     }
 }
@@ -348,6 +350,7 @@ async fn lease(conn: &mut Conn, wanted: &[(Uuid, &Terms)]) -> Outcome<HashMap<Uu
             crashes: smalled(get(row, 2)?),
             steps: smalled(get(row, 3)?),
             spec: get(row, 7)?,
+            waits_turn: get(row, 8)?,
             waiting,
         };
         leases.insert(id, one);

@@ -76,6 +76,7 @@ struct Through {
     has_children: bool,
     wakes: u64,
     is_woken: bool,
+    waits_turn: bool,
 }
 
 impl Postgres {
@@ -236,9 +237,16 @@ impl Next {
                 until: up(until),
                 wakes_seen: count(wakes_seen),
             },
-            Then::Finish { outcome, messages } => {
-                Self::Finish(Ending::new(&outcome, &messages, packing)?)
-            }
+            Then::Finish {
+                outcome,
+                messages,
+                digest,
+            } => Self::Finish(Ending::new(
+                &outcome,
+                &messages,
+                digest.as_deref(),
+                packing,
+            )?),
         })
     }
 }
@@ -299,6 +307,7 @@ async fn write(conn: &mut Conn, batch: &[Prepared]) -> Outcome<HashMap<Uuid, Thr
             has_children: get(row, 5)?,
             wakes: wakes(row, 6)?,
             is_woken: get(row, 7)?,
+            waits_turn: get(row, 8)?,
         };
         through.insert(get(row, 0)?, one);
     }
@@ -331,11 +340,16 @@ async fn follow_up(
         if row.has_children || !prepared.children.is_empty() {
             family.end_children(prepared.id, &ending.reason, prepared.now);
         }
-        if let Some(conversation) = &row.conversation {
-            talk.add(&row.agent, conversation, prepared.id, prepared.now, ending);
+        // One that waited for its turn said nothing and has no turn to give: no need to lock the conversation, which
+        // whoever has the turn may hold while it wants to lock this row.
+        if let Some(conversation) = &row.conversation
+            && !row.waits_turn
+        {
+            let name = (row.agent.as_str(), conversation.as_str());
+            talk.add(name, prepared.id, prepared.now, ending);
         }
     }
-    talk.write(conn).await?;
+    has_work |= talk.write(conn).await?;
     has_work |= family.write(conn).await?;
     Ok(has_work)
 }

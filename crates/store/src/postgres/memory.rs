@@ -28,8 +28,8 @@ impl Postgres {
         rows.iter().rev().map(message).collect()
     }
 
-    /// The last message's position and origin: an execution ends once, so the two are never seen again. Whoever adds
-    /// to a conversation holds its row, so no earlier message can appear after this one.
+    /// The last message's position and origin, and how often what it belongs to was changed since it was made. Whoever
+    /// changes a conversation holds its row, so no earlier message can appear after this one.
     pub(super) async fn talk_version(
         &self,
         agent: &AgentName,
@@ -38,14 +38,17 @@ impl Postgres {
         let mut conn = self.pool.get().await?;
         let last = conn
             .first(
-                "SELECT seq, execution_id FROM messages WHERE agent_name = $1 AND conversation_id = $2
-                 ORDER BY seq DESC LIMIT 1",
+                "SELECT m.seq, m.execution_id, c.created_at, c.version
+                 FROM messages m JOIN conversations c USING (agent_name, conversation_id)
+                 WHERE m.agent_name = $1 AND m.conversation_id = $2 ORDER BY m.seq DESC LIMIT 1",
                 &[&agent.as_str(), &conversation.as_str()],
             )
             .await?;
         last.map(|row| {
             let (seq, execution) = (get::<i64>(&row, 0)?, get::<Uuid>(&row, 1)?);
-            Ok(format!("{seq}-{execution}"))
+            let (made, version) = (get::<Time>(&row, 2)?, get::<i64>(&row, 3)?);
+            let made = made.timestamp_micros();
+            Ok(format!("{seq}-{execution}-{made}-{version}"))
         })
         .transpose()
     }

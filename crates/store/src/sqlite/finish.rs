@@ -5,9 +5,10 @@ use rusqlite::{OptionalExtension, params};
 
 use super::fault::Outcome;
 use super::sql::{Packing, Sql, limit};
+use super::turns;
 use super::wake;
 use super::writer::Tx;
-use crate::Result;
+use crate::{Digest, Result};
 
 /// An end as it will be written.
 #[derive(Debug)]
@@ -16,6 +17,7 @@ pub(super) struct Ending {
     reason: String,
     outcome: String,
     messages: Vec<String>,
+    digest: Option<(String, u32)>,
 }
 
 impl Ending {
@@ -23,16 +25,22 @@ impl Ending {
     pub(super) fn new(
         outcome: &domain::Outcome,
         messages: &[Message],
+        digest: Option<&Digest>,
         packing: Packing,
     ) -> Result<Self> {
         let messages = messages
             .iter()
             .map(|message| packing.encode("the message", message));
+        let digest = digest.map(|digest| -> Result<(String, u32)> {
+            let message = packing.encode("the digest", &digest.message)?;
+            Ok((message, digest.keep))
+        });
         Ok(Self {
             status: outcome.status(),
             reason: outcome.reason(),
             outcome: packing.encode("the outcome", outcome)?,
             messages: messages.collect::<Result<_>>()?,
+            digest: digest.transpose()?,
         })
     }
 
@@ -63,6 +71,7 @@ impl Ending {
         )?;
         if let Some(conversation) = conversation {
             self.continue_conversation(tx, execution, &agent, &conversation, now)?;
+            turns::release(tx, (&agent, &conversation), execution, now)?;
         }
         wake::end_children(tx, execution, &self.reason, now)?;
         if let Some(parent) = parent {
@@ -79,19 +88,32 @@ impl Ending {
         conversation: &str,
         now: i64,
     ) -> Outcome<()> {
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && self.digest.is_none() {
             return Ok(());
         }
         let added = limit(self.messages.len());
         let last: Option<i64> = tx.conn.first(
-            "INSERT INTO conversations (agent_name, conversation_id, created_at, updated_at, messages)
-             VALUES (?1, ?2, ?3, ?3, ?4)
-             ON CONFLICT DO UPDATE SET updated_at = ?3, messages = messages + ?4
+            "INSERT INTO conversations (agent_name, conversation_id, created_at, updated_at, messages, version)
+             VALUES (?1, ?2, ?3, ?3, ?4, 1)
+             ON CONFLICT DO UPDATE SET updated_at = ?3, messages = messages + ?4, version = version + 1
              RETURNING messages",
             params![agent, conversation, now, added],
             |row| row.get(0),
         )?;
         let before = last.unwrap_or(added) - added;
+        if let Some((digest, keep)) = &self.digest {
+            // It stands where the last one stood that it covers.
+            let covered = (before - i64::from(*keep)).max(0);
+            tx.conn.run(
+                "DELETE FROM messages WHERE agent_name = ?1 AND conversation_id = ?2 AND seq <= ?3",
+                params![agent, conversation, covered],
+            )?;
+            tx.conn.run(
+                "INSERT INTO messages (agent_name, conversation_id, seq, execution_id, created_at, message)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![agent, conversation, covered, execution, now, digest],
+            )?;
+        }
         for (seq, message) in (before + 1..).zip(&self.messages) {
             tx.conn.run(
                 "INSERT INTO messages (agent_name, conversation_id, seq, execution_id, created_at, message)
@@ -114,7 +136,7 @@ impl UnownedEnding {
     /// Turns it into JSON.
     pub(super) fn new(outcome: domain::Outcome, packing: Packing) -> Result<Self> {
         Ok(Self {
-            ending: Ending::new(&outcome, &[], packing)?,
+            ending: Ending::new(&outcome, &[], None, packing)?,
             step: packing.encode("the outcome", &StepBody::Finished { outcome })?,
         })
     }

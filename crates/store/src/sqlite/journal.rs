@@ -271,9 +271,16 @@ impl Next {
                 until: micros_up(until),
                 wakes_seen: count(wakes_seen),
             },
-            Then::Finish { outcome, messages } => {
-                Self::Finish(Ending::new(&outcome, &messages, packing)?)
-            }
+            Then::Finish {
+                outcome,
+                messages,
+                digest,
+            } => Self::Finish(Ending::new(
+                &outcome,
+                &messages,
+                digest.as_deref(),
+                packing,
+            )?),
         })
     }
 

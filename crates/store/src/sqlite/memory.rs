@@ -34,7 +34,7 @@ impl Sqlite {
         rows.iter().rev().map(|json| decode(what, json)).collect()
     }
 
-    /// The last message's position and origin: an execution ends once, so the two are never seen again.
+    /// The last message's position and origin, and how often what it belongs to was changed since it was made.
     pub(super) async fn talk_version(
         &self,
         agent: &AgentName,
@@ -43,14 +43,21 @@ impl Sqlite {
         let (agent, conversation) = (agent.as_str().to_owned(), conversation.as_str().to_owned());
         let read = move |conn: &rusqlite::Connection| {
             conn.first(
-                "SELECT seq, execution_id FROM messages WHERE agent_name = ?1 AND conversation_id = ?2
-                 ORDER BY seq DESC LIMIT 1",
+                "SELECT m.seq, m.execution_id, c.created_at, c.version
+                 FROM messages m JOIN conversations c USING (agent_name, conversation_id)
+                 WHERE m.agent_name = ?1 AND m.conversation_id = ?2 ORDER BY m.seq DESC LIMIT 1",
                 params![agent, conversation],
-                |row| Ok::<(i64, [u8; 16]), _>((row.get(0)?, row.get(1)?)),
+                |row| {
+                    let (seq, execution): (i64, [u8; 16]) = (row.get(0)?, row.get(1)?);
+                    let (made, version): (i64, i64) = (row.get(2)?, row.get(3)?);
+                    Ok((seq, execution, made, version))
+                },
             )
         };
         let last = self.readers.read(read).await?;
-        Ok(last.map(|(seq, execution)| format!("{seq}-{}", id(execution))))
+        let word =
+            |(seq, execution, made, version)| format!("{seq}-{}-{made}-{version}", id(execution));
+        Ok(last.map(word))
     }
 
     pub(super) async fn keep_fact(

@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 4] = [
+const MIGRATIONS: [Migration; 5] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -40,6 +40,11 @@ const MIGRATIONS: [Migration; 4] = [
         name: "0004_outbox_claims",
         up: include_str!("../../migrations/sqlite/0004_outbox_claims.up.sql"),
         down: include_str!("../../migrations/sqlite/0004_outbox_claims.down.sql"),
+    },
+    Migration {
+        name: "0005_conversations",
+        up: include_str!("../../migrations/sqlite/0005_conversations.up.sql"),
+        down: include_str!("../../migrations/sqlite/0005_conversations.down.sql"),
     },
 ];
 

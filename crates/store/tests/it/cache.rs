@@ -162,6 +162,7 @@ async fn a_conversation_is_read_once_a_version(cache: Arc<dyn Cache>) {
         let then = Then::Finish {
             outcome: done(),
             messages: texts.iter().copied().map(said).collect(),
+            digest: None,
         };
         commit(&*store, append(&owner, at(1), Vec::new(), then)).await;
     };
@@ -299,6 +300,7 @@ async fn the_versions_of_a_conversation_never_come_back() {
             let then = Then::Finish {
                 outcome: done(),
                 messages: vec![said("x")],
+                digest: None,
             };
             commit(&store, append(&owner, at(1), Vec::new(), then)).await;
             let (agent, talk) = ("a".parse().unwrap(), "c".parse().unwrap());

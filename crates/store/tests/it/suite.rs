@@ -12,6 +12,7 @@ pub(crate) mod outbox;
 pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod submit;
+pub(crate) mod turns;
 pub(crate) mod workers;
 
 use std::sync::Arc;
@@ -54,6 +55,12 @@ macro_rules! behaviour {
                 an_execution_can_not_be_parked_as_over;
             cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
                 what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
+            turns: one_conversation_is_performed_in_order, other_conversations_do_not_wait,
+                whatever_ends_one_gives_the_turn_to_the_next, one_that_is_cancelled_while_it_waits_leaves_the_line_whole,
+                the_deadline_of_one_that_waits_still_fires, many_submit_at_once_and_each_has_its_turn,
+                ends_and_submissions_at_once_lose_nobody, as_many_wait_as_may, a_busy_conversation_can_refuse,
+                a_refused_one_is_accepted_later_under_the_same_key, those_ahead_are_told,
+                a_digest_takes_the_place_of_what_it_covers;
             input: an_answer_wakes_and_is_delivered_once, one_of_many_concurrent_answers_is_taken,
                 an_answer_must_fit, several_open_requests_are_ambiguous, nothing_asked_is_told,
                 too_late_is_too_late;
@@ -62,7 +69,8 @@ macro_rules! behaviour {
                 dead_letters_are_kept_listed_and_forgotten,
                 commits_signal_events_and_work;
             memory: a_conversation_is_kept_in_order, a_conversation_says_when_it_has_changed, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
-                usage_adds_up_by_day_and_model;
+                usage_adds_up_by_day_and_model, states_are_written_and_read, only_the_expected_version_is_changed,
+                whoever_has_the_turn_owns_the_messages;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
             workers: a_worker_is_known_as_it_last_said_until_it_leaves,

@@ -11,10 +11,10 @@ use domain::{
 };
 use serde_json::Value;
 use store::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord,
-    ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, Signal, Store, Submission, Submitted, UsageFilter,
-    UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
+    Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -262,6 +262,9 @@ impl<W: Way> Store for Reached<W> {
         let read = move |t: &mut Tables| Ok(t.config_versions(&agent));
         self.way.carry("config_versions", read).await
     }
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.way.carry("ahead", move |t| Ok(t.ahead(id))).await
+    }
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -280,6 +283,21 @@ impl<W: Way> Store for Reached<W> {
         let (agent, conversation) = (agent.clone(), conversation.clone());
         let read = move |t: &mut Tables| Ok(t.conversation_version(agent, conversation));
         self.way.carry("conversation_version", read).await
+    }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        let (agent, conversation) = (agent.clone(), conversation.cloned());
+        let read = move |t: &mut Tables| Ok(t.agent_state(agent, conversation, messages));
+        self.way.carry("agent_state", read).await
+    }
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        let write = move |t: &mut Tables| Ok(t.change_state(change));
+        self.way.carry("change_state", write).await
     }
     async fn remember(
         &self,

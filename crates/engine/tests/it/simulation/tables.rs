@@ -6,6 +6,7 @@ mod claims;
 mod journal;
 mod news;
 mod reads;
+mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -19,8 +20,8 @@ use domain::{
 };
 use serde_json::Value;
 use store::{
-    Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result, Submission,
-    Submitted, UsageRow,
+    AgentState, Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result,
+    Submission, Submitted, UsageRow, WhenBusy,
 };
 
 use super::plant::Plant;
@@ -51,6 +52,10 @@ pub(crate) struct Row {
     wakes_claimed: u64,
     inputs: BTreeMap<Seq, Input>,
     model: Option<(Provider, String)>,
+    /// Its place among all that were accepted, and so in its conversation.
+    place: u64,
+    /// Whether an earlier one of its conversation is not over.
+    pub(crate) waits_turn: bool,
     /// Made unreadable by a test.
     damage: Damage,
 }
@@ -81,6 +86,10 @@ pub(crate) struct Tables {
     pub(crate) letters: BTreeMap<String, DeadLetter>,
     configs: Vec<(ConfigRecord, bool)>,
     conversations: BTreeMap<(AgentName, ConversationId), Vec<Message>>,
+    states: BTreeMap<(AgentName, Option<ConversationId>), AgentState>,
+    /// The unfinished executions of each conversation, in order: the first has the turn.
+    lines: BTreeMap<(AgentName, ConversationId), Vec<ExecutionId>>,
+    places: u64,
     facts: BTreeMap<(AgentName, String), (Time, Value)>,
     fact_writes: BTreeSet<(AgentName, String)>,
     usage: BTreeMap<(String, AgentName, &'static str, String), UsageRow>,
@@ -148,6 +157,8 @@ impl Row {
             wakes_claimed: 0,
             inputs: BTreeMap::new(),
             model: None,
+            place: 0,
+            waits_turn: false,
             damage: Damage::default(),
             execution,
         }
@@ -203,14 +214,84 @@ impl Tables {
         if let Some(known) = self.rows.values().find(same) {
             return Submitted::Existing(known.execution.id);
         }
+        if let Some(refused) = self.refuses(&execution, submission.when_busy) {
+            return refused;
+        }
         if let Some(key) = submission.idempotency {
             self.keys
                 .insert(key.key, (key.body_hash, execution.id, now));
         }
-        self.rows.insert(execution.id, Row::new(execution));
+        let mut row = Row::new(execution);
+        self.places += 1;
+        row.place = self.places;
+        if let Some(line) = self.line(&row.execution) {
+            line.push(row.execution.id);
+            row.waits_turn = line.len() > 1;
+        }
+        if row.waits_turn {
+            row.due_at = Some(row.execution.deadline);
+        }
+        if row.execution.conversation.is_some() {
+            let name = (
+                row.execution.agent.clone(),
+                row.execution.conversation.clone(),
+            );
+            self.touch(name, now);
+        }
+        self.rows.insert(row.execution.id, row);
         self.send(submission.events);
         self.told.work = true;
         Submitted::New
+    }
+
+    fn line(&mut self, execution: &Execution) -> Option<&mut Vec<ExecutionId>> {
+        let conversation = execution.conversation.clone()?;
+        let name = (execution.agent.clone(), conversation);
+        Some(self.lines.entry(name).or_default())
+    }
+
+    /// Why the conversation takes no more.
+    fn refuses(&mut self, execution: &Execution, when_busy: WhenBusy) -> Option<Submitted> {
+        let line = self.line(execution)?;
+        let waiting = u32::try_from(line.len()).unwrap().saturating_sub(1);
+        match (line.first(), when_busy) {
+            (Some(first), WhenBusy::Refuse) => Some(Submitted::Busy(*first)),
+            (Some(_), WhenBusy::Queue { most }) if waiting >= most => {
+                Some(Submitted::Full { waiting })
+            }
+            _ => None,
+        }
+    }
+
+    /// Takes an execution that is over out of its conversation's line; the next one there has the turn.
+    fn leave_line(&mut self, id: ExecutionId, now: Time) {
+        let execution = self.row(id).execution.clone();
+        let Some(line) = self.line(&execution) else {
+            return;
+        };
+        line.retain(|other| *other != id);
+        let Some(next) = line.first().copied() else {
+            return;
+        };
+        let next = self.row(next);
+        if next.waits_turn {
+            next.waits_turn = false;
+            if next.worker.is_none() {
+                next.due_at = next.due_at.min(Some(now));
+                self.told.work = true;
+            }
+        }
+    }
+
+    pub(crate) fn ahead(&self, id: ExecutionId) -> Vec<ExecutionId> {
+        let line = self.lines.values().find(|line| line.contains(&id));
+        let before = line.into_iter().flatten().take_while(|other| **other != id);
+        before
+            .copied()
+            .collect::<Vec<_>>()
+            .into_iter()
+            .rev()
+            .collect()
     }
 
     /// Adds events to go out; one whose id still waits is there already.

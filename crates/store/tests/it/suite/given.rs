@@ -11,7 +11,7 @@ use domain::{
     Status, Step, StepBody, StopReason, Time, Tokens, TraceId, Usage, WorkerId,
 };
 use serde_json::{Value, json};
-use store::{Append, Appended, Claim, Claimed, Store, Submission, Submitted, Then};
+use store::{Append, Appended, Claim, Claimed, Store, Submission, Submitted, Then, WhenBusy};
 use uuid::Uuid;
 
 /// How long a lease lasts here.
@@ -70,6 +70,7 @@ pub(crate) fn submission(execution: Execution) -> Submission {
         execution,
         idempotency: None,
         events: Vec::new(),
+        when_busy: WhenBusy::default(),
     }
 }
 
@@ -241,6 +242,7 @@ pub(crate) fn finish() -> Then {
     Then::Finish {
         outcome: done(),
         messages: Vec::new(),
+        digest: None,
     }
 }
 

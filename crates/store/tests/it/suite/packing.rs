@@ -51,6 +51,7 @@ pub(crate) async fn long_things_lie_compressed_and_are_read_as_they_were(f: &imp
     let then = Then::Finish {
         outcome: outcome.clone(),
         messages: vec![said(&long())],
+        digest: None,
     };
     let written = append(&owner, at(1), steps.clone(), then);
     commit(&*store, written.clone()).await;

@@ -72,6 +72,7 @@ impl Tables {
             steps: row.steps.clone(),
             crashes: row.crashes,
             waiting,
+            waits_turn: row.waits_turn,
         })
     }
 

@@ -2,7 +2,7 @@
 
 use domain::definition::Provider;
 use domain::{ExecutionId, Message, Money, Outcome, Seq, Status, Step, StepBody, Time, Usage};
-use store::{Append, Appended, Result, Then, UsageRow};
+use store::{Append, Appended, Digest, Result, Then, UsageRow};
 
 use super::super::plant::Plant;
 use super::{Input, Row, Tables, internal};
@@ -78,8 +78,12 @@ impl Tables {
                 row.due_at = Some(now);
                 self.told.work = true;
             }
-            Then::Finish { outcome, messages } => {
-                self.end(id, outcome, messages, now);
+            Then::Finish {
+                outcome,
+                messages,
+                digest,
+            } => {
+                self.end(id, outcome, (messages, digest), now);
             }
         }
     }
@@ -90,7 +94,7 @@ impl Tables {
         &mut self,
         id: ExecutionId,
         outcome: Outcome,
-        messages: Vec<Message>,
+        (messages, digest): (Vec<Message>, Option<Box<Digest>>),
         now: Time,
     ) -> bool {
         let row = self.row(id);
@@ -107,8 +111,17 @@ impl Tables {
         let (agent, parent) = (row.execution.agent.clone(), row.execution.parent);
         if let Some(conversation) = row.execution.conversation.clone() {
             let said = self.conversations.entry((agent, conversation)).or_default();
+            let is_changed = digest.is_some() || !messages.is_empty();
+            if let Some(digest) = digest {
+                let covered = said.len().saturating_sub(digest.keep as usize);
+                said.splice(..covered, [digest.message]);
+            }
             said.extend(messages);
+            if is_changed {
+                self.count_change(id, now);
+            }
         }
+        self.leave_line(id, now);
         self.end_children(id, &why, now);
         if let Some(parent) = parent {
             self.wake(parent.id, now);
@@ -118,7 +131,7 @@ impl Tables {
 
     /// An end that no owner writes, with the journal's last step.
     pub(super) fn end_unowned(&mut self, id: ExecutionId, outcome: Outcome, now: Time) {
-        if !self.end(id, outcome.clone(), Vec::new(), now) {
+        if !self.end(id, outcome.clone(), (Vec::new(), None), now) {
             return;
         }
         let row = self.row(id);

@@ -205,8 +205,11 @@ impl Tables {
         agent: AgentName,
         conversation: ConversationId,
     ) -> Option<String> {
-        let said = self.conversations.get(&(agent, conversation))?;
-        Some(said.len().to_string())
+        let said = self
+            .conversations
+            .get(&(agent.clone(), conversation.clone()))?;
+        let changes = self.states.get(&(agent, Some(conversation)))?.version;
+        (!said.is_empty()).then(|| format!("{}-{changes}", said.len()))
     }
 
     pub(crate) fn remember(
