@@ -118,9 +118,7 @@ impl BudgetLimits {
     pub fn part_of(self, n: u32) -> Self {
         let n = n.max(1);
         Self {
-            max_tokens: self
-                .max_tokens
-                .map(|limit| Tokens(limit.0 / u64::from(n))),
+            max_tokens: self.max_tokens.map(|limit| Tokens(limit.0 / u64::from(n))),
             max_cost_usd: self
                 .max_cost_usd
                 .map(|limit| Money::from_nanos(limit.nanos() / u64::from(n))),

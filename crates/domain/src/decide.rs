@@ -465,7 +465,10 @@ fn tools_turn(
     }
     let expiry = state.open_requests().map(|(_, _, until)| expiry(until));
     Action::Park {
-        until: expiry.chain([execution.deadline]).min().unwrap_or(execution.deadline),
+        until: expiry
+            .chain([execution.deadline])
+            .min()
+            .unwrap_or(execution.deadline),
     }
 }
 

@@ -26,8 +26,8 @@ pub use modes::{
     PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
 };
 pub use tool::{
-    AgentTool, ApiTool, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool,
-    OnUnknown, Tool, ToolKind,
+    AgentTool, ApiTool, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool, OnUnknown,
+    Tool, ToolKind,
 };
 pub use validate::{Problem, Severity};
 

@@ -207,6 +207,30 @@ pub struct Origin {
     /// What it was told there besides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub message: Option<String>,
+    /// Where the shared steps themselves go from one execution's to another's, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seams: Vec<Seam>,
+}
+
+impl Origin {
+    /// All places where the journal goes from one execution's steps to another's, the last its own.
+    pub fn all_seams(&self) -> Vec<Seam> {
+        let own = Seam {
+            after: self.steps,
+            message: self.message.clone(),
+        };
+        self.seams.iter().cloned().chain([own]).collect()
+    }
+}
+
+/// Where a journal goes from one execution's steps to another's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Seam {
+    /// After how many steps.
+    pub after: u32,
+    /// What the other one was told there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// How deep agents may delegate to agents.

@@ -1,7 +1,7 @@
 //! A journal folded into what it amounts to. [`State::apply`] is the only way that a state changes.
 
 use crate::definition::Effect;
-use crate::execution::{Execution, Outcome, Status, Totals};
+use crate::execution::{Execution, Origin, Outcome, Seam, Status, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::{Message, Reply, StopReason, ToolCall};
 use crate::prompt::Purpose;
@@ -40,10 +40,8 @@ pub struct State {
     pub squeezes: u32,
     /// The position of the next step.
     pub next_seq: Seq,
-    /// How many of the steps are another execution's, whose beginning it shares.
-    shared: u32,
-    /// What it is told where it branches off.
-    told: Option<String>,
+    /// Where its journal goes from another execution's steps to its own, and where that one's did before.
+    seams: Vec<Seam>,
 }
 
 /// What an execution is at.
@@ -192,12 +190,9 @@ impl State {
             delegated: Totals::default(),
             repairs: 0,
             next_seq: Seq::FIRST,
-            shared: origin.map_or(0, |origin| origin.steps),
-            told: origin.and_then(|origin| origin.message.clone()),
+            seams: origin.map(Origin::all_seams).unwrap_or_default(),
         };
-        if state.shared == 0 {
-            state.branch_off();
-        }
+        state.branch_off(0);
         state
     }
 
@@ -257,10 +252,7 @@ impl State {
         .map_err(illegal)?;
         self.next_seq = step.seq.plus(1);
         self.close_turn();
-        if step.seq.get() == self.shared {
-            self.branch_off();
-            self.close_turn();
-        }
+        self.branch_off(step.seq.get());
         Ok(())
     }
 
@@ -273,7 +265,21 @@ impl State {
 
     /// Where the journal stops being another's. What that one consumed is not this one's; what it had asked people is
     /// asked again, and what it had given to other agents is theirs to tell.
-    fn branch_off(&mut self) {
+    fn branch_off(&mut self, after: u32) {
+        let here = |seam: &&Seam| seam.after == after;
+        let told: Vec<Option<String>> = self
+            .seams
+            .iter()
+            .filter(here)
+            .map(|seam| seam.message.clone())
+            .collect();
+        for message in told {
+            self.go_on_as_another(message);
+            self.close_turn();
+        }
+    }
+
+    fn go_on_as_another(&mut self, told: Option<String>) {
         self.totals = Totals::default();
         self.delegated = Totals::default();
         self.summaries = 0;
@@ -285,7 +291,7 @@ impl State {
             *turn = ModelTurn::default();
         }
         let is_between_turns = matches!(self.turn, Turn::Model(_) | Turn::Answered { .. });
-        if is_between_turns && let Some(text) = self.told.clone() {
+        if is_between_turns && let Some(text) = told {
             self.transcript.push(Message::User { text });
             self.turn = Turn::Model(ModelTurn::default());
         }

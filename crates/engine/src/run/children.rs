@@ -1,0 +1,57 @@
+//! What agents that work for another one may consume, and what they did.
+
+use domain::budget::BudgetLimits;
+use domain::execution::Totals;
+use domain::step::{CallTarget, StepBody};
+use domain::{ExecutionId, Step};
+
+use super::{Run, Stop};
+
+/// How many steps are read at once.
+const PAGE: usize = 500;
+
+impl Run {
+    /// What is left of the budget, in equal parts for all that work at once: together they can't pass it.
+    pub(super) fn budget_of_child(&self) -> BudgetLimits {
+        let at_once = self
+            .state
+            .calls()
+            .iter()
+            .filter(|call| matches!(call.target, CallTarget::Agent { .. }) && !call.is_settled())
+            .count();
+        domain::decide::limits(&self.definition, &self.execution)
+            .remaining(&self.state.spent())
+            .part_of(u32::try_from(at_once).unwrap_or(u32::MAX))
+    }
+
+    /// What a child that is over has consumed, with all that worked for it.
+    pub(super) async fn spent_by(&self, child: ExecutionId) -> Result<Totals, Stop> {
+        let store = &self.core.ports.store;
+        let Some(row) = store.execution(child).await? else {
+            return Ok(Totals::default());
+        };
+        let mut spent = row.totals;
+        // To start an agent is to call a tool: without calls there is nobody to ask about.
+        if spent.tool_calls == 0 {
+            return Ok(spent);
+        }
+        let mut after = None;
+        loop {
+            let steps: Vec<Step> = match store.steps(child, after, PAGE).await {
+                Ok(steps) => steps,
+                // What can't be read can't be counted; the child has ended because of it.
+                Err(error) if error.class() == store::Class::Corrupt => return Ok(spent),
+                Err(error) => return Err(error.into()),
+            };
+            after = steps.last().map(|step| step.seq);
+            for step in &steps {
+                if let StepBody::ChildFinished { spent: below, .. } = &step.body {
+                    spent += *below;
+                }
+            }
+            if steps.len() < PAGE {
+                return Ok(spent);
+            }
+        }
+    }
+}
