@@ -11,7 +11,7 @@ use domain::budget::BudgetLimits;
 use domain::execution::{Origin, Seam};
 use domain::state::Turn;
 use domain::{
-    Definition, Execution, ExecutionId, ExecutionMode, Message, Purpose, Seq, State, Status, Step,
+    Definition, Execution, ExecutionId, ExecutionMode, Message, Purpose, State, Status, Step,
     StepBody, TraceId, pruning,
 };
 use serde_json::Value;

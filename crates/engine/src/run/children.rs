@@ -2,6 +2,7 @@
 
 use domain::budget::BudgetLimits;
 use domain::execution::Totals;
+use domain::state::{Call, Progress};
 use domain::step::{CallTarget, StepBody};
 use domain::{ExecutionId, Step};
 
@@ -13,15 +14,21 @@ const PAGE: usize = 500;
 impl Run {
     /// What is left of the budget, in equal parts for all that work at once: together they can't pass it.
     pub(super) fn budget_of_child(&self) -> BudgetLimits {
-        let at_once = self
+        let open: Vec<&Call> = self
             .state
             .calls()
             .iter()
             .filter(|call| matches!(call.target, CallTarget::Agent { .. }) && !call.is_settled())
-            .count();
+            .collect();
+        let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+        let is_begun = |call: &&&Call| matches!(call.progress, Progress::Delegated { .. });
+        let mut used = self.state.spent();
+        // To begin one is a call itself, also for those whose turn to begin is yet to come.
+        let begun = open.iter().filter(is_begun).count();
+        used.tool_calls = used.tool_calls.saturating_add(count(open.len() - begun));
         domain::decide::limits(&self.definition, &self.execution)
-            .remaining(&self.state.spent())
-            .part_of(u32::try_from(at_once).unwrap_or(u32::MAX))
+            .remaining(&used)
+            .part_of(count(open.len()))
     }
 
     /// What a child that is over has consumed, with all that worked for it.

@@ -173,6 +173,9 @@ async fn leave_in_doubt(system: &System, id: &str) {
                 known: "the worker was lost".to_owned(),
             },
             until: now + Duration::from_secs(3600),
+            why: None,
+            answered_by: None,
+            otherwise: None,
         }),
     ];
     let steps = (1..).zip(bodies).map(|(seq, body)| Step {

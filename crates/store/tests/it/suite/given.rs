@@ -215,6 +215,9 @@ pub(crate) fn question(owner: &Claimed, seq: u32) -> Step {
             text: "which one?".to_owned(),
         },
         until: at(600),
+        why: None,
+        answered_by: None,
+        otherwise: None,
     };
     step(owner, seq, StepBody::InputRequested(request))
 }
