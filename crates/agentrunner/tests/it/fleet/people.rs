@@ -1,7 +1,7 @@
 //! Many executions wait for a person across a rolling restart of three processes. Waiting holds nothing; each is
 //! answered once, and each ends as its answer says.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -221,23 +221,53 @@ async fn wait_for_people(count: usize) {
     }
     let peak = products.iter().map(Product::peak_mib).max();
     part(second, count).await;
-    anyone
-        .until_there_are("/tasks?status=completed&limit=1", count)
-        .await;
+    let unknown = end_all(&fleet, &anyone, count).await;
     let took = began.elapsed();
     audit(&fleet, &ids);
     println!(
-        "{count} waited after {asked:?}, all ended after {took:?}; {} requests tried again; \
-         at most {} MiB in a process that was started while they waited",
+        "{count} waited after {asked:?}, all ended after {took:?}; {unknown} calls in doubt were shown and settled; \
+         {} requests tried again; at most {} MiB in a process that was started while they waited",
         anyone.again.load(Ordering::SeqCst),
         peak.unwrap_or_default(),
     );
 }
 
+/// Waits until all are completed. A call that a stopping process had to drop on a busy machine is in doubt: it is settled
+/// by what the tool's own book says. Answers how many there were.
+async fn end_all(fleet: &Fleet, anyone: &Anyone, count: usize) -> usize {
+    let mut settled = BTreeSet::new();
+    let began = Instant::now();
+    loop {
+        let path = "/tasks?status=completed&limit=1";
+        let (_, total, _) = anyone.send(path, None).await;
+        if total == Some(count as u64) {
+            return settled.len();
+        }
+        assert!(began.elapsed() < PATIENCE, "{total:?} of {count} ended");
+        let path = "/inbox?question=unknown_outcome&limit=100";
+        let (_, _, items) = anyone.send(path, None).await;
+        for item in items.as_array().expect("a list") {
+            let key = item["key"].as_str().expect("a key").to_owned();
+            let calls = fleet.effects.calls_to(Route::Charge).into_iter();
+            let mut same = calls.filter(|call| call.key.as_deref() == Some(&key));
+            let mut answer = match same.any(|call| call.effect.is_some()) {
+                true => json!({ "answer": "happened", "result": "it is in the book" }),
+                false => json!({ "answer": "repeat" }),
+            };
+            answer["request"] = item["request"].clone();
+            let path = item["answer_to"].as_str().expect("an address");
+            anyone.send(path, Some(&answer)).await;
+            settled.insert(key);
+        }
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
 /// What was charged is what each person said, once.
 fn audit(fleet: &Fleet, ids: &[String]) {
     let mut charged: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-    for call in fleet.effects.calls_to(Route::Charge) {
+    let calls = fleet.effects.calls_to(Route::Charge).into_iter();
+    for call in calls.filter(|call| call.effect.is_some()) {
         let key = call.key.clone().expect("a key");
         let cents = call.body["cents"].as_u64().expect("a sum");
         charged.entry(key[..36].to_owned()).or_default().push(cents);
@@ -248,8 +278,13 @@ fn audit(fleet: &Fleet, ids: &[String]) {
         assert_eq!(cents, wanted, "{id}, {:?}", Word::of(n));
     }
     assert!(charged.is_empty(), "nobody asked for {charged:?}");
-    let twice = fleet.asked().into_values().filter(|times| *times > 1);
-    assert_eq!(twice.count(), 0, "the model was asked again");
+    // A model call that a stopping process had to drop is made again; that is all that may be.
+    let asked: usize = fleet.asked().into_values().sum();
+    let again = asked - 2 * ids.len();
+    assert!(
+        again * 100 <= ids.len(),
+        "the model was asked {again} times again"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
