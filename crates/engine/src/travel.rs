@@ -215,14 +215,14 @@ fn origin(row: &ExecutionRow, wish: &Branch, steps: Vec<Step>) -> Result<Origin,
         .iter()
         .flat_map(Origin::all_seams)
         .collect();
-    seams.retain(|seam| seam.after <= shared && seam.after > 0);
+    seams.retain(|seam| seam.after <= shared && (seam.after > 0 || seam.message.is_some()));
     if seams.len() >= MAX_SEAMS {
         return Err(refuse(format!(
             "it goes back through {MAX_SEAMS} other executions already; submit the task anew"
         )));
     }
     // Before the first step there is nothing to add to: the message is the task.
-    let is_task = shared == 0 && wish.input.is_none();
+    let is_task = wish.cut == Cut::After(0) && wish.input.is_none();
     Ok(Origin {
         id: execution.id,
         steps: shared,
@@ -258,7 +258,7 @@ async fn execution(
     };
     let input = match (&wish.input, &wish.message) {
         (Some(input), _) => input.clone(),
-        (None, Some(message)) if origin.steps == 0 => Value::String(message.clone()),
+        (None, Some(message)) if origin.message.is_none() => Value::String(message.clone()),
         (None, _) => old.input.clone(),
     };
     let now = core.now();

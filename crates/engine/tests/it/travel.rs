@@ -168,6 +168,16 @@ async fn a_fork_within_the_calls_of_a_turn_begins_before_it() {
         assert_eq!(origin.steps, 0, "from step {step}");
         rig.engine.cancel(id, "me", "").await.unwrap();
     }
+    // What it is told does not take the place of the task when its beginning was moved there.
+    let told = Branch {
+        message: Some("carefully".to_owned()),
+        ..wish(first, Cut::After(2))
+    };
+    let (id, origin) = branch(&rig, told).await;
+    assert_eq!(origin.message.as_deref(), Some("carefully"));
+    let row = rig.store.execution(id).await.unwrap().unwrap();
+    assert_eq!(row.execution.input, json!({ "prompt": "go" }));
+    rig.engine.cancel(id, "me", "").await.unwrap();
     let refused = rig.engine.branch(wish(first, Cut::After(5))).await;
     assert!(
         matches!(&refused, Err(Error::Invalid { field: "from_step", message }) if message.contains("has 4 steps")),
