@@ -2,6 +2,7 @@
 //! alone, so that a figure can be judged.
 
 pub(crate) mod disk;
+pub(crate) mod events;
 pub(crate) mod fill;
 pub(crate) mod latency;
 pub(crate) mod memory;

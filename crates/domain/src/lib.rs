@@ -24,6 +24,7 @@ pub mod quantity;
 pub mod retry;
 pub mod state;
 pub mod step;
+mod subscribers;
 pub mod topic;
 
 pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
@@ -40,6 +41,7 @@ pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};
+pub use subscribers::Subscribers;
 pub use topic::{Topic, TopicPattern};
 
 /// An instant, in UTC. The only clock that this crate knows is the one it is handed.

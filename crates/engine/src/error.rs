@@ -49,6 +49,9 @@ pub enum Error {
         /// How many.
         waiting: u32,
     },
+    /// The event is one of a chain that looks endless.
+    #[error("{0}: the agents that publish and subscribe form a loop")]
+    Loop(String),
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key came with another body before; use a new key for a new request")]
     KeyMismatch,

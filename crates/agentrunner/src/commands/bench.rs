@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::bench::{latency, provider, startup, submit, waiting, workload};
+use crate::bench::{events, latency, provider, startup, submit, waiting, workload};
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
 
@@ -26,6 +26,7 @@ Examples:
   agentrunner bench startup                                     time to ready, idle memory
   agentrunner bench latency                                     what durability adds to a model turn
   agentrunner bench submit --rate 500                           how long POST /tasks takes
+  agentrunner bench events --agents 1000                        from an event to the step it causes
   agentrunner bench --finished 1000000 --waiting 100000         in a full database (PostgreSQL)"
 )]
 pub(crate) struct Bench {
@@ -47,6 +48,8 @@ enum What {
     Latency(Latency),
     /// How long POST /tasks takes at a fixed rate of requests
     Submit(Submit),
+    /// From an event to the first step of the agent that it starts
+    Events(Events),
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +136,19 @@ pub(crate) struct Submit {
     pub(crate) store_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// How many agents subscribe, each to a topic of its own
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) agents: u32,
+    /// How many events are published, one after the other
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) events: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
 /// The stand-in model, in a process of its own so that the engine's memory is measured alone.
 #[derive(Debug, Args)]
 pub(crate) struct Provider {
@@ -151,6 +167,7 @@ impl Bench {
                 Some(What::Startup(args)) => startup::measure(context, args).await,
                 Some(What::Latency(args)) => latency::measure(context, args).await,
                 Some(What::Submit(args)) => submit::measure(context, args).await,
+                Some(What::Events(args)) => events::measure(context, args).await,
             }
         })?;
         Ok(Exit::Done)
