@@ -81,6 +81,10 @@ pub use settings::Settings;
 /// How often it is looked whether the next months have their tables.
 const MONTHS_PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// How many sessions are kept for what is asked hundreds of times a second, and how many there are at most: an engine
+/// makes one claim after the other, and one relay carries one batch after the other.
+const OFTEN: (usize, usize) = (2, 8);
+
 /// Who is told after a commit.
 #[derive(Debug, Clone, Default)]
 struct Signals {
@@ -104,6 +108,7 @@ impl Signals {
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: Pool,
+    often: Pool,
     submits: Gatherer<Submits>,
     appends: Vec<Gatherer<Appends>>,
     hints: Gatherer<Hints>,
@@ -148,9 +153,18 @@ impl Postgres {
         let clock = ServerClock::by(&mut conn).await?;
         drop(conn);
         let lanes = settings.append_lanes.max(1);
-        let keep = settings.pool_size.saturating_sub(lanes + 2).max(1);
+        let keep = settings.pool_size.saturating_sub(lanes + 2 + OFTEN.0);
+        let keep = keep.max(1);
+        let often = Pool::new(
+            server.clone(),
+            Role::Batches,
+            OFTEN.0,
+            OFTEN.1,
+            settings.pool_timeout,
+        );
         let pool = Pool::new(
             server.clone(),
+            Role::General,
             keep,
             keep + settings.max_overflow,
             settings.pool_timeout,
@@ -172,6 +186,7 @@ impl Postgres {
             hints: Gatherer::start(Hints, server, signals.clone()),
             appends,
             pool,
+            often,
             signals,
             turn: claims::Turn::default(),
             clock,
@@ -411,6 +426,7 @@ impl Store for Postgres {
         for lane in &self.appends {
             lane.close().await;
         }
+        self.often.close();
         self.pool.close();
         Ok(())
     }

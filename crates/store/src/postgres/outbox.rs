@@ -39,7 +39,7 @@ impl Postgres {
         let outgoing = prepare(events.to_vec())?;
         let ids: Vec<&str> = outgoing.iter().map(|o| o.event_id.as_str()).collect();
         let events: Vec<&str> = outgoing.iter().map(|o| o.event.as_str()).collect();
-        let mut conn = self.pool.get().await?;
+        let mut conn = self.often.get().await?;
         conn.run(
             "INSERT INTO outbox (event_id, event)
              SELECT o.event_id, o.event
@@ -76,7 +76,7 @@ impl Postgres {
 
     pub(super) async fn claim_events(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
         let until = claim.now + claim.lease;
-        let mut conn = self.pool.get().await?;
+        let mut conn = self.often.get().await?;
         let rows = conn
             .all(CLAIM, &[&claim.now, &until, &limit(claim.limit)])
             .await?;
@@ -89,7 +89,7 @@ impl Postgres {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut conn = self.pool.get().await?;
+        let mut conn = self.often.get().await?;
         let sql = "UPDATE outbox SET claimed_until = NULL WHERE id = ANY ($1)";
         conn.run(sql, &[&ids]).await?;
         Ok(())
@@ -99,7 +99,7 @@ impl Postgres {
         if ids.is_empty() {
             return Ok(());
         }
-        let mut conn = self.pool.get().await?;
+        let mut conn = self.often.get().await?;
         conn.run("DELETE FROM outbox WHERE id = ANY ($1)", &[&ids])
             .await?;
         Ok(())
