@@ -121,7 +121,7 @@ impl Postgres {
         after: Option<Seq>,
         most: usize,
     ) -> Result<Vec<Step>> {
-        let mut conn = self.often.get().await?;
+        let mut conn = self.pool.get().await?;
         let steps = select(&mut conn, key(id), after.map_or(0, Seq::get), limit(most)).await?;
         steps.into_iter().map(|step| step.read(id)).collect()
     }

@@ -39,7 +39,7 @@ impl Postgres {
         let outgoing = prepare(events.to_vec())?;
         let ids: Vec<&str> = outgoing.iter().map(|o| o.event_id.as_str()).collect();
         let events: Vec<&str> = outgoing.iter().map(|o| o.event.as_str()).collect();
-        let mut conn = self.often.get().await?;
+        let mut conn = self.pool.get().await?;
         conn.run(
             "INSERT INTO outbox (event_id, event)
              SELECT o.event_id, o.event
