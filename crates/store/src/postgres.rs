@@ -2,7 +2,8 @@
 //!
 //! What an execution's owner asks for all the time - accepting, leasing, appending - is gathered ([`gather`]): one
 //! statement and one commit serve many executions, each fenced by its epoch inside that statement. Everything else
-//! takes a session from a pool ([`pool`]) and is one transaction too.
+//! takes a session from a pool ([`pool`]) and is one transaction too; claims and the relay, which ask hundreds of times
+//! a second, have a pool to themselves, in which statements are planned once.
 //!
 //! Sessions that are lost are opened anew with the next request; a request that was on its way says whether it may have
 //! happened ([`crate::Certainty`]). [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits
@@ -81,6 +82,10 @@ pub use settings::Settings;
 /// How often it is looked whether the next months have their tables.
 const MONTHS_PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// How many sessions claims and the relay have for themselves: an engine makes one claim after the other, and one relay
+/// carries one batch after the other.
+const OFTEN: usize = 4;
+
 /// Who is told after a commit.
 #[derive(Debug, Clone, Default)]
 struct Signals {
@@ -104,6 +109,7 @@ impl Signals {
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: Pool,
+    often: Pool,
     submits: Gatherer<Submits>,
     appends: Vec<Gatherer<Appends>>,
     hints: Gatherer<Hints>,
@@ -148,9 +154,18 @@ impl Postgres {
         let clock = ServerClock::by(&mut conn).await?;
         drop(conn);
         let lanes = settings.append_lanes.max(1);
-        let keep = settings.pool_size.saturating_sub(lanes + 2).max(1);
+        let keep = settings.pool_size.saturating_sub(lanes + 2 + OFTEN);
+        let keep = keep.max(1);
+        let often = Pool::new(
+            server.clone(),
+            Role::Batches,
+            OFTEN,
+            OFTEN,
+            settings.pool_timeout,
+        );
         let pool = Pool::new(
             server.clone(),
+            Role::General,
             keep,
             keep + settings.max_overflow,
             settings.pool_timeout,
@@ -172,6 +187,7 @@ impl Postgres {
             hints: Gatherer::start(Hints, server, signals.clone()),
             appends,
             pool,
+            often,
             signals,
             turn: claims::Turn::default(),
             clock,
@@ -411,6 +427,7 @@ impl Store for Postgres {
         for lane in &self.appends {
             lane.close().await;
         }
+        self.often.close();
         self.pool.close();
         Ok(())
     }
