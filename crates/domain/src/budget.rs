@@ -114,6 +114,18 @@ impl BudgetLimits {
         }
     }
 
+    /// One of `n` equal parts: what each of so many children may have at once.
+    pub fn part_of(self, n: u32) -> Self {
+        let n = n.max(1);
+        Self {
+            max_tokens: self.max_tokens.map(|limit| Tokens(limit.0 / u64::from(n))),
+            max_cost_usd: self
+                .max_cost_usd
+                .map(|limit| Money::from_nanos(limit.nanos() / u64::from(n))),
+            max_tool_calls: self.max_tool_calls.map(|limit| limit / n),
+        }
+    }
+
     /// Makes room for a model call whose prompt is estimated at `prompt`: answers how many tokens the answer
     /// may have (`None` when nothing limits it).
     ///

@@ -1,9 +1,9 @@
 //! A journal folded into what it amounts to. [`State::apply`] is the only way that a state changes.
 
 use crate::definition::Effect;
-use crate::execution::{Execution, Outcome, Status, Totals};
+use crate::execution::{Execution, Origin, Outcome, Seam, Status, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
-use crate::message::{Message, StopReason, ToolCall};
+use crate::message::{Message, Reply, StopReason, ToolCall};
 use crate::prompt::Purpose;
 use crate::pruning;
 use crate::retry::ModelErrorClass;
@@ -20,8 +20,10 @@ pub struct State {
     pub transcript: Vec<Message>,
     /// What it is at.
     pub turn: Turn,
-    /// What it consumed.
+    /// What it consumed itself.
     pub totals: Totals,
+    /// What those consumed that worked for it and are done.
+    pub delegated: Totals,
     /// How often an answer was sent back because it did not meet the schema.
     pub repairs: u32,
     /// Which message of the transcript the execution is about: those before it were said before.
@@ -38,6 +40,8 @@ pub struct State {
     pub squeezes: u32,
     /// The position of the next step.
     pub next_seq: Seq,
+    /// Where its journal goes from another execution's steps to its own, and where that one's did before.
+    seams: Vec<Seam>,
 }
 
 /// What an execution is at.
@@ -86,6 +90,10 @@ pub struct Call {
     pub target: CallTarget,
     /// How far it is.
     pub progress: Progress,
+    /// Whether a person put other arguments in the place of the model's.
+    pub is_edited: bool,
+    /// The answer of the agent that it was handed over to, with how that one stopped.
+    pub handed_over: Option<(Option<serde_json::Value>, StopReason)>,
 }
 
 /// How far a tool call is.
@@ -168,7 +176,8 @@ impl State {
         transcript.push(Message::User {
             text: execution.prompt(),
         });
-        Self {
+        let origin = execution.origin.as_ref();
+        let mut state = Self {
             own: transcript.len() - 1,
             transcript,
             summaries: 0,
@@ -178,9 +187,13 @@ impl State {
             squeezes: 0,
             turn: Turn::Model(ModelTurn::default()),
             totals: Totals::default(),
+            delegated: Totals::default(),
             repairs: 0,
             next_seq: Seq::FIRST,
-        }
+            seams: origin.map(Origin::all_seams).unwrap_or_default(),
+        };
+        state.branch_off(0);
+        state
     }
 
     /// The state that a journal amounts to.
@@ -226,7 +239,8 @@ impl State {
                 call,
                 child,
                 outcome,
-            } => self.child_finished(*call, *child, outcome),
+                spent,
+            } => self.child_finished(*call, *child, outcome, *spent),
             StepBody::InputRequested(request) => self.asked(step.seq, request),
             StepBody::InputReceived(input) => self.answered(input),
             StepBody::Note { .. } => Ok(()),
@@ -238,7 +252,49 @@ impl State {
         .map_err(illegal)?;
         self.next_seq = step.seq.plus(1);
         self.close_turn();
+        self.branch_off(step.seq.get());
         Ok(())
+    }
+
+    /// What it consumed and had others consume: what its limits are compared with.
+    pub fn spent(&self) -> Totals {
+        let mut spent = self.totals;
+        spent += self.delegated;
+        spent
+    }
+
+    /// Where the journal stops being another's. What that one consumed is not this one's; what it had asked people is
+    /// asked again, and what it had given to other agents is theirs to tell.
+    fn branch_off(&mut self, after: u32) {
+        let here = |seam: &&Seam| seam.after == after;
+        let told: Vec<Option<String>> = self
+            .seams
+            .iter()
+            .filter(here)
+            .map(|seam| seam.message.clone())
+            .collect();
+        for message in told {
+            self.go_on_as_another(message);
+            self.close_turn();
+        }
+    }
+
+    fn go_on_as_another(&mut self, told: Option<String>) {
+        self.totals = Totals::default();
+        self.delegated = Totals::default();
+        self.summaries = 0;
+        self.repairs = 0;
+        if let Turn::Tools(calls) = &mut self.turn {
+            calls.iter_mut().for_each(leave_behind);
+        }
+        if let Turn::Model(turn) = &mut self.turn {
+            *turn = ModelTurn::default();
+        }
+        let is_between_turns = matches!(self.turn, Turn::Model(_) | Turn::Answered { .. });
+        if is_between_turns && let Some(text) = told {
+            self.transcript.push(Message::User { text });
+            self.turn = Turn::Model(ModelTurn::default());
+        }
     }
 
     /// The status that every face shows for a begun execution in this state.
@@ -307,6 +363,8 @@ impl State {
                         wish: wish.clone(),
                         target: target.clone(),
                         progress: Progress::Proposed,
+                        is_edited: false,
+                        handed_over: None,
                     })
                     .collect(),
             )
@@ -443,10 +501,14 @@ impl State {
         agent: &AgentName,
     ) -> Result<(), String> {
         let entry = self.call_mut(call)?;
-        let (CallTarget::Agent { .. }, Progress::Proposed) = (&entry.target, &entry.progress)
-        else {
-            return Err(format!("call {call} starts no agent"));
+        let may_start = match (&entry.target, &entry.progress) {
+            (CallTarget::Agent { approval, .. }, Progress::Proposed) => !approval,
+            (CallTarget::Agent { .. }, Progress::Allowed { .. }) => true,
+            _ => false,
         };
+        if !may_start {
+            return Err(format!("call {call} starts no agent"));
+        }
         entry.progress = Progress::Delegated {
             child,
             agent: agent.clone(),
@@ -460,6 +522,7 @@ impl State {
         call: CallRef,
         child: ExecutionId,
         outcome: &Outcome,
+        spent: Totals,
     ) -> Result<(), String> {
         let entry = self.call_mut(call)?;
         match &entry.progress {
@@ -467,6 +530,17 @@ impl State {
                 child: expected, ..
             } if *expected == child => {}
             _ => return Err(format!("call {call} does not wait for {child}")),
+        }
+        if let (
+            CallTarget::Agent {
+                hand_over: true, ..
+            },
+            Outcome::Completed {
+                structured, stop, ..
+            },
+        ) = (&entry.target, outcome)
+        {
+            entry.handed_over = Some((structured.clone(), *stop));
         }
         entry.progress = Progress::Settled(match outcome {
             Outcome::Completed { output, .. } => ToolOutcome::Succeeded {
@@ -477,6 +551,7 @@ impl State {
                 message: format!("the agent did not finish: {}", other.reason()),
             },
         });
+        self.delegated += spent;
         Ok(())
     }
 
@@ -484,9 +559,11 @@ impl State {
         let call = self.call_mut(request.call)?;
         let fits = match (&request.question, &call.target, &call.progress) {
             (Question::Clarification { .. }, CallTarget::Person, Progress::Proposed) => true,
-            (Question::Approval { .. }, CallTarget::Tool { approval, .. }, Progress::Proposed) => {
-                *approval
-            }
+            (
+                Question::Approval { .. },
+                CallTarget::Tool { approval, .. } | CallTarget::Agent { approval, .. },
+                Progress::Proposed,
+            ) => *approval,
             (
                 Question::UnknownOutcome { .. },
                 CallTarget::Tool { .. },
@@ -512,16 +589,20 @@ impl State {
         let asked = calls.iter_mut().find_map(|call| match &call.progress {
             Progress::Asked {
                 request, question, ..
-            } if *request == input.request => Some((question.clone(), &mut call.progress)),
+            } if *request == input.request => Some((question.clone(), call)),
             _ => None,
         });
-        let Some((question, progress)) = asked else {
+        let Some((question, call)) = asked else {
             return Err(format!("step {} asks nothing", input.request));
         };
         if input.answer != Answer::Expired && !question.accepts(&input.answer) {
             return Err("the answer does not fit the question".to_owned());
         }
-        *progress = consequence(question, &input.answer);
+        if let Answer::Edit { arguments } = &input.answer {
+            call.wish.arguments.clone_from(arguments);
+            call.is_edited = true;
+        }
+        call.progress = consequence(question, &input.answer);
         Ok(())
     }
 
@@ -547,6 +628,12 @@ impl State {
             .map(|call| match &call.progress {
                 Progress::Settled(outcome) => {
                     let (content, is_error) = outcome.for_model();
+                    let content = if call.is_edited {
+                        let arguments = &call.wish.arguments;
+                        format!("[a person changed the arguments to {arguments}]\n{content}")
+                    } else {
+                        content
+                    };
                     let (call_id, name) = (call.wish.id.clone(), call.wish.name.clone());
                     Some(Message::Tool {
                         call_id,
@@ -558,11 +645,64 @@ impl State {
                 _ => None,
             })
             .collect();
-        if let Some(results) = results {
-            self.transcript.extend(results);
-            self.turn = Turn::Model(ModelTurn::default());
-        }
+        let Some(results) = results else {
+            return;
+        };
+        let next = calls.iter().find_map(handed_over);
+        self.transcript.extend(results);
+        self.turn = match next {
+            Some((reply, structured)) => {
+                let (output, stop) = (reply.text.clone(), reply.stop);
+                self.transcript.push(Message::Assistant(reply));
+                Turn::Answered {
+                    output,
+                    structured,
+                    stop,
+                    violations: Vec::new(),
+                }
+            }
+            None => Turn::Model(ModelTurn::default()),
+        };
     }
+}
+
+/// The answer that another agent gave in the place of the model, if the work was handed over to one.
+fn handed_over(call: &Call) -> Option<(Reply, Option<serde_json::Value>)> {
+    let (structured, stop) = call.handed_over.clone()?;
+    match &call.progress {
+        Progress::Settled(ToolOutcome::Succeeded { content, .. }) => {
+            let reply = Reply {
+                text: content.clone(),
+                tool_calls: Vec::new(),
+                stop,
+                provider_data: None,
+            };
+            Some((reply, structured))
+        }
+        _ => None,
+    }
+}
+
+/// What becomes of a call where an execution branches off: an answer to the other one's question, and the end of its
+/// child, will never come here.
+fn leave_behind(call: &mut Call) {
+    call.progress = match std::mem::replace(&mut call.progress, Progress::Proposed) {
+        Progress::Asked {
+            question: Question::UnknownOutcome { key, known, .. },
+            ..
+        } => Progress::Unknown {
+            key,
+            times: 1,
+            known,
+        },
+        Progress::Asked { .. } => Progress::Proposed,
+        Progress::Delegated { child, agent } => Progress::Settled(ToolOutcome::Unknown {
+            message: format!(
+                "agent {agent} was not waited for; what it did is in execution {child}"
+            ),
+        }),
+        other => other,
+    };
 }
 
 /// What an answer means for the call that was asked about.
@@ -575,7 +715,9 @@ fn consequence(question: Question, answer: &Answer) -> Progress {
                 truncated: false,
             })
         }
-        (Question::Approval { .. }, Answer::Approve) => Progress::Allowed { key: None },
+        (Question::Approval { .. }, Answer::Approve | Answer::Edit { .. }) => {
+            Progress::Allowed { key: None }
+        }
         (Question::UnknownOutcome { .. }, Answer::Happened { result }) => {
             settled(ToolOutcome::Succeeded {
                 content: result.clone(),

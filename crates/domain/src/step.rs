@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::Time;
 use crate::definition::{Effect, Provider};
-use crate::execution::Outcome;
+use crate::execution::{Outcome, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::Reply;
 use crate::prompt::Purpose;
@@ -56,6 +56,9 @@ pub enum StepBody {
         child: ExecutionId,
         /// How it ended.
         outcome: Outcome,
+        /// What it consumed, with all that worked for it.
+        #[serde(default, skip_serializing_if = "is_nothing")]
+        spent: Totals,
     },
     /// Nothing can go on before a person answers.
     InputRequested(InputRequest),
@@ -78,6 +81,10 @@ pub enum StepBody {
         /// How.
         outcome: Outcome,
     },
+}
+
+fn is_nothing(totals: &Totals) -> bool {
+    *totals == Totals::default()
 }
 
 impl StepBody {
@@ -167,6 +174,12 @@ pub enum CallTarget {
     Agent {
         /// Which.
         agent: AgentName,
+        /// Whether a person must allow it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        approval: bool,
+        /// Whether its answer is the answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        hand_over: bool,
     },
     /// A person: the arguments hold the question.
     Person,
@@ -298,6 +311,15 @@ pub struct InputRequest {
     pub question: Question,
     /// When it is too late to answer.
     pub until: Time,
+    /// Why a person is asked, where that does not go without saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Who is asked, if the agent says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
+    /// What is done when nobody answers in time, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<String>,
 }
 
 /// What kind of answer a person is asked for.
@@ -330,13 +352,25 @@ pub enum Question {
 }
 
 impl Question {
+    /// The kind, as API and journal spell it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Clarification { .. } => "clarification",
+            Self::Approval { .. } => "approval",
+            Self::UnknownOutcome { .. } => "unknown_outcome",
+        }
+    }
+
     /// Whether `answer` is one that this question can be answered with by a person.
     pub const fn accepts(&self, answer: &Answer) -> bool {
         match self {
             Self::Clarification { .. } => {
                 matches!(answer, Answer::Text { .. } | Answer::Reject { .. })
             }
-            Self::Approval { .. } => matches!(answer, Answer::Approve | Answer::Reject { .. }),
+            Self::Approval { .. } => matches!(
+                answer,
+                Answer::Approve | Answer::Edit { .. } | Answer::Reject { .. }
+            ),
             Self::UnknownOutcome { .. } => {
                 matches!(
                     answer,
@@ -350,7 +384,9 @@ impl Question {
     pub const fn choices(&self) -> &'static str {
         match self {
             Self::Clarification { .. } => "answer with text, or reject with a reason",
-            Self::Approval { .. } => "approve, or reject with a reason",
+            Self::Approval { .. } => {
+                "approve, edit (with other arguments), or reject with a reason"
+            }
             Self::UnknownOutcome { .. } => {
                 "say that it happened (with its result), that it is to be repeated, or reject with a reason"
             }
@@ -380,6 +416,11 @@ pub enum Answer {
     },
     /// The call may be made.
     Approve,
+    /// The call may be made, with other arguments.
+    Edit {
+        /// These, as JSON text.
+        arguments: String,
+    },
     /// The call may not be made, or an unknown one is not to be repeated.
     Reject {
         /// What the model is told.

@@ -1,6 +1,6 @@
 //! Why the engine refuses a request.
 
-use domain::{AgentName, ConversationId, ExecutionId};
+use domain::{AgentName, ConversationId, ExecutionId, Status};
 
 /// Why the engine refuses a request.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,20 @@ pub enum Error {
         /// What is wrong with it and what to do.
         message: String,
     },
+    /// There is no such execution.
+    #[error("there is no execution {0}; GET /tasks lists the executions")]
+    UnknownExecution(ExecutionId),
+    /// Nothing can begin where that execution was.
+    #[error("{message}")]
+    CanNotBranch {
+        /// How the execution stands.
+        status: Status,
+        /// Why not, and what can be done.
+        message: String,
+    },
+    /// What the tools take can't be found out now.
+    #[error("{0}")]
+    ToolsUnavailable(String),
     /// The conversation is at an earlier message, and the agent says to refuse then.
     #[error(
         "conversation {conversation} of agent {agent} is at an earlier message (execution {running}), and the agent says on_concurrent_message: reject; wait for its end, or cancel it"

@@ -3,6 +3,7 @@
 //! There is one engine. The pools and modes are settings of it.
 
 mod agents;
+mod answer;
 mod definitions;
 mod dispatcher;
 mod ended;
@@ -17,11 +18,13 @@ mod run;
 mod shared;
 mod subscriptions;
 mod task;
+mod travel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::topics;
+use domain::execution::Origin;
 use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
@@ -43,6 +46,7 @@ pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
 pub use task::{Accepted, NewTask};
+pub use travel::{Branch, Cut};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -235,12 +239,18 @@ impl Engine {
     /// Gives a person's answer to an open request.
     ///
     /// # Errors
-    /// The store can't be reached.
+    /// The tool does not take the arguments that the person wrote, or it can't be found out whether it does; or the store
+    /// can't be reached.
     pub async fn answer(&self, input: NewInput) -> Result<InputAnswer, Error> {
-        let id = input.id;
-        let answer = self.core.ports.store.deliver_input(input).await?;
-        self.core.leases.tell_news(id);
-        Ok(answer)
+        answer::answer(&self.core, input).await
+    }
+
+    /// Accepts an execution that begins where another one was, and tells what it shares with that one.
+    ///
+    /// # Errors
+    /// There is no such execution or step, it goes on still, its agent takes no work, or the store can't take it.
+    pub async fn branch(&self, wish: Branch) -> Result<(Accepted, Origin), Error> {
+        travel::branch(&self.core, wish).await
     }
 
     /// Takes an event in, durably.

@@ -1,8 +1,9 @@
 //! Performs one claimed execution: asks [`domain::decide()`], does what it names, journals the outcome, asks again.
 
+mod children;
 mod model;
 mod pause;
-mod resolve;
+pub(crate) mod resolve;
 mod tooling;
 
 use std::collections::BTreeSet;
@@ -127,7 +128,7 @@ impl Run {
     /// Goes on until the execution is over, parked, handed back or lost.
     pub(crate) async fn go(mut self, waiting: Waiting) -> Result<Ended, Stop> {
         self.load_spending().await?;
-        self.absorb(waiting)?;
+        self.absorb(waiting).await?;
         loop {
             if self.lease.is_lost() {
                 return Err(Stop::Lost);
@@ -140,7 +141,7 @@ impl Run {
             }
             if self.lease.take_news() {
                 let waiting = self.core.ports.store.waiting(self.execution.id).await?;
-                self.absorb(waiting)?;
+                self.absorb(waiting).await?;
             }
             if let Some(ended) = self.step().await? {
                 return Ok(ended);
@@ -254,8 +255,8 @@ impl Run {
             epoch: self.epoch,
             body,
         };
-        if let StepBody::ChildStarted { child, agent, .. } = &step.body {
-            match self.child(*child, agent, step.seq) {
+        if let StepBody::ChildStarted { call, child, agent } = &step.body {
+            match self.child(*call, *child, agent, step.seq) {
                 Ok(submission) => self.children.push(submission),
                 Err(message) => return self.refuse_child(&step, message),
             }
@@ -325,7 +326,7 @@ impl Run {
     }
 
     /// Takes what has come from outside into the journal.
-    fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
+    async fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
         self.wakes_seen = waiting.wakes;
         self.lease.has_seen_wakes(waiting.wakes);
         self.cancel = waiting.cancel;
@@ -355,10 +356,12 @@ impl Run {
                     _ => None,
                 });
             if let Some(call) = waits {
+                let spent = self.spent_by(child).await?;
                 self.record(StepBody::ChildFinished {
                     call,
                     child,
                     outcome,
+                    spent,
                 })?;
             }
         }
@@ -397,7 +400,13 @@ impl Run {
         Ok(())
     }
 
-    fn child(&self, id: ExecutionId, name: &AgentName, seq: Seq) -> Result<Submission, String> {
+    fn child(
+        &self,
+        call: CallRef,
+        id: ExecutionId,
+        name: &AgentName,
+        seq: Seq,
+    ) -> Result<Submission, String> {
         let agent = self
             .core
             .agents
@@ -405,15 +414,10 @@ impl Run {
             .filter(|agent| agent.definition.enabled);
         let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
         let now = self.core.now();
-        let task = self.state.calls().iter().find(|call| {
-            matches!(&call.target, domain::step::CallTarget::Agent { agent } if agent == name)
-                && matches!(call.progress, domain::state::Progress::Proposed)
-        });
+        let task = self.state.calls().iter().find(|one| one.call == call);
         let input = task
             .and_then(|call| serde_json::from_str(&call.wish.arguments).ok())
             .unwrap_or_default();
-        let left =
-            domain::decide::limits(&self.definition, &self.execution).remaining(&self.state.totals);
         let execution = Execution {
             id,
             agent: name.clone(),
@@ -426,13 +430,15 @@ impl Run {
             created_at: now,
             deadline: (now + std::time::Duration::from_secs(agent.definition.timeout_seconds))
                 .min(self.execution.deadline),
-            budget: left,
+            budget: self.budget_of_child(),
             trace_id: self.execution.trace_id.clone(),
             parent: Some(Parent {
                 id: self.execution.id,
                 seq,
                 depth: self.execution.depth() + 1,
+                deepest: self.execution.deepest(self.definition.max_delegation_depth),
             }),
+            origin: None,
             event_id: None,
             hops: self.execution.hops,
             callback_url: None,

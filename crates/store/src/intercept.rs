@@ -12,9 +12,9 @@ use serde_json::Value;
 
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InboxFilter,
+    InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal,
+    StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -74,6 +74,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.inner.deliver_input(input).await
+    }
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.inner.inbox(filter).await
     }
     async fn publish(&self, events: &[Event]) -> Result<()> {
         self.inner.publish(events).await

@@ -45,9 +45,9 @@ pub use error::{Certainty, Class, Error};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
     Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, ExecutionFilter, ExecutionRow,
-    IdempotencyKey, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal,
-    Signal, StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
-    WhenBusy,
+    IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry,
+    Page, PendingInput, Renewal, Signal, StateChange, StateChanged, Submission, Submitted, Then,
+    UsageFilter, UsageRow, Waiting, WhenBusy,
 };
 
 /// What a store answers.
@@ -56,7 +56,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The journal and its neighbours.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Accepts an execution: row, outgoing events, deduplication and its place in its conversation in one transaction.
+    /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
+    /// shares with its origin in one transaction. The shared ones are copied, as no lease's
+    /// ([`domain::Epoch::NONE`]) and as nobody's consumption.
     /// May be repeated: the same id, idempotency key or (agent, event id) is accepted once.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
@@ -103,6 +105,9 @@ pub trait Store: Send + Sync + 'static {
     /// Gives a person's answer to an open request, once, and wakes the execution. A request is open until its `until`
     /// has come, an answer is in the journal, or the execution is over.
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer>;
+
+    /// The questions that wait for a person, by execution and step, and how many there are in all.
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)>;
 
     /// Takes events to be sent out; one whose id is still waiting to go out is taken once.
     async fn publish(&self, events: &[Event]) -> Result<()>;

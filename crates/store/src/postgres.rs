@@ -30,6 +30,7 @@ mod fault;
 mod fill;
 mod finish;
 mod gather;
+mod inbox;
 mod journal;
 mod listen;
 mod memory;
@@ -69,9 +70,9 @@ use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InboxFilter,
+    InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal,
+    StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use clock::ServerClock;
@@ -259,6 +260,10 @@ impl Store for Postgres {
 
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.answer(input).await
+    }
+
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.open_requests(filter).await
     }
 
     async fn publish(&self, events: &[Event]) -> Result<()> {

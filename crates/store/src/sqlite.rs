@@ -15,6 +15,7 @@ mod connection;
 mod dead_letters;
 mod fault;
 mod finish;
+mod inbox;
 mod journal;
 mod memory;
 mod outbox;
@@ -48,9 +49,9 @@ use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InboxFilter,
+    InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal,
+    StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -166,6 +167,10 @@ impl Store for Sqlite {
 
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.answer(input).await
+    }
+
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.open_requests(filter).await
     }
 
     async fn publish(&self, events: &[Event]) -> Result<()> {

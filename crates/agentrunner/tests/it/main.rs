@@ -13,6 +13,7 @@ mod backing;
 mod bad_input;
 mod conversations;
 mod crash;
+mod crash_people;
 mod fault_suite;
 mod fleet;
 mod init;

@@ -6,9 +6,10 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Approval, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode, LlmConfig, McpTool,
-    Provider, Tool, ToolKind,
+    Approval, ApprovalRule, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode,
+    LlmConfig, McpTool, OnApprovalTimeout, Provider, Tool, ToolKind,
 };
+use crate::execution::MAX_DEPTH;
 use crate::nearest::nearest;
 use crate::quantity::Money;
 
@@ -92,6 +93,7 @@ impl Definition {
         check_llm(&self.llm_config, &mut found);
         self.check_tools(&mut found);
         self.check_limits(&mut found);
+        self.check_people(&mut found);
         self.check_modes(&mut found);
         found
             .0
@@ -183,6 +185,65 @@ impl Definition {
                 "budget.max_cost_usd",
                 "0 allows no call",
                 "leave it out for no limit",
+            );
+        }
+    }
+
+    fn check_people(&self, found: &mut Findings) {
+        if let Some(approval) = &self.requires_approval {
+            check_approval("requires_approval", approval, found);
+        }
+        for (field, seconds) in [
+            ("approval_timeout_seconds", self.approval_timeout_seconds),
+            (
+                "clarification_timeout_seconds",
+                self.clarification_timeout_seconds,
+            ),
+        ] {
+            let Some(seconds) = seconds else { continue };
+            if seconds == 0 || seconds > 366 * 86_400 {
+                found.error(
+                    field,
+                    format!("{seconds} is out of range"),
+                    "it is 1 to 31622400 (a year)",
+                );
+            } else if seconds >= self.timeout_seconds {
+                found.warn(
+                    field,
+                    format!(
+                        "it has no effect: an execution takes {} s at most",
+                        self.timeout_seconds
+                    ),
+                    "raise timeout_seconds, or wait less long for people",
+                );
+            }
+        }
+        if self.on_approval_timeout == OnApprovalTimeout::Approve {
+            found.warn(
+                "on_approval_timeout",
+                "a call that nobody looked at is made",
+                "write deny, unless silence is consent",
+            );
+        }
+        if self
+            .answered_by
+            .as_ref()
+            .is_some_and(|who| who.trim().is_empty() || who.len() > 200)
+        {
+            found.error(
+                "answered_by",
+                "it is empty or long",
+                "write who answers in 1 to 200 bytes",
+            );
+        }
+        if self
+            .max_delegation_depth
+            .is_some_and(|depth| depth > MAX_DEPTH)
+        {
+            found.error(
+                "max_delegation_depth",
+                "it is out of range",
+                format!("it is 0 to {MAX_DEPTH}"),
             );
         }
     }
@@ -301,8 +362,20 @@ impl Definition {
                         "name another agent",
                     );
                 }
-                Some(_) => {}
+                Some(_) => self.check_hand_over(tool, path, found),
             },
+        }
+    }
+
+    fn check_hand_over(&self, tool: &Tool, path: &str, found: &mut Findings) {
+        if matches!(&tool.kind, ToolKind::Agent(agent) if agent.hand_over)
+            && self.output_schema.is_some()
+        {
+            found.error(
+                format!("{path}.hand_over"),
+                "the other agent's answer would not be checked against output_schema",
+                "take output_schema away here and give it to the other agent, or leave hand_over out",
+            );
         }
     }
 
@@ -331,16 +404,35 @@ impl Definition {
             }
             _ => {}
         }
-        if let Some(Approval::Tools(names)) = &tool.requires_approval
+        let Some(approval) = &tool.requires_approval else {
+            return;
+        };
+        check_approval(&format!("{path}.requires_approval"), approval, found);
+        if let Approval::Rules(rules) = approval
             && !matches!(tool.kind, ToolKind::Mcp(_))
-            && !names.contains(&tool.name)
         {
-            found.error(
-                format!("{path}.requires_approval"),
-                "none of these is this tool",
-                "write requires_approval: true",
-            );
+            let is_other = |rule: &ApprovalRule| match rule {
+                ApprovalRule::Tool(name) => *name != tool.name,
+                ApprovalRule::When(rule) => rule.tool.as_ref().is_some_and(|t| *t != tool.name),
+            };
+            if rules.iter().all(is_other) {
+                found.error(
+                    format!("{path}.requires_approval"),
+                    "none of these is this tool",
+                    "write requires_approval: true",
+                );
+            }
         }
+    }
+}
+
+fn check_approval(path: &str, approval: &Approval, found: &mut Findings) {
+    for (index, why) in approval.mistakes() {
+        found.error(
+            format!("{path}[{index}]"),
+            why,
+            "write argument: with a path such as order.amount, and one of matches, equals, above, below",
+        );
     }
 }
 

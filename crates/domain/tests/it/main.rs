@@ -10,4 +10,6 @@
 
 mod definitions;
 mod loop_rules;
+mod people;
 mod simulation;
+mod travel;

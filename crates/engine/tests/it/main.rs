@@ -26,6 +26,7 @@ mod stores {
 pub(crate) use stores::suite;
 
 mod conversations;
+mod delegation;
 mod events;
 mod faults;
 mod fleet;
@@ -35,4 +36,5 @@ mod rig;
 mod running;
 mod simulation;
 mod stopping;
+mod travel;
 mod watching;

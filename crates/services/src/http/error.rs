@@ -280,6 +280,15 @@ impl From<engine::Error> for ApiError {
             engine::Error::QueueFull { waiting, .. } => Self::new(Code::QueueFull, message)
                 .with("waiting", waiting)
                 .retry_after(Duration::from_secs(5)),
+            engine::Error::UnknownExecution(id) => {
+                Self::new(Code::ExecutionNotFound, message).with("execution_id", id.to_string())
+            }
+            engine::Error::CanNotBranch { status, .. } => {
+                Self::new(Code::StateConflict, message).with("status", status.as_str())
+            }
+            engine::Error::ToolsUnavailable(_) => {
+                Self::new(Code::DependencyUnavailable, message).with("dependency", "tools")
+            }
             engine::Error::KeyMismatch => Self::new(Code::IdempotencyMismatch, message),
             engine::Error::Store(error) => error.into(),
             other => {

@@ -20,3 +20,4 @@ mod people;
 mod state;
 mod stream;
 mod tasks;
+mod travel;

@@ -20,9 +20,9 @@ use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InboxFilter,
+    InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal,
+    StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -245,6 +245,9 @@ impl Store for Cached {
     }
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.inner.deliver_input(input).await
+    }
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.inner.inbox(filter).await
     }
     async fn publish(&self, events: &[Event]) -> Result<()> {
         self.inner.publish(events).await

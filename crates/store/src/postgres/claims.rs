@@ -167,10 +167,10 @@ impl Postgres {
     async fn read_leases(&self, leases: Vec<Lease>, now: Time) -> Outcome<Vec<Claimed>> {
         let mut waiting: HashMap<Uuid, RawWaiting> = HashMap::new();
         let mut journals: HashMap<Uuid, Vec<RawStep>> = HashMap::new();
-        // Nobody can have written to one that was never leased before.
+        // Nobody can have written to one that was never leased before; but it may share the steps of another one.
         let begun: Vec<Uuid> = leases
             .iter()
-            .filter(|l| l.epoch > 1)
+            .filter(|l| l.epoch > 1 || l.steps > 0)
             .map(|l| l.id)
             .collect();
         if !begun.is_empty() {

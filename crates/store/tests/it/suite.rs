@@ -42,7 +42,8 @@ macro_rules! behaviour {
             submit: accepted_work_is_due_at_once, the_same_id_is_accepted_once,
                 fifty_concurrent_duplicates_are_one, another_body_under_the_same_key_is_refused,
                 a_key_is_forgotten_after_a_day, one_agent_and_event_start_one_execution,
-                what_can_not_be_read_again_is_refused;
+                what_can_not_be_read_again_is_refused,
+                the_steps_of_an_origin_are_shared_in_the_same_transaction, what_is_not_there_is_not_shared;
             claim: concurrent_claimers_share_nothing, a_claim_begins_the_execution, a_lease_keeps_others_away,
                 a_lost_lease_counts_a_crash_until_a_step_is_committed, handing_back_counts_no_crash,
                 high_priority_goes_first, agents_take_turns, one_agents_flood_does_not_starve_another,
@@ -63,7 +64,7 @@ macro_rules! behaviour {
                 a_digest_takes_the_place_of_what_it_covers;
             input: an_answer_wakes_and_is_delivered_once, one_of_many_concurrent_answers_is_taken,
                 an_answer_must_fit, several_open_requests_are_ambiguous, nothing_asked_is_told,
-                too_late_is_too_late;
+                too_late_is_too_late, what_waits_for_a_person_is_listed_page_by_page;
             outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
                 an_id_never_names_another_event, a_claimed_event_is_one_relays, concurrent_relays_share_nothing,
                 dead_letters_are_kept_listed_and_forgotten,

@@ -12,9 +12,9 @@ use domain::{
 use serde_json::Value;
 use store::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InboxFilter,
+    InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal,
+    StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -166,6 +166,10 @@ impl<W: Way> Store for Reached<W> {
             Ok(answer)
         };
         self.way.carry("deliver_input", deliver).await
+    }
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        let read = move |t: &mut Tables| Ok(t.inbox(&filter));
+        self.way.carry("inbox", read).await
     }
     async fn publish(&self, events: &[Event]) -> Result<()> {
         let events = events.to_vec();
