@@ -41,8 +41,10 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 9] = [
 ];
 
 /// What `domain` may use: data and arithmetic, nothing that reaches the world.
-const DOMAIN_USES: [&str; 8] = [
+const DOMAIN_USES: [&str; 10] = [
     "chrono",
+    "chrono-tz",
+    "croner",
     "schemars",
     "serde",
     "serde_json",
