@@ -64,6 +64,7 @@ impl Agents {
     /// Puts a set of agents in the place of the current one, at once.
     pub fn replace(&self, agents: BTreeMap<AgentName, Agent>) {
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = agents;
+        self.version.send_modify(|version| *version += 1);
     }
 
     /// Tells of each replacement.

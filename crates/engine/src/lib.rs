@@ -12,6 +12,8 @@ mod live;
 mod recovery;
 mod relay;
 mod run;
+mod scheduler;
+mod schedules;
 mod shared;
 mod subscriptions;
 mod task;
@@ -36,6 +38,8 @@ pub use error::Error;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
+pub use scheduler::{Looked, Scheduler};
+pub use schedules::{MAX_NEXT, NewSchedule, Schedules, Upcoming};
 pub use task::{Accepted, NewTask};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
@@ -101,6 +105,7 @@ impl Engine {
             definitions,
             schemas: tools::Schemas::default(),
             hint: Notify::new(),
+            schedules_changed: Notify::new(),
         };
         Self {
             core: Arc::new(core),
@@ -132,6 +137,25 @@ impl Engine {
             self.tasks
                 .spawn(relay::listen(queue, patterns, core.clone(), close.clone()));
         }
+    }
+
+    /// Begins to act on schedules, those of agents' files included: call it when the files are read. Any number of
+    /// processes may.
+    pub fn start_scheduler(&self) {
+        let stop = &self.stop;
+        self.tasks
+            .spawn(schedules::follow(self.core.clone(), stop.clone()));
+        self.tasks.spawn(self.scheduler().run(stop.clone()));
+    }
+
+    /// A scheduler that looks when it is told to.
+    pub fn scheduler(&self) -> Scheduler {
+        Scheduler::new(self.core.clone())
+    }
+
+    /// The schedules, for reading and changing.
+    pub fn schedules(&self) -> Schedules {
+        Schedules::new(self.core.clone())
     }
 
     /// Accepts a task: when this answers, it is durable and will reach exactly one terminal state.

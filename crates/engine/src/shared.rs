@@ -20,6 +20,8 @@ pub(crate) struct Shared {
     pub(crate) schemas: tools::Schemas,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
+    /// Told when a schedule was changed here.
+    pub(crate) schedules_changed: Notify,
 }
 
 impl Shared {

@@ -15,7 +15,7 @@ use uuid::Uuid;
 use crate::{Agents, Error, Ports};
 
 /// The longest `task_data`, in bytes of JSON.
-const MAX_INPUT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_INPUT_BYTES: usize = 1 << 20;
 
 /// A task for an agent.
 #[derive(Debug, Clone)]

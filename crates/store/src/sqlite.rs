@@ -20,6 +20,7 @@ mod outbox;
 mod read;
 mod readers;
 mod recovery;
+mod schedules;
 mod schema;
 mod sql;
 mod submit;
@@ -33,8 +34,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -43,8 +44,9 @@ use self::readers::Readers;
 use self::writer::{Signals, Writer};
 use crate::{
     AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput, OutboxEntry, Page, Renewal,
-    Result, Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InputAnswer, NewInput,
+    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
+    Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -252,6 +254,39 @@ impl Store for Sqlite {
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.list_usage(filter).await
+    }
+
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
+        self.keep_schedule(record, seen).await
+    }
+
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool> {
+        self.forget_schedule(name, seen).await
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>> {
+        self.one_schedule(name).await
+    }
+
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)> {
+        self.list_schedules(filter).await
+    }
+
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules> {
+        self.schedules_to_look_at(now, ahead, limit).await
+    }
+
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        self.act(firings).await
+    }
+
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)> {
+        self.list_runs(name, before, limit).await
     }
 
     async fn check(&self) -> Result<()> {

@@ -1,6 +1,6 @@
 //! What makes a schedule fire.
 
-use chrono::{DateTime, NaiveDateTime};
+use chrono::{DateTime, NaiveDateTime, SubsecRound};
 use serde::{Deserialize, Serialize};
 
 use super::{Cron, Zone};
@@ -56,7 +56,8 @@ pub struct Flaw {
 }
 
 impl Flaw {
-    fn new(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
+    /// Something wrong with a field.
+    pub fn new(field: &'static str, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             field,
             message: message.into(),
@@ -165,7 +166,10 @@ fn interval(config: &ScheduleConfig, anchor: Time) -> Result<Trigger, Flaw> {
             "it is missing",
             "write interval_seconds: 300 for every five minutes",
         )),
-        Some(seconds @ 1..=LONGEST) => Ok(Trigger::Interval { seconds, anchor }),
+        Some(seconds @ 1..=LONGEST) => Ok(Trigger::Interval {
+            seconds,
+            anchor: whole(anchor),
+        }),
         Some(other) => Err(Flaw::new(
             "interval_seconds",
             format!("{other} is out of range"),
@@ -190,12 +194,20 @@ fn once(config: &ScheduleConfig, timezone: Zone) -> Result<Trigger, Flaw> {
             timezone.moment(local)
         });
     match at {
-        Some(at) => Ok(Trigger::Once { at, timezone }),
+        Some(at) => Ok(Trigger::Once {
+            at: whole(at),
+            timezone,
+        }),
         None => {
             let shown: String = text.chars().take(80).collect();
             Err(Flaw::new("at", format!("{shown:?} is not a time"), hint))
         }
     }
+}
+
+/// In whole microseconds, as stores keep times: a fire time that reads back as another would come twice.
+fn whole(time: Time) -> Time {
+    time.trunc_subsecs(6)
 }
 
 fn check_numbers(config: &ScheduleConfig, flaws: &mut Vec<Flaw>) {

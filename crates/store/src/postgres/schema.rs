@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -33,6 +33,11 @@ const MIGRATIONS: [Migration; 2] = [
         name: "0002_agents",
         up: include_str!("../../migrations/postgres/0002_agents.up.sql"),
         down: include_str!("../../migrations/postgres/0002_agents.down.sql"),
+    },
+    Migration {
+        name: "0003_schedules",
+        up: include_str!("../../migrations/postgres/0003_schedules.up.sql"),
+        down: include_str!("../../migrations/postgres/0003_schedules.down.sql"),
     },
 ];
 

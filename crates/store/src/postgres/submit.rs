@@ -53,6 +53,11 @@ impl Prepared {
         key(self.execution.id)
     }
 
+    /// The execution that it is about.
+    pub(super) const fn execution_id(&self) -> ExecutionId {
+        self.execution.id
+    }
+
     fn event_id(&self) -> Option<&str> {
         self.execution.event_id.as_ref().map(|id| id.as_str())
     }
@@ -265,7 +270,7 @@ async fn give_keys_back(
 }
 
 /// Which execution was in the way.
-async fn known_by_row(conn: &mut Conn, prepared: &Prepared) -> Outcome<Submitted> {
+pub(super) async fn known_by_row(conn: &mut Conn, prepared: &Prepared) -> Outcome<Submitted> {
     let row = conn
         .first(
             "SELECT id FROM executions WHERE id = $1

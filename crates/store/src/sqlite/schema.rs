@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 2] = [
+const MIGRATIONS: [Migration; 3] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -30,6 +30,11 @@ const MIGRATIONS: [Migration; 2] = [
         name: "0002_agents",
         up: include_str!("../../migrations/sqlite/0002_agents.up.sql"),
         down: include_str!("../../migrations/sqlite/0002_agents.down.sql"),
+    },
+    Migration {
+        name: "0003_schedules",
+        up: include_str!("../../migrations/sqlite/0003_schedules.up.sql"),
+        down: include_str!("../../migrations/sqlite/0003_schedules.down.sql"),
     },
 ];
 
@@ -267,7 +272,7 @@ mod tests {
                 error,
                 Error::TooNew {
                     found: 99,
-                    known: 2
+                    known: 3
                 }
             ),
             "{error}"

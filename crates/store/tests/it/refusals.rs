@@ -180,7 +180,7 @@ async fn many_that_migrate_at_once_migrate_once() {
         .query("SELECT version FROM schema_migrations", &[])
         .await
         .unwrap();
-    assert_eq!(made.len(), 2);
+    assert_eq!(made.len(), 3);
 }
 
 #[tokio::test]
@@ -195,7 +195,7 @@ async fn what_is_newer_or_not_ours_is_refused_untouched() {
             error,
             Error::TooNew {
                 found: 99,
-                known: 2
+                known: 3
             }
         ),
         "{error}"

@@ -9,6 +9,7 @@ pub(crate) mod input;
 pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod read;
+pub(crate) mod schedules;
 pub(crate) mod submit;
 
 use std::sync::Arc;
@@ -61,6 +62,12 @@ macro_rules! behaviour {
                 usage_adds_up_by_day_and_model;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
+            schedules: a_schedule_is_kept_as_it_was_seen, schedules_are_listed_by_name,
+                a_fire_time_starts_one_execution_however_many_schedulers_act, one_firing_is_all_or_nothing,
+                what_changed_since_it_was_seen_is_left_alone, a_fire_time_that_has_a_row_starts_nothing,
+                a_waiting_run_is_found_when_nothing_is_before_it, a_skipped_run_keeps_its_reason,
+                a_happening_that_was_acted_on_keeps_its_execution, due_ones_come_first_and_the_next_is_told,
+                a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }
