@@ -104,6 +104,8 @@ pub(crate) enum Command {
     Agents(commands::agents::Agents),
     /// List, show, cancel and answer executions
     Tasks(commands::tasks::Tasks),
+    /// List, show, make, pause and trigger schedules
+    Schedules(commands::schedules::Schedules),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -171,6 +173,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Chat(command) => command.run(&context),
         Command::Agents(command) => command.run(&context),
         Command::Tasks(command) => command.run(&context),
+        Command::Schedules(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),

@@ -8,6 +8,7 @@ pub(crate) mod doctor;
 pub(crate) mod init;
 pub(crate) mod migrate;
 pub(crate) mod run;
+pub(crate) mod schedules;
 pub(crate) mod tasks;
 pub(crate) mod up;
 pub(crate) mod validate;

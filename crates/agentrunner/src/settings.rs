@@ -56,6 +56,7 @@ pub(crate) struct Listen {
     pub(crate) state_manager: u16,
     pub(crate) config_service: u16,
     pub(crate) orchestrator: u16,
+    pub(crate) scheduler: u16,
 }
 
 /// How the engine works.
@@ -190,6 +191,7 @@ impl Settings {
             state_manager: values.port("STATE_MANAGER_PORT"),
             config_service: values.port("CONFIG_SERVICE_PORT"),
             orchestrator: values.port("ORCHESTRATOR_PORT"),
+            scheduler: values.port("SCHEDULER_SERVICE_PORT"),
         };
         check_listen(&listen, mistakes);
         let egress = Egress {
@@ -241,6 +243,7 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
         ("STATE_MANAGER_PORT", listen.state_manager),
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
+        ("SCHEDULER_SERVICE_PORT", listen.scheduler),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports

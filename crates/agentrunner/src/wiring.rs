@@ -64,6 +64,7 @@ impl System {
                 let listeners = Listeners::bind(&settings.listen).await?;
                 system.config.reload().await?;
                 system.engine.start();
+                system.engine.start_scheduler();
                 system.serve(listeners)?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
@@ -138,6 +139,11 @@ impl System {
     /// Where StateManager listens; empty when nothing does.
     pub(crate) fn state_manager_url(&self) -> String {
         self.url(Service::StateManager)
+    }
+
+    /// Where SchedulerService listens; empty when nothing does.
+    pub(crate) fn scheduler_url(&self) -> String {
+        self.url(Service::SchedulerService)
     }
 
     /// Logs each choice and each listener, a line each.

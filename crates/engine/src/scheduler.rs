@@ -111,8 +111,11 @@ impl Scheduler {
             .due_schedules(now, ahead, BATCH)
             .await?;
         let is_more = found.due.len() >= BATCH;
-        let batches: Vec<Vec<DueSchedule>> =
-            found.due.chunks(TOGETHER).map(<[DueSchedule]>::to_vec).collect();
+        let batches: Vec<Vec<DueSchedule>> = found
+            .due
+            .chunks(TOGETHER)
+            .map(<[DueSchedule]>::to_vec)
+            .collect();
         let acted: usize = futures::stream::iter(batches)
             .map(|batch| self.act(batch, now))
             .buffer_unordered(AT_ONCE)

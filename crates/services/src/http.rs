@@ -5,6 +5,7 @@ pub mod edge;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod idempotency;
 pub mod metrics;
 pub mod page;
 pub mod params;
@@ -118,14 +119,17 @@ pub enum Service {
     ConfigService,
     /// Agents and tasks.
     AgentOrchestrator,
+    /// Schedules.
+    SchedulerService,
 }
 
 impl Service {
     /// All that there are.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::StateManager,
         Self::ConfigService,
         Self::AgentOrchestrator,
+        Self::SchedulerService,
     ];
 
     /// The name on the command line, in logs and in compose.
@@ -134,6 +138,7 @@ impl Service {
             Self::StateManager => "state-manager",
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
+            Self::SchedulerService => "scheduler-service",
         }
     }
 
@@ -143,6 +148,7 @@ impl Service {
             Self::StateManager => 8001,
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
+            Self::SchedulerService => 8004,
         }
     }
 
@@ -152,6 +158,7 @@ impl Service {
             Self::StateManager => "STATE_MANAGER_PORT",
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
+            Self::SchedulerService => "SCHEDULER_SERVICE_PORT",
         }
     }
 
@@ -162,6 +169,7 @@ impl Service {
             Self::AgentOrchestrator => {
                 "Agents, tasks, their events and results, questions to people."
             }
+            Self::SchedulerService => "When agents work by themselves: schedules and their runs.",
         }
     }
 
@@ -170,6 +178,7 @@ impl Service {
             Self::StateManager => crate::state::routes(),
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes(),
+            Self::SchedulerService => crate::scheduler::routes(),
         }
     }
 }
@@ -244,7 +253,13 @@ fn describe_refusals(api: &mut OpenApi) {
         ("415", "The content type is not taken."),
     ];
     for (path, item) in &mut api.paths.paths {
-        let operations = [&mut item.get, &mut item.post, &mut item.delete];
+        let operations = [
+            &mut item.get,
+            &mut item.post,
+            &mut item.put,
+            &mut item.patch,
+            &mut item.delete,
+        ];
         for operation in operations.into_iter().flatten() {
             let has_body = operation.request_body.is_some();
             let of_bodies = of_bodies.iter().filter(|_| has_body);

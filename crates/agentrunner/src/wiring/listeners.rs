@@ -30,6 +30,7 @@ impl Listeners {
             Service::StateManager => listen.state_manager,
             Service::ConfigService => listen.config_service,
             Service::AgentOrchestrator => listen.orchestrator,
+            Service::SchedulerService => listen.scheduler,
         };
         Self::at(|service| SocketAddr::new(listen.address, port(service))).await
     }
