@@ -17,6 +17,7 @@ mod product;
 mod project;
 mod real_parts;
 mod run;
+mod schedules;
 mod serve;
 mod servers;
 mod survive;
