@@ -96,7 +96,7 @@ fn planned(n: usize) -> Planned {
     let mut chance = Chance(n as u64 + 1);
     let zone = ZONES[n % ZONES.len()];
     let mut pick = |n: u64| chance.below(n) as i8;
-    let (hour, minute) = (pick(5), pick(2) * 30);
+    let (hour, minute) = (1 + pick(3), pick(2) * 30);
     let (agent, when) = match n % 25 {
         0..5 => (
             "quick",
@@ -154,7 +154,7 @@ fn planned(n: usize) -> Planned {
         ),
         22..24 => (
             "quick",
-            When::Interval(300_000 + 3600 * i64::from(pick(100))),
+            When::Interval(600_000 + 3600 * i64::from(pick(100))),
         ),
         _ => ("slow", When::Interval(72_000)),
     };
@@ -300,25 +300,33 @@ impl Rig {
         }
     }
 
-    /// Runs of the quick agent end at once; those of the slow one later, unless somebody cancels them.
-    async fn work(&mut self) {
-        let now = self.now();
-        let claim = |only, limit, without: &[&str]| Claim {
+    fn claim(&self, only: Option<ExecutionId>) -> Claim {
+        let without = if only.is_some() { "quick" } else { "slow" };
+        Claim {
             worker: "worker".parse().unwrap(),
-            now,
+            now: self.now(),
             lease: Duration::from_secs(1_000_000_000),
-            limit,
+            limit: 500,
             only,
             modes: vec![ExecutionMode::Scheduled],
-            without: without.iter().map(|name| name.parse().unwrap()).collect(),
-        };
+            without: vec![without.parse().unwrap()],
+        }
+    }
+
+    /// Runs of the quick agent end at once.
+    async fn end_quick(&self) {
         loop {
-            let claimed = self.store.claim(claim(None, 500, &["slow"])).await.unwrap();
+            let claimed = self.store.claim(self.claim(None)).await.unwrap();
             if claimed.is_empty() {
-                break;
+                return;
             }
             futures::future::join_all(claimed.iter().map(|owner| self.finish(owner))).await;
         }
+    }
+
+    /// Runs of the slow agent end when their time has come.
+    async fn end_slow(&mut self) {
+        let now = self.now();
         let over: Vec<ExecutionId> = self
             .slow
             .iter()
@@ -327,7 +335,7 @@ impl Rig {
             .collect();
         for id in over {
             self.slow.remove(&id);
-            for owner in self.store.claim(claim(Some(id), 1, &[])).await.unwrap() {
+            for owner in self.store.claim(self.claim(Some(id))).await.unwrap() {
                 self.finish(&owner).await;
             }
         }
@@ -389,38 +397,50 @@ impl Rig {
     async fn live(&mut self, world: &World) {
         let mut chance = Chance(7);
         let mut next = Some(world.begin);
+        let mut steps = 0;
         while let Some(due) = next.into_iter().chain(self.slow.values().copied()).min() {
             let mut now = due.max(self.now()) + TimeDelta::milliseconds(chance.below(3000) as i64);
             if world.is_out(now) {
                 now = world.outage.1;
             }
             if now > world.end {
-                return;
+                break;
             }
             self.set(now);
-            self.work().await;
-            next = self.look(&mut chance).await;
-            self.work().await;
-            // Runs that wait for one another begin within a second each.
-            while self.schedulers[0].look().await.unwrap().acted > 0 {
-                self.work().await;
+            let is_eventful = self.is_eventful(world, now);
+            if is_eventful {
+                self.end_slow().await;
             }
-            if self.has_slow(world, now) {
+            next = self.look(&mut chance).await;
+            self.end_quick().await;
+            // Runs that wait for one another begin within a second each.
+            while is_eventful && self.schedulers[0].look().await.unwrap().acted > 0 {
+                self.end_quick().await;
+            }
+            if is_eventful {
                 self.watch_slow(world).await;
             }
-            let has_events = self.store.outbox(10_000).await.unwrap();
-            let ids: Vec<i64> = has_events.iter().map(|entry| entry.id).collect();
-            self.store.outbox_done(&ids).await.unwrap();
+            steps += 1;
+            if steps % 200 == 0 {
+                self.forget_events().await;
+            }
         }
     }
 
-    /// Whether anything of the slow agent may have changed: it fires on the hours of its interval only.
-    fn has_slow(&self, world: &World, now: Time) -> bool {
+    /// Whether runs may be waiting, or something of the slow agent may have changed: it fires on the hours of its
+    /// interval only.
+    fn is_eventful(&self, world: &World, now: Time) -> bool {
         let since = (now - world.begin).num_seconds();
+        let after_outage = now - world.outage.1;
         since % 72_000 < 10
             || self.slow.values().any(|end| *end <= now)
-            || now == world.outage.1
-            || self.slow.is_empty()
+            || (TimeDelta::zero()..TimeDelta::hours(1)).contains(&after_outage)
+    }
+
+    async fn forget_events(&self) {
+        let waiting = self.store.outbox(10_000).await.unwrap();
+        let ids: Vec<i64> = waiting.iter().map(|entry| entry.id).collect();
+        self.store.outbox_done(&ids).await.unwrap();
     }
 }
 
@@ -631,7 +651,7 @@ async fn a_clock_that_jumps_doubles_nothing_and_stops_nothing() {
     let mut visit = async |hours: i64| {
         rig.set(begin + TimeDelta::hours(hours));
         rig.look(&mut chance).await;
-        rig.work().await;
+        rig.end_quick().await;
         all_runs(&*rig.store, "hourly").await
     };
     visit(1).await;
