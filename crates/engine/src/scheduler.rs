@@ -186,7 +186,7 @@ impl Scheduler {
                 record.cursor
             );
             firing.cursor = now;
-            firing.next_due = schedule.next_due(now);
+            firing.next_due = schedule.next_due(now).filter(|_| record.is_active());
             return (firing, Vec::new());
         }
         let is_waiting = |run: &&OpenRun| run.execution.is_none();

@@ -31,5 +31,5 @@ CREATE TABLE schedule_runs (
     is_open       boolean NOT NULL,      -- waiting, or started and not known to be over
     PRIMARY KEY (schedule_name, fire_time)
 );
-CREATE INDEX schedule_runs_open ON schedule_runs (schedule_name, fire_time) WHERE is_open;
+CREATE INDEX schedule_runs_open ON schedule_runs (schedule_name, state, fire_time) WHERE is_open;
 CREATE INDEX schedule_runs_waiting ON schedule_runs (schedule_name) WHERE state = 'waiting';

@@ -158,11 +158,14 @@ impl Postgres {
         let others = conn
             .all(
                 select!(
-                    "WHERE (s.next_due IS NOT NULL AND s.handled_until > $1) OR (s.is_active AND s.name IN (
-                         SELECT w.schedule_name FROM schedule_runs w
-                         WHERE w.state = 'waiting' AND NOT EXISTS (
-                             SELECT 1 FROM schedule_runs r JOIN executions e ON e.id = r.execution_id
-                             WHERE r.schedule_name = w.schedule_name AND r.is_open AND e.finished_at IS NULL)))
+                    "WHERE s.name IN (
+                         SELECT a.name FROM schedules a WHERE a.next_due IS NOT NULL AND a.handled_until > $1
+                         UNION
+                         SELECT w.schedule_name FROM schedule_runs w WHERE w.state = 'waiting')
+                     AND (s.handled_until > $1 OR (s.is_active AND NOT EXISTS (
+                         SELECT 1 FROM schedule_runs r JOIN executions e ON e.id = r.execution_id
+                         WHERE r.schedule_name = s.name AND r.is_open AND r.state = 'started'
+                             AND e.finished_at IS NULL)))
                      LIMIT $2"
                 ),
                 &[&ahead, &limit(most)],

@@ -302,11 +302,10 @@ fn to_look_at(conn: &Connection, now: i64, ahead: i64, most: usize) -> Outcome<V
     let ahead: Vec<Raw> = conn.all(&sql, params![ahead, limit(most)], raw)?;
     let sql = format!(
         "SELECT {COLUMNS} FROM schedules
-         WHERE is_active AND name IN (
-             SELECT w.schedule_name FROM schedule_runs w
-             WHERE w.state = 'waiting' AND NOT EXISTS (
+         WHERE is_active AND name IN (SELECT DISTINCT schedule_name FROM schedule_runs WHERE state = 'waiting')
+             AND NOT EXISTS (
                  SELECT 1 FROM schedule_runs r JOIN executions e ON e.id = r.execution_id
-                 WHERE r.schedule_name = w.schedule_name AND r.is_open AND e.finished_at IS NULL))
+                 WHERE r.schedule_name = schedules.name AND r.is_open AND r.state = 'started' AND e.finished_at IS NULL)
          LIMIT ?1"
     );
     let waiting: Vec<Raw> = conn.all(&sql, params![limit(most)], raw)?;
