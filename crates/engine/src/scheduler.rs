@@ -30,6 +30,8 @@ const TOGETHER: usize = 128;
 const AT_ONCE: usize = 4;
 /// The longest rest between looks: what other processes change is found by then.
 const POLL: Duration = Duration::from_secs(1);
+/// The rest when others were at what is due: should they have died over it, it must not wait for long.
+const AGAIN: Duration = Duration::from_millis(100);
 /// How far the clocks of processes may differ before one is taken to have gone back.
 const SKEW: TimeDelta = TimeDelta::minutes(5);
 /// How long runs are listed.
@@ -47,6 +49,8 @@ pub struct Scheduler {
 pub struct Looked {
     /// How many schedules it acted on.
     pub acted: usize,
+    /// How many it left, because another scheduler was at them or they could not be written.
+    pub left: usize,
     /// When the next one is due, as far as is known.
     pub next_due: Option<Time>,
     /// There is more to look at now.
@@ -93,6 +97,9 @@ impl Scheduler {
         if looked.is_more {
             return Duration::ZERO;
         }
+        if looked.left > 0 {
+            return AGAIN;
+        }
         let until = looked.next_due.map(|due| due - self.core.now());
         until.map_or(POLL, |until| until.to_std().unwrap_or_default().min(POLL))
     }
@@ -110,26 +117,29 @@ impl Scheduler {
             .store
             .due_schedules(now, ahead, BATCH)
             .await?;
-        let is_more = found.due.len() >= BATCH;
+        let due = found.due.len();
         let batches: Vec<Vec<DueSchedule>> = found
             .due
             .chunks(TOGETHER)
             .map(<[DueSchedule]>::to_vec)
             .collect();
-        let acted: usize = futures::stream::iter(batches)
+        let (acted, next) = futures::stream::iter(batches)
             .map(|batch| self.act(batch, now))
             .buffer_unordered(AT_ONCE)
-            .fold(0, |all, acted| async move { all + acted })
+            .fold((0, None), |(all, first), (acted, next)| async move {
+                (all + acted, earlier(first, next))
+            })
             .await;
         Ok(Looked {
             acted,
-            next_due: found.next_due,
-            is_more: is_more && acted > 0,
+            left: due - acted.min(due),
+            next_due: earlier(found.next_due, next),
+            is_more: due >= BATCH && acted > 0,
         })
     }
 
-    /// Acts on some; answers on how many.
-    async fn act(&self, batch: Vec<DueSchedule>, now: Time) -> usize {
+    /// Acts on some; answers on how many, and when the first of them is due again.
+    async fn act(&self, batch: Vec<DueSchedule>, now: Time) -> (usize, Option<Time>) {
         let mut firings = Vec::with_capacity(batch.len());
         for due in &batch {
             let (firing, cancel) = self.firing(due, now);
@@ -138,14 +148,21 @@ impl Scheduler {
                 firings.push(firing);
             }
         }
-        match self.core.ports.store.fire(firings.clone()).await {
+        let next = firings.iter().filter_map(|firing| firing.next_due).min();
+        (self.write(firings).await, next)
+    }
+
+    /// Writes what looks have come to; answers of how many.
+    async fn write(&self, firings: Vec<Firing>) -> usize {
+        let store = &self.core.ports.store;
+        match store.fire(firings.clone()).await {
             Ok(fired) => told(&firings, &fired),
             // One that can't be written must not hold up the others.
             Err(_) if firings.len() > 1 => {
                 let mut acted = 0;
                 for firing in firings {
                     let alone = vec![firing];
-                    match self.core.ports.store.fire(alone.clone()).await {
+                    match store.fire(alone.clone()).await {
                         Ok(fired) => acted += told(&alone, &fired),
                         Err(error) => complain(&alone, &error),
                     }
@@ -334,6 +351,10 @@ fn scheduled_event(execution: &Execution) -> Option<Event> {
         hops: 0,
         data,
     })
+}
+
+fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
+    one.into_iter().chain(other).min()
 }
 
 /// Logs and counts what was done; answers on how many schedules.

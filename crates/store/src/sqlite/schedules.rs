@@ -304,7 +304,7 @@ fn to_look_at(conn: &Connection, now: i64, ahead: i64, most: usize) -> Outcome<V
         "SELECT {COLUMNS} FROM schedules
          WHERE is_active AND name IN (SELECT DISTINCT schedule_name FROM schedule_runs WHERE state = 'waiting')
              AND NOT EXISTS (
-                 SELECT 1 FROM schedule_runs r JOIN executions e ON e.id = r.execution_id
+                 SELECT 1 FROM schedule_runs r INDEXED BY schedule_runs_open JOIN executions e ON e.id = r.execution_id
                  WHERE r.schedule_name = schedules.name AND r.is_open AND r.state = 'started' AND e.finished_at IS NULL)
          LIMIT ?1"
     );
@@ -339,11 +339,11 @@ impl RawOpen {
 }
 
 fn open_runs(conn: &Connection, name: &str) -> Outcome<Vec<RawOpen>> {
-    // An execution that was deleted is over.
+    // An execution that was deleted is over. The index is named: a list of runs may be long, and few of them are open.
     conn.all(
         "SELECT r.fire_time, r.execution_id,
              r.execution_id IS NOT NULL AND (e.id IS NULL OR e.finished_at IS NOT NULL)
-         FROM schedule_runs r LEFT JOIN executions e ON e.id = r.execution_id
+         FROM schedule_runs r INDEXED BY schedule_runs_open LEFT JOIN executions e ON e.id = r.execution_id
          WHERE r.schedule_name = ?1 AND r.is_open ORDER BY r.fire_time",
         params![name],
         |row| {

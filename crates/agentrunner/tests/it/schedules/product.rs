@@ -80,7 +80,7 @@ fn code(body: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn a_schedule_of_a_file_runs_is_paused_and_follows_its_file() {
+async fn a_schedule_of_a_file_runs_and_is_not_for_the_api_to_change() {
     let project = project();
     let server = project.up().await;
     let runs = until(&project, "/schedules/ticker/runs", |runs| {
@@ -119,7 +119,17 @@ async fn a_schedule_of_a_file_runs_is_paused_and_follows_its_file() {
     let other = json!({ "agent_name": "greeter", "interval_seconds": 60 });
     let (status, _) = ask(&project, Method::PUT, "/schedules/ticker", Some(other)).await;
     assert_eq!(status, StatusCode::CONFLICT);
+    server.kill().await;
+}
 
+#[tokio::test]
+async fn a_schedule_of_a_file_is_paused_and_follows_its_file() {
+    let project = project();
+    let server = project.up().await;
+    until(&project, "/schedules/ticker/runs", |runs| {
+        count(runs, "completed") >= 1
+    })
+    .await;
     let (status, paused) = ask(
         &project,
         Method::PATCH,
@@ -303,24 +313,15 @@ fn no_gap(runs: &Value) {
     );
 }
 
-#[tokio::test]
-async fn what_can_not_be_is_refused_with_what_to_do() {
-    let project = project();
-    let server = project.up().await;
-    let good = json!({ "name": "good", "agent_name": "greeter", "cron": "0 3 * * *", "timezone": "Europe/Berlin" });
-    let (status, made) = post(&project, "/schedules", good.clone()).await;
-    assert_eq!(
-        (status, &made["managed_by"]),
-        (StatusCode::CREATED, &json!("api")),
-        "{made}"
-    );
+/// What a caller may write, the code of the answer, and what it says.
+fn refused(good: &Value) -> Vec<(Value, &'static str, &'static str)> {
     let with = |field: &str, value: Value| {
         let mut body = good.clone();
         body["name"] = json!("bad");
         body[field] = value;
         body
     };
-    for (body, wanted, said) in [
+    vec![
         (
             with("cron", json!("0 0 30 2 *")),
             "INVALID_CRON",
@@ -374,7 +375,21 @@ async fn what_can_not_be_is_refused_with_what_to_do() {
             "SCHEDULE_CONFLICT",
             "ticker.yml",
         ),
-    ] {
+    ]
+}
+
+#[tokio::test]
+async fn what_can_not_be_is_refused_with_what_to_do() {
+    let project = project();
+    let server = project.up().await;
+    let good = json!({ "name": "good", "agent_name": "greeter", "cron": "0 3 * * *", "timezone": "Europe/Berlin" });
+    let (status, made) = post(&project, "/schedules", good.clone()).await;
+    assert_eq!(
+        (status, &made["managed_by"]),
+        (StatusCode::CREATED, &json!("api")),
+        "{made}"
+    );
+    for (body, wanted, said) in refused(&good) {
         let (_, answer) = post(&project, "/schedules", body.clone()).await;
         assert_eq!(code(&answer), wanted, "{body}: {answer}");
         assert!(
@@ -491,6 +506,17 @@ async fn the_command_line_makes_shows_and_triggers_schedules() {
             .json()["enabled"],
         true
     );
+    assert_eq!(
+        project.run(&["schedules", "delete", "nightly"]).await.code,
+        0
+    );
+    server.kill().await;
+}
+
+#[tokio::test]
+async fn the_command_line_says_what_is_wrong_and_does_without_a_server() {
+    let project = project();
+    let server = project.up().await;
     let wrong = project
         .run(&[
             "schedules",
@@ -515,7 +541,7 @@ async fn the_command_line_makes_shows_and_triggers_schedules() {
     );
     assert_eq!(
         project.run(&["schedules", "delete", "nightly"]).await.code,
-        0
+        1
     );
     server.kill().await;
     // Without a server: this process answers, and whoever runs next takes it over.

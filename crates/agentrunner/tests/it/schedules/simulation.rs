@@ -96,9 +96,10 @@ fn planned(n: usize) -> Planned {
     let mut chance = Chance(n as u64 + 1);
     let zone = ZONES[n % ZONES.len()];
     let mut pick = |n: u64| chance.below(n) as i8;
-    let (hour, minute) = (1 + pick(3), pick(2) * 30);
+    let hour = 1 + pick(3);
+    let minute = if hour == 2 { pick(2) * 30 } else { 0 };
     let (agent, when) = match n % 25 {
-        0..5 => (
+        0..2 => (
             "quick",
             When::WrittenOut {
                 hours: vec![hour],
@@ -107,10 +108,10 @@ fn planned(n: usize) -> Planned {
                 zone,
             },
         ),
-        5 => (
+        2..6 => (
             "quick",
             When::WrittenOut {
-                hours: vec![2, 3, 14],
+                hours: vec![2, 3],
                 minutes: vec![0],
                 days: Days::Week(0),
                 zone,
@@ -294,7 +295,10 @@ impl Rig {
         loop {
             let one = chance.below(3) as usize;
             let looked = self.schedulers[one].look().await.unwrap();
-            if looked.acted == 0 && !looked.is_more {
+            if looked.left > 0 {
+                // The transaction of one that was killed is not over yet.
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            } else if looked.acted == 0 {
                 return looked.next_due;
             }
         }
@@ -600,7 +604,7 @@ async fn schedules_match_an_independent_calculation_over_400_days() {
     rig.live(&world).await;
     let (fired, missed) = judge(&*rig.store, &world).await;
     println!("{fired} fire times, {missed} of them in the outage");
-    assert!(fired > 40_000 && missed > 50, "{fired} {missed}");
+    assert!(fired > 40_000 && missed > 100, "{fired} {missed}");
 }
 
 /// The same, shorter: over the weeks in which clocks go back.
@@ -631,7 +635,7 @@ async fn a_clock_that_jumps_doubles_nothing_and_stops_nothing() {
         store::sqlite::Options::default(),
     )
     .unwrap();
-    let mut rig = Rig::new(Arc::new(store), begin);
+    let rig = Rig::new(Arc::new(store), begin);
     let hourly = Planned {
         name: "hourly".to_owned(),
         when: When::Interval(3600),
