@@ -5,16 +5,19 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test lint format bench clean
+.PHONY: help run test fault-suite lint format bench clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
 
 run: ## Build, serve the starter agents, let one of them work, keep serving (ONCE=1: end then; PROFILE=release; AGENT=, TASK=)
 	@ONCE='$(ONCE)' PROFILE='$(PROFILE)' scripts/run
 
 test: ## Install what the tests need; check format and lints; run all tests
 	@scripts/test
+
+fault-suite: ## Kill servers and processes under load, and audit (RUNS=3, FAULT_SEED=)
+	@scripts/fault-suite
 
 lint: ## Check format, lints, shell scripts, licences
 	@scripts/lint

@@ -94,6 +94,8 @@ impl Globals {
 pub(crate) enum Command {
     /// Serve everything in one process (the default)
     Up(commands::up::Up),
+    /// Serve one part, on servers that all parts share
+    Serve(commands::serve::Serve),
     /// Make a starter project
     Init(commands::init::Init),
     /// Give an agent a task, watch it work, print its answer
@@ -168,6 +170,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
     };
     match command {
         Command::Up(command) => command.run(&context),
+        Command::Serve(command) => command.run(&context),
         Command::Init(command) => command.run(&context),
         Command::Run(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
@@ -197,6 +200,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = anyhow::Result<T>>) -> an
         .enable_all()
         .build()?;
     let result = runtime.block_on(future);
+    if result.is_err() {
+        // The process ends now. A thread of a client library (lapin's has one for each connection that failed) may still
+        // wait on the runtime's clock, and would panic into the error that the operator is to read.
+        std::mem::forget(runtime);
+        return result;
+    }
     // A blocked thread (a file tool on a dead network disk) must not keep the process from ending.
     runtime.shutdown_timeout(std::time::Duration::from_millis(200));
     result
@@ -239,6 +248,8 @@ mod tests {
     fn wrong_use_is_refused() {
         for line in [
             "agentrunner fly",
+            "agentrunner serve",
+            "agentrunner serve everything",
             "agentrunner run",
             "agentrunner run helper hi --file x",
             "agentrunner tasks show",

@@ -2,16 +2,20 @@
 //! with debug assertions; a shipped binary has none of it.
 //!
 //! With `TEST_HOLD_DIR` set, an execution whose `metadata` says `{"hold_at": "before-result"}` stops there in
-//! its first lease, and a file with its id appears in that folder.
+//! its first lease, and a file with its id appears in that folder. Where that file is removed, it goes on.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{ExecutionId, StepBody};
 use store::intercept::Intercept;
 use store::{Append, Appended, Store, Then};
+
+/// How often it is looked whether a mark is still there.
+const LOOK: Duration = Duration::from_millis(20);
 
 /// The one who stops executions.
 pub(crate) struct Hold {
@@ -53,8 +57,11 @@ impl Hold {
     }
 
     async fn stop_if(&self, wish: Option<&str>, here: &str, id: ExecutionId) {
-        if wish == Some(here) && std::fs::write(self.folder.join(id.to_string()), here).is_ok() {
-            std::future::pending::<()>().await;
+        let mark = self.folder.join(id.to_string());
+        if wish == Some(here) && std::fs::write(&mark, here).is_ok() {
+            while mark.exists() {
+                tokio::time::sleep(LOOK).await;
+            }
         }
     }
 }

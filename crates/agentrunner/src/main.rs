@@ -10,6 +10,8 @@ mod commands;
 mod hold;
 mod screen;
 mod settings;
+#[cfg(debug_assertions)]
+mod skew;
 mod telemetry;
 mod transcript;
 mod wiring;

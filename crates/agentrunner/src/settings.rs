@@ -22,6 +22,8 @@ pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
 pub(crate) use variable::VARIABLES;
 
+const DAY_SECONDS: u64 = 24 * 60 * 60;
+
 /// What the program is told.
 #[derive(Clone)]
 pub(crate) struct Settings {
@@ -29,10 +31,12 @@ pub(crate) struct Settings {
     pub(crate) data_dir: PathBuf,
     pub(crate) log: Log,
     pub(crate) listen: Listen,
+    pub(crate) requests: Requests,
     /// The AgentOrchestrator to ask, when one is named.
     pub(crate) server: Option<String>,
     pub(crate) work: Work,
     pub(crate) servers: Servers,
+    pub(crate) state: StateKept,
     pub(crate) models: Models,
     pub(crate) egress: Egress,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
@@ -57,14 +61,39 @@ pub(crate) struct Listen {
     pub(crate) config_service: u16,
     pub(crate) orchestrator: u16,
     pub(crate) scheduler: u16,
+    pub(crate) pool: u16,
+}
+
+/// Which requests are answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Requests {
+    pub(crate) max_body_bytes: usize,
+    /// Names of this machine besides its own.
+    pub(crate) allowed_hosts: Vec<String>,
+    /// Origins whose pages may ask.
+    pub(crate) allowed_origins: Vec<String>,
+    /// After how much silence a conversation is called idle.
+    pub(crate) idle_timeout: Duration,
 }
 
 /// How the engine works.
 #[derive(Debug, Clone)]
 pub(crate) struct Work {
     pub(crate) capacity: usize,
+    pub(crate) lease: Duration,
+    pub(crate) drain: Duration,
     pub(crate) shutdown: Duration,
     pub(crate) max_crashes: u32,
+    pub(crate) health_interval: Duration,
+}
+
+/// How state is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct StateKept {
+    /// What is longer is compressed, in bytes.
+    pub(crate) compress_above: usize,
+    /// How long what is over stays.
+    pub(crate) retention: Duration,
 }
 
 /// Who answers.
@@ -160,6 +189,16 @@ impl Settings {
         Self::read(flags, &ProcessEnvironment, &file)
     }
 
+    /// For one part of several: of the many that start at once, none changes the schema unless it is told to.
+    pub(crate) fn for_a_part(&self) -> Self {
+        let mut settings = self.clone();
+        let is_said = self.values.text("AUTO_MIGRATE").is_some();
+        if let Some(postgres) = settings.servers.postgres.as_mut().filter(|_| !is_said) {
+            postgres.auto_migrate = false;
+        }
+        settings
+    }
+
     /// Where the command line finds AgentOrchestrator.
     pub(crate) fn server_url(&self) -> String {
         self.server.clone().unwrap_or_else(|| {
@@ -192,6 +231,7 @@ impl Settings {
             config_service: values.port("CONFIG_SERVICE_PORT"),
             orchestrator: values.port("ORCHESTRATOR_PORT"),
             scheduler: values.port("SCHEDULER_SERVICE_PORT"),
+            pool: values.port("AGENT_POOL_PORT"),
         };
         check_listen(&listen, mistakes);
         let egress = Egress {
@@ -208,14 +248,29 @@ impl Settings {
                 dir: values.path("LOG_DIR"),
             },
             listen,
+            requests: Requests {
+                max_body_bytes: usize::try_from(values.number("MAX_BODY_BYTES"))
+                    .unwrap_or(usize::MAX),
+                allowed_hosts: values.list("ALLOWED_HOSTS"),
+                allowed_origins: values.list("ALLOWED_ORIGINS"),
+                idle_timeout: Duration::from_secs(values.number("CONTINUOUS_AGENT_IDLE_TIMEOUT")),
+            },
             server: text("AGENTRUNNER_SERVER").map(|url| url.trim_end_matches('/').to_owned()),
             work: Work {
                 capacity: usize::try_from(values.number("AGENT_CAPACITY")).unwrap_or(usize::MAX),
+                lease: Duration::from_secs(values.number("AGENT_LEASE_SECONDS")),
+                drain: Duration::from_secs(values.number("AGENT_DRAIN_SECONDS")),
                 shutdown: Duration::from_secs(values.number("AGENT_SHUTDOWN_TIMEOUT")),
                 max_crashes: u32::try_from(values.number("AGENT_RESTART_MAX_ATTEMPTS"))
                     .unwrap_or(u32::MAX),
+                health_interval: Duration::from_secs(values.number("AGENT_HEALTH_CHECK_INTERVAL")),
             },
             servers: Servers::read(&values),
+            state: StateKept {
+                compress_above: usize::try_from(values.number("STATE_COMPRESSION_THRESHOLD"))
+                    .unwrap_or(usize::MAX),
+                retention: Duration::from_secs(values.number("STATE_RETENTION_DAYS") * DAY_SECONDS),
+            },
             models: Models {
                 openai_key: secret("OPENAI_API_KEY"),
                 openai_url: text("OPENAI_BASE_URL"),
@@ -244,6 +299,7 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
         ("SCHEDULER_SERVICE_PORT", listen.scheduler),
+        ("AGENT_POOL_PORT", listen.pool),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {
         if let Some((other, _)) = ports

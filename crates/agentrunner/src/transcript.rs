@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use domain::definition::Provider;
 use domain::execution::Totals;
-use domain::step::{ModelCall, Question, ToolResult};
+use domain::step::{ModelCall, Question, Remedy, ToolResult};
 use domain::{CallRef, ExecutionId, Money, Outcome, Seq, Status, Step, StepBody, ToolOutcome};
 use engine::LiveEvent;
 use indicatif::ProgressBar;
@@ -154,6 +154,7 @@ impl<'a> Transcript<'a> {
                 self.question(&request.question);
                 return Some((step.seq, request.question.clone()));
             }
+            StepBody::Timer { reason, .. } if reason.remedy == Remedy::NoSummary => {}
             StepBody::Timer { reason, .. } => {
                 self.note(
                     Style::Warn,
@@ -173,6 +174,10 @@ impl<'a> Transcript<'a> {
         self.is_scripted |= call.provider == Provider::Scripted;
         self.totals.usage += call.usage;
         self.totals.cost_usd += call.cost_usd.unwrap_or_default();
+        if !call.purpose.is_turn() {
+            // Not the agent's words to whoever asked.
+            return;
+        }
         if self.said.is_empty() {
             self.say(&call.reply.text);
         }

@@ -1,22 +1,25 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
-//! store, bus, providers, tools, engine, agents, listeners.
+//! store, cache, bus, providers, tools, engine, agents, listeners.
 
+mod identity;
 mod listeners;
+mod part;
 mod ports;
+mod retention;
 
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
-use domain::{Definition, ExecutionMode, WorkerId};
-use engine::{Agents, Clock, Engine, Expand, Ports, StoreHost};
+use domain::{Definition, HealthInterval, Pool};
+use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
 use llm::{Host, Key, ProviderSettings, Providers};
 use services::Service;
 use services::config::ConfigService;
 use store::Store;
+use store::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
@@ -24,12 +27,15 @@ use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
-pub(crate) use ports::{database, open_bus, open_store};
+pub(crate) use part::Part;
+use part::{Engagement, Role};
+pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
 
-const LEASE: Duration = Duration::from_secs(10);
 const POLL: Duration = Duration::from_secs(1);
+/// How long requests may take that are under way when everything else has ended. Those that wait for something end by
+/// themselves then.
+const LAST_REQUESTS: Duration = Duration::from_secs(5);
 const MAX_REPLY_BYTES: usize = 4 << 20;
-const WORKER_ID_BYTES: usize = 8;
 
 /// What a system is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,11 +50,13 @@ pub(crate) enum Purpose {
 pub(crate) struct System {
     engine: Engine,
     config: ConfigService,
+    cache: Arc<dyn Cache>,
     toolkit: Arc<Toolkit>,
     listeners: Option<Listeners>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     settings: Settings,
+    role: Role,
 }
 
 impl System {
@@ -57,19 +65,47 @@ impl System {
     /// # Errors
     /// A server can't be used, the store can't be opened, the agents' folder not be read, or an address not be had.
     pub(crate) async fn up(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings, Purpose::Work).await?;
+        Self::run(settings, Role::EVERYTHING).await
+    }
+
+    /// One part, at its address, on the servers that all parts share.
+    ///
+    /// # Errors
+    /// As for [`System::up`]; or the servers are not named, or this build lacks the part.
+    pub(crate) async fn serve_part(settings: &Settings, part: Part) -> anyhow::Result<Self> {
+        let role = part.role()?;
+        part.check_servers(&settings.servers)?;
+        Self::run(settings, role).await
+    }
+
+    async fn run(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 // Taken first: a second server at the same place must fail before it claims any work.
-                let listeners = Listeners::bind(&settings.listen).await?;
+                let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
                 system.config.reload().await?;
-                system.engine.start();
-                system.engine.start_scheduler();
+                match system.role.engagement {
+                    Engagement::Whole => system.engine.start(),
+                    Engagement::Relay => system.engine.start_relay(),
+                    Engagement::None => {}
+                }
+                if system.role.fires_schedules {
+                    system.engine.start_scheduler();
+                }
                 system.serve(listeners)?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
+                // StateManager's business; where it is served by many, each finds what the others left.
+                if role.services.contains(&Service::StateManager) {
+                    system.tasks.spawn(retention::keep(
+                        system.engine.clone(),
+                        system.settings.state.retention,
+                        system.shutdown.clone(),
+                    ));
+                }
                 Ok(())
             })
             .await
@@ -80,7 +116,11 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
-        let system = Self::build(settings, purpose).await?;
+        let role = match purpose {
+            Purpose::Work => Role::EVERYTHING,
+            Purpose::Read => Role::READING,
+        };
+        let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 let loaded = system.config.reload().await;
@@ -92,7 +132,7 @@ impl System {
                     // What ran can be looked at without any agent.
                     Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
                 }
-                system.serve(Listeners::private().await?)
+                system.serve(Listeners::private(role.services).await?)
             })
             .await
     }
@@ -102,7 +142,7 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn engine_alone(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings, Purpose::Work).await?;
+        let system = Self::build(settings, Role::EVERYTHING).await?;
         system
             .begun(async |system| {
                 system.config.reload().await?;
@@ -120,7 +160,7 @@ impl System {
         match begin(&mut self).await {
             Ok(()) => Ok(self),
             Err(error) => {
-                self.shutdown().await;
+                self.shutdown(Duration::ZERO).await;
                 Err(error)
             }
         }
@@ -149,16 +189,19 @@ impl System {
     /// Logs each choice and each listener, a line each.
     pub(crate) fn say_what_runs(&self) {
         let settings = &self.settings;
-        ports::say_what_was_chosen(settings);
-        for line in who_answers(settings, &self.engine.agents().all()) {
-            tracing::info!("model: {line}");
+        tracing::info!("serves {}", self.role.name);
+        ports::say_what_was_chosen(settings, &self.role);
+        if self.engine.performs() {
+            for line in who_answers(settings, &self.engine.agents().all()) {
+                tracing::info!("model: {line}");
+            }
         }
         tracing::info!(
             "agents: {} from {}",
             self.engine.agents().all().len(),
             settings.agents_dir().display()
         );
-        if self.is_scripted() {
+        if self.engine.performs() && self.is_scripted() {
             tracing::warn!("{SCRIPTED}");
         }
         if settings.listen.is_open {
@@ -171,11 +214,16 @@ impl System {
         }
     }
 
-    /// Ends in order: nothing new comes in, what runs comes to its next durable step or is handed back, and what was
-    /// accepted is on disk.
-    pub(crate) async fn shutdown(&self) {
+    /// Ends in order: it says that it is not ready, claims nothing more, and lets what runs come to its next durable step
+    /// or hands it back. All this while, and for `drain` at least, its ports answer: a watcher hears the end of what
+    /// runs here, and a load balancer sees in time that it is to go elsewhere. Then requests under way come to their
+    /// end, streams end, and what was accepted is on disk.
+    pub(crate) async fn shutdown(&self, drain: Duration) {
+        tokio::join!(
+            self.engine.shutdown(self.settings.work.shutdown),
+            tokio::time::sleep(drain)
+        );
         self.shutdown.cancel();
-        self.engine.shutdown(self.settings.work.shutdown).await;
         self.tasks.close();
         self.tasks.wait().await;
         self.toolkit.shutdown().await;
@@ -185,14 +233,22 @@ impl System {
         }
     }
 
-    async fn build(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
-        let store = open_store(settings).await?;
-        let bus: Arc<dyn Bus> = match purpose {
-            Purpose::Work => open_bus(settings).await?,
-            // Nothing is published then: another process carries what is written.
-            Purpose::Read => Arc::new(InProcess::default()),
+    async fn build(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let (store, clock) = ports::open_store_and_clock(settings).await?;
+        let shared = if role.shares_copies {
+            open_shared(settings, store.identity().await?).await?
+        } else {
+            Shared::here()
         };
-        let clock: Clock = Arc::new(chrono::Utc::now);
+        let lifetimes = settings.servers.lifetimes;
+        let store: Arc<dyn Store> = Arc::new(Cached::new(store, shared.cache.clone(), lifetimes));
+        let bus: Arc<dyn Bus> = if role.uses_bus() {
+            open_bus(settings).await?
+        } else {
+            // Nothing is published then: another process carries what is written.
+            Arc::new(InProcess::default())
+        };
+        let clock = ports::perhaps_wrong(settings, clock);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
         let ports = Ports {
             store,
@@ -201,30 +257,50 @@ impl System {
             tools: toolkit.clone(),
             clock,
         };
-        let engine = Engine::new(
+        let engine = Engine::within(
             ports,
             Agents::new(expand(settings)),
-            engine_settings(settings)?,
+            engine_settings(settings, role.pool)?,
+            Surroundings {
+                counters: shared.counters.clone(),
+                ..Surroundings::default()
+            },
         );
         let values = settings.values.clone();
-        let config = services::config::Settings::new(
-            settings.agents_dir(),
-            Arc::new(move |name: &str| values.lookup(name)),
-        );
+        let config = services::config::Settings {
+            announces: role.announces,
+            ..services::config::Settings::new(
+                settings.agents_dir(),
+                Arc::new(move |name: &str| values.lookup(name)),
+            )
+        };
         Ok(Self {
             config: ConfigService::new(config, engine.clone()),
             engine,
+            cache: shared.cache,
             toolkit,
             listeners: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             settings: settings.clone(),
+            role,
         })
     }
 
     fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
-        let app = listeners::app(&self.engine, &self.config, &self.shutdown)?;
-        listeners.serve(app, &self.tasks, self.settings.work.shutdown);
+        let app = listeners::app(
+            &self.engine,
+            &self.config,
+            &self.settings.requests,
+            &self.shutdown,
+            self.role.uses_bus(),
+        )?;
+        let app = app.with_cache(self.cache.clone());
+        listeners.serve(
+            app,
+            &self.tasks,
+            LAST_REQUESTS.min(self.settings.work.shutdown),
+        );
         self.listeners = Some(listeners);
         Ok(())
     }
@@ -303,61 +379,25 @@ pub(crate) fn toolkit(
     ))
 }
 
-fn engine_settings(settings: &Settings) -> anyhow::Result<engine::Settings> {
+/// Without a pool, the engine takes tasks in and performs none.
+fn engine_settings(settings: &Settings, pool: Option<Pool>) -> anyhow::Result<engine::Settings> {
     Ok(engine::Settings {
-        worker: worker_id()?,
+        worker: identity::worker_id()?,
         capacity: settings.work.capacity,
-        modes: vec![
-            ExecutionMode::Autonomous,
-            ExecutionMode::Collaborative,
-            ExecutionMode::Continuous,
-            ExecutionMode::Scheduled,
-        ],
-        lease: LEASE,
+        modes: pool.map_or_else(Vec::new, |pool| pool.modes().to_vec()),
+        lease: settings.work.lease,
         poll: POLL,
         max_crashes: settings.work.max_crashes,
         max_reply_bytes: MAX_REPLY_BYTES,
-        is_gone: Some(Arc::new(is_gone)),
+        is_gone: Some(Arc::new(identity::is_gone)),
+        registration: Registration {
+            pool: pool.unwrap_or(Pool::Everything),
+            host: identity::host_name(),
+            process: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            interval: HealthInterval::new(settings.work.health_interval),
+        },
     })
-}
-
-/// Whether a worker was a process of this host that is no more. One whose number another process has by now counts as
-/// alive: its leases run out by themselves.
-fn is_gone(worker: &WorkerId) -> bool {
-    let mut parts = worker.as_str().rsplitn(3, '-');
-    let (Some(_random), Some(process), Some(host)) = (parts.next(), parts.next(), parts.next())
-    else {
-        return false;
-    };
-    host == host_name()
-        && process
-            .parse::<u32>()
-            .is_ok_and(|id| !Path::new("/proc").join(id.to_string()).exists())
-}
-
-fn host_name() -> String {
-    let host = std::fs::read_to_string(Path::new("/proc/sys/kernel/hostname")).unwrap_or_default();
-    let host: String = host
-        .trim()
-        .chars()
-        .filter(|c| c.is_ascii_alphanumeric() || ".-_".contains(*c))
-        .take(100)
-        .collect();
-    if host.is_empty() {
-        "localhost".to_owned()
-    } else {
-        host
-    }
-}
-
-/// Host, process id and a random part: a lease tells whose it is, and a restart is somebody else.
-fn worker_id() -> anyhow::Result<WorkerId> {
-    let host = host_name();
-    let random = uuid::Uuid::new_v4().simple().to_string();
-    let random = random.get(..WORKER_ID_BYTES).unwrap_or(&random);
-    format!("{host}-{}-{random}", std::process::id())
-        .parse()
-        .context("the worker's id")
 }
 
 /// Gives a definition the values of its variables, and the provider that is asked instead of its own.
@@ -441,10 +481,5 @@ mod tests {
             (None, None, Vec::new())
         );
         assert_eq!(asked(&agent, None), agent.llm_config);
-    }
-
-    #[test]
-    fn a_worker_is_never_the_same_twice() {
-        assert_ne!(worker_id().unwrap(), worker_id().unwrap());
     }
 }

@@ -9,6 +9,8 @@
 //! | `q.dlq` | what was given up, with the headers `x-reason`, `x-attempt`, `x-history` and `x-topic` |
 //! | `q.patterns` | one message: the patterns that `q` is bound by. AMQP can't list bindings, so the next subscriber, a new version of the agent perhaps, could not take away what is wanted no more |
 //!
+//! Beside each queue stands an internal exchange `NAME.settled`, which nothing goes through: see [`making`].
+//!
 //! There are two connections, since RabbitMQ stops reading from one that publishes when it is short of memory or
 //! disk: consumers must be able to settle even then. Each has a supervisor ([`link`]) that makes it anew for as long
 //! as the bus lives. lapin's own recovery stays off: two owners of one connection would disagree about which channel
@@ -17,7 +19,7 @@
 //! - [`publisher`] publishes with confirms, and again with the same message id until it is confirmed or time is up.
 //! - [`source`] is the stream of deliveries of one queue, through all failures; it declares the queue each time.
 //! - [`consumer`] and [`dead_letters`] make deliveries of it; [`settle`] carries out their verdicts.
-//! - [`topology`] names, declares and binds.
+//! - [`topology`] names, declares and binds; [`making`] sees to it that a queue is used only when it survives a crash.
 //!
 //! What can happen twice: a publish whose confirm was lost, and a verdict whose connection broke. Events have ids.
 
@@ -26,6 +28,7 @@ mod dead_letters;
 mod drops;
 mod failure;
 mod link;
+mod making;
 mod message;
 mod publisher;
 mod settle;
@@ -71,10 +74,14 @@ pub struct Settings {
     pub timeout: Duration,
     /// How long a call goes on trying, over lost connections too, before it fails.
     pub patience: Duration,
+    /// How long a new queue rests before it is used. RabbitMQ writes down within seconds what it needs to find the
+    /// queue again after a crash, and tells nobody when it has.
+    pub settling: Duration,
 }
 
 impl Settings {
-    /// What suits most: no prefix, the subscriptions' own prefetch, 5 s for one answer and 15 s for one call.
+    /// What suits most: no prefix, the subscriptions' own prefetch, 5 s for one answer, 15 s for one call, and 4 s of
+    /// rest for a new queue.
     pub fn new(url: SecretString) -> Self {
         Self {
             url,
@@ -82,6 +89,7 @@ impl Settings {
             prefetch: None,
             timeout: Duration::from_secs(5),
             patience: Duration::from_secs(15),
+            settling: Duration::from_secs(4),
         }
     }
 }
@@ -231,12 +239,15 @@ impl Bus for RabbitMq {
         let mut attempts = 0;
         while let Err(failure) = self.shared.declare(&queue, Some(&patterns)).await {
             attempts += 1;
+            // Whoever subscribes tries again, and until then nobody consumes.
+            self.shared.note(queue.main.as_str(), Some(failure.clone()));
             let next = Instant::now() + link::pause(attempts);
             if failure.is_final() || next > deadline {
                 return Err(failure.into());
             }
             tokio::time::sleep_until(next).await;
         }
+        self.shared.note(queue.main.as_str(), None);
         let prefetch = self.shared.prefetch(prefetch);
         let source = Source::new(Arc::clone(&self.shared), queue, Kind::Queue, prefetch);
         Ok(Box::new(QueueConsumer::new(source)))

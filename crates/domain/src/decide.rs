@@ -4,18 +4,22 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::Time;
 use crate::budget::{BudgetLimits, Exceeded};
 use crate::definition::{Definition, Effect, LlmConfig, OnUnknown};
 use crate::execution::{Execution, Failure, FailureCode, MAX_DEPTH, Outcome, Totals};
 use crate::id::{Epoch, ExecutionId, Seq};
 use crate::message::StopReason;
+use crate::prompt::{Prompt, Purpose};
+use crate::pruning::{self, Fit};
 use crate::quantity::Tokens;
 use crate::retry::ModelErrorClass;
 use crate::state::{Call, ModelTurn, Progress, State, Turn};
 use crate::step::{
-    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelFailure, Question, StepBody,
-    ToolIntent, ToolOutcome, ToolResult,
+    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelFailure, Question, Remedy,
+    StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
 
 /// How many tool calls of one answer are made; the model is told of the others that they were not.
@@ -38,10 +42,12 @@ pub struct Facts {
     pub in_flight: BTreeSet<CallRef>,
     /// What the agent consumed today, this execution aside.
     pub spent_today: Totals,
+    /// How much the model reads and writes together, if it is known: the one whose turn it is.
+    pub context_window: Option<Tokens>,
 }
 
 /// Somebody's word that an execution is to end.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cancel {
     /// Whose.
     pub by: String,
@@ -55,15 +61,8 @@ pub enum Action {
     /// Journal these and ask again. They need not be durable before the next action is known, only before it is
     /// performed.
     Record(Vec<StepBody>),
-    /// Call the model with the state's transcript.
-    CallModel {
-        /// Which and how.
-        config: Box<LlmConfig>,
-        /// The longest answer that the budget leaves room for.
-        max_tokens: Option<Tokens>,
-        /// How long it may take.
-        timeout: Duration,
-    },
+    /// Call the model.
+    CallModel(Box<ModelRun>),
     /// Begin these tool calls; others may be under way.
     RunTools(Vec<ToolRun>),
     /// Wait for the tool calls that are under way.
@@ -75,6 +74,21 @@ pub enum Action {
     },
     /// It is over.
     Done(Outcome),
+}
+
+/// A model call to make.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelRun {
+    /// What for; [`crate::Prompt`] says what to ask with.
+    pub purpose: Purpose,
+    /// Which model and how.
+    pub config: LlmConfig,
+    /// The bounds of what it is shown.
+    pub fit: Fit,
+    /// The longest answer that the budget leaves room for.
+    pub max_tokens: Option<Tokens>,
+    /// How long it may take.
+    pub timeout: Duration,
 }
 
 /// A tool call to begin.
@@ -142,6 +156,7 @@ pub fn after_model_failure(
     definition: &Definition,
     execution: &Execution,
     state: &State,
+    run: &ModelRun,
     failure: (ModelErrorClass, String, Option<Duration>),
     now: Time,
     jitter: f64,
@@ -152,6 +167,18 @@ pub fn after_model_failure(
         Turn::Tools(_) | Turn::Answered { .. } | Turn::Done(_) => (0, 1),
     };
     let retry = &definition.retry_config;
+    if now < execution.deadline
+        && let Some(remedy) = remedy(state, run, class)
+    {
+        let reason = ModelFailure {
+            class,
+            message,
+            next_choice: choice,
+            attempt: attempt - 1,
+            remedy,
+        };
+        return StepBody::Timer { until: now, reason };
+    }
     if now >= execution.deadline {
         // Not a failure of the model: deciding again ends the execution by its deadline.
         let reason = ModelFailure {
@@ -159,6 +186,7 @@ pub fn after_model_failure(
             message,
             next_choice: choice,
             attempt,
+            remedy: Remedy::None,
         };
         return StepBody::Timer { until: now, reason };
     }
@@ -172,6 +200,7 @@ pub fn after_model_failure(
                     message,
                     next_choice: choice,
                     attempt,
+                    remedy: Remedy::None,
                 },
             };
         }
@@ -184,6 +213,7 @@ pub fn after_model_failure(
                 message,
                 next_choice: choice + 1,
                 attempt: 0,
+                remedy: Remedy::None,
             },
         };
     }
@@ -193,6 +223,7 @@ pub fn after_model_failure(
         _ => FailureCode::ModelRejected,
     };
     let tries = match (attempt, code) {
+        _ if class == ModelErrorClass::ContextTooLong => too_long(state),
         (0 | 1, _) => String::new(),
         (_, FailureCode::ModelUnavailable) => format!(
             " (after {attempt} tries; submit it again later, or raise retry_config.max_retries)"
@@ -205,6 +236,29 @@ pub fn after_model_failure(
             message: format!("{message}{tries}"),
         }),
     }
+}
+
+/// What can be done about a failure other than trying the same again.
+fn remedy(state: &State, run: &ModelRun, class: ModelErrorClass) -> Option<Remedy> {
+    match run.purpose {
+        // It is a help, not a need.
+        Purpose::Summary { .. } => Some(Remedy::NoSummary),
+        Purpose::Turn if class == ModelErrorClass::ContextTooLong => {
+            pruning::tighter(state, run.fit).map(|bytes| Remedy::Prune { bytes })
+        }
+        Purpose::Turn => None,
+    }
+}
+
+fn too_long(state: &State) -> String {
+    let pruned = match state.squeezes {
+        0 => String::new(),
+        1 => ", also after older messages were left out".to_owned(),
+        times => format!(", also after older messages were left out {times} times"),
+    };
+    format!(
+        " (what the model is shown is longer than it can read{pruned}: use a model with a longer context, or shorten the task, the system prompt or the tools' descriptions)"
+    )
 }
 
 /// The limits that hold for an execution: its definition's and its request's, whichever is tighter.
@@ -226,46 +280,60 @@ fn models_turn(
             until: until.min(execution.deadline),
         };
     }
-    if state.totals.model_calls >= definition.max_steps {
+    let turns = state.totals.model_calls.saturating_sub(state.summaries);
+    if turns >= definition.max_steps {
         let message = format!(
             "not done after max_steps = {} turns of the model; raise max_steps or narrow the task",
             definition.max_steps
         );
         return end(state, facts, fail(FailureCode::MaxStepsExceeded, message));
     }
-    let prompt = prompt_estimate(definition, state);
+    let Some(config) = definition.llm_config.choice(turn.choice) else {
+        let message = "the journal names a fallback model that the definition lacks".to_owned();
+        return end(state, facts, fail(FailureCode::Corrupt, message));
+    };
+    let fit = pruning::fit(definition, execution, state, &config, facts.context_window);
+    // Without room for it in the budget, older messages are left out instead.
+    if let Some(covers) = pruning::to_summarise(definition, state, fit) {
+        let purpose = Purpose::Summary { covers };
+        let prompt = Prompt::new(definition, state, purpose, fit).estimate();
+        if let Ok(room) = reserve(definition, execution, state, facts, prompt) {
+            return call(execution, facts, (purpose, fit), config, room);
+        }
+    }
+    let prompt = Prompt::new(definition, state, Purpose::Turn, fit).estimate();
     match reserve(definition, execution, state, facts, prompt) {
         Err(exceeded) => end(
             state,
             facts,
             fail(FailureCode::BudgetExceeded, exceeded.to_string()),
         ),
-        Ok(room) => {
-            let Some(config) = definition.llm_config.choice(turn.choice) else {
-                return end(
-                    state,
-                    facts,
-                    fail(
-                        FailureCode::Corrupt,
-                        "the journal names a fallback model that the definition lacks".to_owned(),
-                    ),
-                );
-            };
-            let max_tokens = match (config.max_tokens, room) {
-                (Some(a), Some(b)) => Some(a.min(b)),
-                (a, b) => a.or(b),
-            };
-            let left = (execution.deadline - facts.now)
-                .to_std()
-                .unwrap_or_default();
-            let timeout = Duration::from_secs(config.timeout).min(left);
-            Action::CallModel {
-                config: Box::new(config),
-                max_tokens,
-                timeout,
-            }
-        }
+        Ok(room) => call(execution, facts, (Purpose::Turn, fit), config, room),
     }
+}
+
+fn call(
+    execution: &Execution,
+    facts: &Facts,
+    (purpose, fit): (Purpose, Fit),
+    config: LlmConfig,
+    room: Option<Tokens>,
+) -> Action {
+    let max_tokens = match (config.max_tokens, room) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    };
+    let left = (execution.deadline - facts.now)
+        .to_std()
+        .unwrap_or_default();
+    let timeout = Duration::from_secs(config.timeout).min(left);
+    Action::CallModel(Box::new(ModelRun {
+        purpose,
+        config,
+        fit,
+        max_tokens,
+        timeout,
+    }))
 }
 
 fn reserve(
@@ -287,17 +355,6 @@ fn reserve(
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
     })
-}
-
-fn prompt_estimate(definition: &Definition, state: &State) -> Tokens {
-    let bytes = definition.system_prompt.len()
-        + definition.instructions.len()
-        + state
-            .transcript
-            .iter()
-            .map(crate::Message::bytes)
-            .sum::<usize>();
-    Tokens::estimate(bytes)
 }
 
 fn answered(
@@ -347,6 +404,7 @@ fn answered(
             ),
             next_choice: 0,
             attempt: 0,
+            remedy: Remedy::None,
         },
     }])
 }

@@ -9,6 +9,8 @@ mod tool;
 mod tool_fields;
 mod validate;
 
+use std::borrow::Cow;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -16,8 +18,8 @@ use sha2::{Digest, Sha256};
 
 pub use llm::{FallbackModel, LlmConfig, Provider};
 pub use modes::{
-    CollaborativeConfig, ContinuousConfig, MisfirePolicy, OverlapPolicy, PlanningStrategy, Pruning,
-    ScheduleConfig, ScheduleType,
+    CollaborativeConfig, ContinuousConfig, MisfirePolicy, OnConcurrent, OverlapPolicy,
+    PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
 };
 pub use tool::{
     AgentTool, ApiTool, Approval, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool,
@@ -143,11 +145,12 @@ impl Definition {
     }
 
     /// What the model is told first: the system prompt and the instructions.
-    pub fn full_prompt(&self) -> String {
+    pub fn full_prompt(&self) -> Cow<'_, str> {
         if self.instructions.is_empty() {
-            self.system_prompt.clone()
+            Cow::Borrowed(&self.system_prompt)
         } else {
-            format!("{}\n\n{}", self.system_prompt.trim_end(), self.instructions)
+            let prompt = self.system_prompt.trim_end();
+            Cow::Owned(format!("{prompt}\n\n{}", self.instructions))
         }
     }
 

@@ -7,6 +7,7 @@
 //! - [`Execution`] is one piece of work; its [`Step`]s are its journal, the only truth about it.
 //! - [`State`] is a journal folded; [`State::apply`] refuses a step that cannot follow.
 //! - [`Schedule`] says when an agent works by itself; [`schedule::plan()`] what becomes of each due time.
+//! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
 
 pub mod budget;
@@ -14,9 +15,12 @@ pub mod decide;
 pub mod definition;
 pub mod event;
 pub mod execution;
+pub mod fleet;
 pub mod id;
 pub mod message;
 pub mod nearest;
+pub mod prompt;
+pub mod pruning;
 pub mod quantity;
 pub mod retry;
 pub mod schedule;
@@ -24,15 +28,18 @@ pub mod state;
 pub mod step;
 pub mod topic;
 
-pub use decide::{Action, Facts, ToolRun, decide};
+pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
 pub use definition::{Definition, Effect, ExecutionMode, Problem};
 pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
+pub use fleet::{HealthInterval, Pool, Worker};
 pub use id::{
     AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, ScheduleName, Seq,
     TraceId, WorkerId,
 };
 pub use message::{Message, Reply, StopReason, ToolCall};
+pub use prompt::{Prompt, Purpose};
+pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
 pub use schedule::Schedule;
 pub use state::{IllegalStep, State};

@@ -31,10 +31,13 @@ impl Tokens {
         Self(self.0.saturating_sub(other.0))
     }
 
+    /// How many bytes of text are taken for one token where they can't be counted.
+    pub const BYTES_EACH: u64 = 3;
+
     /// A rough upper estimate for a text: one token for every three bytes. Real tokenizers need fewer for
     /// English and about as many for other scripts; it is only used to reserve budget before a call.
     pub const fn estimate(text_bytes: usize) -> Self {
-        Self(text_bytes as u64 / 3 + 1)
+        Self(text_bytes as u64 / Self::BYTES_EACH + 1)
     }
 }
 

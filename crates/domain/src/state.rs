@@ -4,10 +4,12 @@ use crate::definition::Effect;
 use crate::execution::{Execution, Outcome, Status, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::{Message, StopReason, ToolCall};
+use crate::prompt::Purpose;
+use crate::pruning;
 use crate::retry::ModelErrorClass;
 use crate::step::{
-    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelCall, Question, Step, StepBody,
-    ToolIntent, ToolOutcome, ToolResult,
+    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelCall, Question, Remedy, Step,
+    StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
 use crate::{Money, Time};
 
@@ -22,6 +24,18 @@ pub struct State {
     pub totals: Totals,
     /// How often an answer was sent back because it did not meet the schema.
     pub repairs: u32,
+    /// Which message of the transcript the execution is about: those before it were said before.
+    pub own: usize,
+    /// How often a summary of the oldest messages was asked for.
+    pub summaries: u32,
+    /// Whether the first message is a digest that this execution had made.
+    pub has_new_digest: bool,
+    /// A summary could not be had: older messages are left out instead.
+    pub summary_failed: bool,
+    /// How many bytes of messages the model is shown at most, since it could not read more.
+    pub ceiling: Option<u64>,
+    /// How often it could not.
+    pub squeezes: u32,
     /// The position of the next step.
     pub next_seq: Seq,
 }
@@ -155,7 +169,13 @@ impl State {
             text: execution.prompt(),
         });
         Self {
+            own: transcript.len() - 1,
             transcript,
+            summaries: 0,
+            has_new_digest: false,
+            summary_failed: false,
+            ceiling: None,
+            squeezes: 0,
             turn: Turn::Model(ModelTurn::default()),
             totals: Totals::default(),
             repairs: 0,
@@ -263,12 +283,13 @@ impl State {
         let Turn::Model(_) = self.turn else {
             return Err("it is not the model's turn".to_owned());
         };
+        if let Purpose::Summary { covers } = call.purpose {
+            return self.summarised(covers as usize, call);
+        }
         if call.targets.len() != call.reply.tool_calls.len() {
             return Err("the targets do not match the tool calls".to_owned());
         }
-        self.totals.usage += call.usage;
-        self.totals.cost_usd += call.cost_usd.unwrap_or(Money::ZERO);
-        self.totals.model_calls += 1;
+        self.consumed(call);
         self.transcript.push(Message::Assistant(call.reply.clone()));
         let calls = call.reply.tool_calls.iter().zip(&call.targets).zip(0u16..);
         self.turn = if call.reply.tool_calls.is_empty() {
@@ -293,6 +314,33 @@ impl State {
         Ok(())
     }
 
+    fn consumed(&mut self, call: &ModelCall) {
+        self.totals.usage += call.usage;
+        self.totals.cost_usd += call.cost_usd.unwrap_or(Money::ZERO);
+        self.totals.model_calls += 1;
+    }
+
+    /// The digest takes the place of what it covers. One that says nothing is as good as none.
+    fn summarised(&mut self, covers: usize, call: &ModelCall) -> Result<(), String> {
+        if covers == 0 || covers > self.own {
+            return Err(format!("there are no {covers} messages to summarise"));
+        }
+        self.consumed(call);
+        self.summaries += 1;
+        let is_useless =
+            call.reply.text.trim().is_empty() || call.reply.stop == StopReason::Refusal;
+        if is_useless {
+            self.summary_failed = true;
+        } else {
+            let digest = pruning::digest(&call.reply.text);
+            self.transcript.splice(..covers, [digest]);
+            self.own = self.own + 1 - covers;
+            self.has_new_digest = true;
+        }
+        self.turn = Turn::Model(ModelTurn::default());
+        Ok(())
+    }
+
     fn model_failed(
         &mut self,
         until: Time,
@@ -301,6 +349,14 @@ impl State {
         let failure = Some((reason.class, reason.message.clone()));
         match &mut self.turn {
             Turn::Model(turn) => {
+                match reason.remedy {
+                    Remedy::None => {}
+                    Remedy::NoSummary => self.summary_failed = true,
+                    Remedy::Prune { bytes } => {
+                        self.ceiling = Some(bytes);
+                        self.squeezes += 1;
+                    }
+                }
                 *turn = ModelTurn {
                     choice: reason.next_choice,
                     attempt: reason.attempt,

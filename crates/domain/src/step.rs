@@ -11,6 +11,7 @@ use crate::definition::{Effect, Provider};
 use crate::execution::Outcome;
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::Reply;
+use crate::prompt::Purpose;
 use crate::quantity::{Money, Usage};
 use crate::retry::ModelErrorClass;
 
@@ -118,6 +119,9 @@ impl fmt::Display for CallRef {
 /// A whole answer of a model, and what is known about it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ModelCall {
+    /// What was asked for.
+    #[serde(default, skip_serializing_if = "Purpose::is_turn")]
+    pub purpose: Purpose,
     /// Whose model.
     pub provider: Provider,
     /// Which.
@@ -258,6 +262,31 @@ pub struct ModelFailure {
     pub next_choice: usize,
     /// How many tries of that model have failed.
     pub attempt: u32,
+    /// What is done differently from then on.
+    #[serde(default, skip_serializing_if = "Remedy::is_none")]
+    pub remedy: Remedy,
+}
+
+/// What is done differently after a failed model call.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(tag = "remedy", rename_all = "snake_case")]
+pub enum Remedy {
+    /// Nothing.
+    #[default]
+    None,
+    /// The model is shown less: it could not read it all.
+    Prune {
+        /// How many bytes of messages.
+        bytes: u64,
+    },
+    /// No summary is made: older messages are left out instead.
+    NoSummary,
+}
+
+impl Remedy {
+    const fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
 }
 
 /// What a person is asked.

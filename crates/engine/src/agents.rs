@@ -61,24 +61,13 @@ impl Agents {
         nearest(name, agents.keys().map(AgentName::as_str)).and_then(|name| name.parse().ok())
     }
 
-    /// Puts a set of agents in the place of the current one, at once. Who follows them is told when they are others.
+    /// Puts a set of agents in the place of the current one, at once.
     pub fn replace(&self, agents: BTreeMap<AgentName, Agent>) {
-        let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
-        let what = |agents: &BTreeMap<AgentName, Agent>| -> Vec<(ConfigVersion, String)> {
-            agents
-                .values()
-                .map(|agent| (agent.version.clone(), agent.path.clone()))
-                .collect()
-        };
-        let are_others = what(&current) != what(&agents);
-        *current = agents;
-        drop(current);
-        if are_others {
-            self.version.send_modify(|version| *version += 1);
-        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = agents;
+        self.version.send_modify(|version| *version += 1);
     }
 
-    /// Tells of each replacement by others.
+    /// Tells of each replacement.
     pub(crate) fn changed(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }

@@ -53,13 +53,18 @@ impl Definitions {
             .filter(|current| current.version == *version);
         let written = match current {
             Some(current) => current.definition,
-            None => match self.store.config(agent, version).await? {
-                Some(record) => Arc::new(record.definition),
-                None => {
+            None => match self.store.config(agent, version).await {
+                Ok(Some(record)) => Arc::new(record.definition),
+                Ok(None) => {
                     return Ok(Err(corrupt(format!(
                         "version {version} of agent {agent} is not in the store"
                     ))));
                 }
+                // It will not get better by itself.
+                Err(error) if error.class() == store::Class::Corrupt => {
+                    return Ok(Err(corrupt(error.to_string())));
+                }
+                Err(error) => return Err(error),
             },
         };
         let expanded = match self.agents.expand(&written) {

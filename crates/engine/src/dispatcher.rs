@@ -7,12 +7,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::execution::Totals;
-use domain::{AgentName, Failure, FailureCode, Outcome, Seq, Step, StepBody, Time};
+use domain::{
+    AgentName, Definition, Event, Failure, FailureCode, Message, Outcome, Seq, Step, StepBody, Time,
+};
 use futures::FutureExt;
 use store::{Append, Claim, Claimed, Then};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::ended::Subject;
 use crate::leases::Lease;
 use crate::run::{Ended, Run, Stop};
 use crate::shared::Shared;
@@ -54,10 +57,11 @@ impl Dispatcher {
                 continue;
             }
             tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
                 () = due.notified() => {}
                 () = self.core.hint.notified() => {}
                 () = tokio::time::sleep(self.pause()) => {}
-                () = stop.cancelled() => return,
             }
         }
     }
@@ -99,9 +103,13 @@ impl Dispatcher {
             return false;
         }
         let limit = free.min(BATCH);
+        let now = self.core.now();
+        if !self.core.leases.may_claim(now + self.core.settings.lease) {
+            return false;
+        }
         let claim = Claim {
             worker: self.core.settings.worker.clone(),
-            now: self.core.now(),
+            now,
             lease: self.core.settings.lease,
             limit,
             only: None,
@@ -163,18 +171,17 @@ impl Dispatcher {
     }
 
     async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>) {
-        let (id, agent) = (claimed.execution.id, claimed.execution.agent.clone());
-        let trace = claimed.execution.trace_id.clone();
-        let live = self
-            .core
-            .hub
-            .start(id, claimed.epoch, lease.last_committed());
+        let subject = Subject::new(&claimed.execution);
+        let (id, agent, trace) = (subject.id, &subject.agent, &subject.trace_id);
+        let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
         let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
         match work.await {
             Ok(Ok(ended)) => {
-                if let Ended::Parked(due) = ended {
-                    self.remember(due);
+                match ended {
+                    Ended::Parked(due) => self.remember(due),
+                    Ended::Finished => self.core.presence.count_finished(),
+                    Ended::HandedBack => {}
                 }
                 tracing::debug!(execution_id = %id, agent_name = %agent, trace_id = %trace, "{ended:?}");
             }
@@ -188,7 +195,7 @@ impl Dispatcher {
                 let failure = crate::run::corrupt(format!(
                     "the journal does not allow what comes next: {illegal}"
                 ));
-                self.fail(id, lease, totals, failure).await;
+                self.fail(&subject, lease, totals, failure).await;
             }
             Err(panic) => {
                 let message = panic_text(panic.as_ref());
@@ -205,7 +212,7 @@ impl Dispatcher {
         lease: &Arc<Lease>,
         live: Arc<crate::live::LiveRun>,
     ) -> Result<Ended, Stop> {
-        let (id, totals) = (claimed.execution.id, totals_of(&claimed.steps));
+        let (subject, totals) = (Subject::new(&claimed.execution), totals_of(&claimed.steps));
         let failure = match self.poison(&claimed) {
             Some(failure) => failure,
             None => {
@@ -214,17 +221,43 @@ impl Dispatcher {
                     .definitions
                     .get(&claimed.execution.agent, &claimed.execution.version)
                     .await?;
-                let run = definition.and_then(|definition| {
-                    Run::new(self.core.clone(), lease.clone(), live, definition, claimed)
-                });
+                let run = match definition {
+                    Ok(definition) => {
+                        let stored = self.history(&definition, &claimed).await?;
+                        let core = self.core.clone();
+                        Run::new(core, lease.clone(), live, definition, claimed, stored)
+                    }
+                    Err(failure) => Err(failure),
+                };
                 match run {
                     Ok((run, waiting)) => return Box::pin(run.go(waiting)).await,
                     Err(failure) => failure,
                 }
             }
         };
-        self.fail(id, lease, totals, failure).await;
+        self.fail(&subject, lease, totals, failure).await;
         Ok(Ended::Finished)
+    }
+
+    /// What its conversation holds, as far as it may be shown or has to be summarised. One that brings its own history,
+    /// or ends before its turn, needs none.
+    async fn history(
+        &self,
+        definition: &Definition,
+        claimed: &Claimed,
+    ) -> Result<Vec<Message>, store::Error> {
+        let execution = &claimed.execution;
+        let Some(conversation) = &execution.conversation else {
+            return Ok(Vec::new());
+        };
+        if claimed.waits_turn || !execution.history.is_empty() {
+            return Ok(Vec::new());
+        }
+        let store = &self.core.ports.store;
+        let limit = domain::pruning::to_load(definition);
+        store
+            .conversation(&execution.agent, conversation, limit)
+            .await
     }
 
     /// Whether the execution has taken down too many workers.
@@ -247,13 +280,16 @@ impl Dispatcher {
     }
 
     /// Ends an execution that can't be performed.
-    async fn fail(&self, id: domain::ExecutionId, lease: &Lease, totals: Totals, failure: Failure) {
+    async fn fail(&self, subject: &Subject, lease: &Lease, totals: Totals, failure: Failure) {
         let outcome = Outcome::Failed(failure);
         let then = Then::Finish {
             outcome: outcome.clone(),
             messages: Vec::new(),
+            digest: None,
         };
-        self.last_words(id, lease, totals, StepBody::Finished { outcome }, then)
+        let events = subject.events(&outcome, self.core.now());
+        let body = StepBody::Finished { outcome };
+        self.last_words(subject.id, lease, totals, (body, events), then)
             .await;
     }
 
@@ -265,7 +301,8 @@ impl Dispatcher {
         message: String,
     ) {
         let text = format!("{PANIC_NOTE}{message}; it is tried again");
-        self.last_words(id, lease, totals, StepBody::Note { text }, Then::HandBack)
+        let note = (StepBody::Note { text }, Vec::new());
+        self.last_words(id, lease, totals, note, Then::HandBack)
             .await;
     }
 
@@ -274,7 +311,7 @@ impl Dispatcher {
         id: domain::ExecutionId,
         lease: &Lease,
         totals: Totals,
-        body: StepBody,
+        (body, events): (StepBody, Vec<Event>),
         then: Then,
     ) {
         let now = self.core.now();
@@ -291,11 +328,11 @@ impl Dispatcher {
             now,
             steps,
             totals,
-            events: Vec::new(),
+            events,
             children: Vec::new(),
             then,
         };
-        if let Err(error) = self.core.ports.store.append(append).await {
+        if let Err(error) = self.core.append(append).await {
             tracing::error!(execution_id = %id, "its end could not be written, it is tried again: {error}");
         }
     }
@@ -311,7 +348,7 @@ impl Dispatcher {
             children: Vec::new(),
             then: Then::HandBack,
         };
-        if let Err(error) = self.core.ports.store.append(append).await {
+        if let Err(error) = self.core.append(append).await {
             tracing::warn!(execution_id = %claimed.execution.id, "could not be handed back: {error}");
         }
     }

@@ -1,7 +1,7 @@
 //! Why the engine refuses a request.
 
-use domain::AgentName;
 use domain::schedule::Flaw;
+use domain::{AgentName, ConversationId, ExecutionId};
 
 /// Why the engine refuses a request.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +25,30 @@ pub enum Error {
         field: &'static str,
         /// What is wrong with it and what to do.
         message: String,
+    },
+    /// The conversation is at an earlier message, and the agent says to refuse then.
+    #[error(
+        "conversation {conversation} of agent {agent} is at an earlier message (execution {running}), and the agent says on_concurrent_message: reject; wait for its end, or cancel it"
+    )]
+    Busy {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        conversation: ConversationId,
+        /// What it is at.
+        running: ExecutionId,
+    },
+    /// As many messages wait in the conversation as may.
+    #[error(
+        "{waiting} messages wait for their turn in conversation {conversation} of agent {agent}, and more are not taken; try again when some are done, or cancel them"
+    )]
+    QueueFull {
+        /// Whose.
+        agent: AgentName,
+        /// Which.
+        conversation: ConversationId,
+        /// How many.
+        waiting: u32,
     },
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key came with another body before; use a new key for a new request")]

@@ -1,8 +1,8 @@
 //! The leases that this process holds, and their renewal: independent of what the executions are doing, so that a
 //! slow tool costs no lease.
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,30 +11,74 @@ use store::{Renewal, Signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use crate::Clock;
 use crate::shared::Shared;
+
+/// Until when everything that this process holds is certainly its own. A process that was frozen, or whose clock was
+/// set forth, finds that this moment is past: before it acts on the world, shows words to a watcher or claims more, it
+/// renews, and so learns what it has lost.
+pub(crate) struct Term {
+    clock: Clock,
+    /// In microseconds since 1970.
+    until: AtomicI64,
+    /// Told to every waiting run when the term moved on.
+    moved: Notify,
+    /// Asks for a renewal at once.
+    wanted: Notify,
+}
+
+impl Term {
+    fn new(clock: Clock) -> Self {
+        Self {
+            clock,
+            until: AtomicI64::new(i64::MIN),
+            moved: Notify::new(),
+            wanted: Notify::new(),
+        }
+    }
+
+    fn is_running(&self) -> bool {
+        (self.clock)().timestamp_micros() < self.until.load(Ordering::Acquire)
+    }
+
+    fn extend(&self, until: Time) {
+        self.until
+            .store(until.timestamp_micros(), Ordering::Release);
+        self.moved.notify_waiters();
+    }
+}
 
 /// One lease, shared between the run that acts under it and the renewal.
 pub(crate) struct Lease {
     id: ExecutionId,
     epoch: Epoch,
+    term: Arc<Term>,
     lost: AtomicBool,
     news: AtomicBool,
+    /// The wake-ups that are no news: the store tells of them again each time.
+    wakes_told: AtomicU64,
     stopping: AtomicU8,
     committed: AtomicU32,
     changed: Notify,
 }
+
+/// How often it is asked what other processes did to what this one owns: no tool call starts a second after its
+/// execution's end was asked for.
+const LISTEN: Duration = Duration::from_millis(500);
 
 const GO_ON: u8 = 0;
 const AT_NEXT_COMMIT: u8 = 1;
 const NOW: u8 = 2;
 
 impl Lease {
-    fn new(id: ExecutionId, epoch: Epoch, committed: u32) -> Self {
+    fn new(id: ExecutionId, epoch: Epoch, committed: u32, term: Arc<Term>) -> Self {
         Self {
             id,
             epoch,
+            term,
             lost: AtomicBool::new(false),
             news: AtomicBool::new(false),
+            wakes_told: AtomicU64::new(0),
             stopping: AtomicU8::new(GO_ON),
             committed: AtomicU32::new(committed),
             changed: Notify::new(),
@@ -51,9 +95,49 @@ impl Lease {
         self.lost.load(Ordering::Acquire)
     }
 
+    /// Whether nobody else can have it.
+    pub(crate) fn is_certain(&self) -> bool {
+        !self.is_lost() && self.term.is_running()
+    }
+
+    /// Makes sure that nobody else can have it, by a renewal when time has passed unseen. `false` when there is a reason
+    /// to look up instead.
+    pub(crate) async fn make_certain(&self) -> bool {
+        loop {
+            let moved = self.term.moved.notified();
+            if self.is_certain() {
+                return true;
+            }
+            self.term.wanted.notify_one();
+            tokio::select! {
+                biased;
+                () = self.interrupted() => return false,
+                () = moved => {}
+            }
+        }
+    }
+
     /// Whether something came from outside since this was asked last.
     pub(crate) fn take_news(&self) -> bool {
         self.news.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether something came from outside that nobody has asked for yet.
+    pub(crate) fn has_news(&self) -> bool {
+        self.news.load(Ordering::Acquire)
+    }
+
+    /// Notes how often the store says it was woken. Only what is new is news: a model call longer than a renewal would be
+    /// interrupted for ever.
+    pub(crate) fn hear_wakes(&self, wakes: u64) {
+        if self.wakes_told.fetch_max(wakes, Ordering::AcqRel) < wakes {
+            self.tell_news();
+        }
+    }
+
+    /// Notes up to which wake-up everything was looked at.
+    pub(crate) fn has_seen_wakes(&self, wakes: u64) {
+        self.wakes_told.fetch_max(wakes, Ordering::AcqRel);
     }
 
     /// Whether to give the execution back; `idle` tells that nothing is under way.
@@ -63,6 +147,11 @@ impl Lease {
             AT_NEXT_COMMIT => idle,
             _ => true,
         }
+    }
+
+    /// Whether what is under way is to be dropped, because the time for a shutdown is over.
+    pub(crate) fn is_time_up(&self) -> bool {
+        self.stopping.load(Ordering::Acquire) == NOW
     }
 
     /// Notes the last durable step.
@@ -89,12 +178,14 @@ impl Lease {
         }
     }
 
-    fn lose(&self) {
+    /// Notes that another has it.
+    pub(crate) fn lose(&self) {
         self.lost.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
 
-    fn tell_news(&self) {
+    /// Notes that something came from outside.
+    pub(crate) fn tell_news(&self) {
         self.news.store(true, Ordering::Release);
         self.changed.notify_waiters();
     }
@@ -106,17 +197,42 @@ impl Lease {
 }
 
 /// All leases of this process.
-#[derive(Default)]
 pub(crate) struct Leases {
-    held: Mutex<HashMap<ExecutionId, Arc<Lease>>>,
+    /// Sorted, so that what is done with all of them is done in the same order everywhere.
+    held: Mutex<BTreeMap<ExecutionId, Arc<Lease>>>,
+    term: Arc<Term>,
     stopping: AtomicU8,
     released: Notify,
 }
 
 impl Leases {
+    /// None yet.
+    pub(crate) fn new(clock: Clock) -> Self {
+        Self {
+            held: Mutex::default(),
+            term: Arc::new(Term::new(clock)),
+            stopping: AtomicU8::new(GO_ON),
+            released: Notify::new(),
+        }
+    }
+
+    /// Whether leases may be claimed that run until then at least. Not while those that are held may have run out: what
+    /// this process still performs would be taken from itself. Then a renewal is asked for, and its end tells the
+    /// dispatcher.
+    pub(crate) fn may_claim(&self, until: Time) -> bool {
+        if self.count() == 0 {
+            self.term.extend(until);
+        }
+        let may = self.term.is_running();
+        if !may {
+            self.term.wanted.notify_one();
+        }
+        may
+    }
+
     /// Notes a lease that was just taken.
     pub(crate) fn add(&self, id: ExecutionId, epoch: Epoch, committed: u32) -> Arc<Lease> {
-        let lease = Arc::new(Lease::new(id, epoch, committed));
+        let lease = Arc::new(Lease::new(id, epoch, committed, self.term.clone()));
         lease.stop(self.stopping.load(Ordering::Acquire));
         self.lock().insert(id, lease.clone());
         lease
@@ -167,7 +283,7 @@ impl Leases {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<ExecutionId, Arc<Lease>>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ExecutionId, Arc<Lease>>> {
         self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -187,27 +303,58 @@ impl Leases {
         }
     }
 
-    fn hear(&self, signal: &Signal) {
+    /// Takes the answer to a renewal of `asked`.
+    fn hear(&self, asked: &[(ExecutionId, Epoch)], signal: &Signal) {
         match signal {
+            // The lease that was asked about: since then the execution may have been let go and claimed anew.
             Signal::Lost(id) => {
+                let which: Vec<_> = asked.iter().filter(|(of, _)| of == id).copied().collect();
+                self.lose_all(&which);
+            }
+            Signal::Woken { id, wakes } => {
                 if let Some(lease) = self.lock().get(id) {
-                    lease.lose();
+                    lease.hear_wakes(*wakes);
                 }
             }
-            Signal::Woken { id, .. } => self.tell_news(*id),
         }
     }
 }
 
-/// Renews at a third of the lease until `stop`. When the store does not answer for the length of a lease, everything
-/// held is considered lost: another may have it by then.
+/// Listens for what comes to leases of this process from others - a cancellation, an answer - until `stop`. What this
+/// misses is heard at the next renewal.
+pub(crate) async fn hear_others(core: Arc<Shared>, stop: CancellationToken) {
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(LISTEN) => {}
+        }
+        let held = core.leases.snapshot();
+        if held.is_empty() {
+            continue;
+        }
+        match core.ports.store.woken(&core.settings.worker).await {
+            Ok(signals) => signals
+                .iter()
+                .for_each(|signal| core.leases.hear(&held, signal)),
+            Err(error) => tracing::debug!("news of leases can't be asked for: {error}"),
+        }
+    }
+}
+
+/// Renews at a third of the lease, or at once when somebody is not certain any more, until `stop`. When the store does
+/// not answer for the length of a lease, everything held is considered lost: another may have it by then.
 pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
     let mut renewed_at: Time = core.now();
     let mut pause = core.settings.lease / 3;
+    let mut is_well = true;
     loop {
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            biased;
             () = stop.cancelled() => return,
+            // While the store does not answer, those who wait would ask without end.
+            () = core.leases.term.wanted.notified(), if is_well => {}
+            () = tokio::time::sleep(pause) => {}
         }
         let held = core.leases.snapshot();
         let now = core.now();
@@ -215,20 +362,24 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
             renewed_at = now;
             continue;
         }
-        let renewal = Renewal {
-            worker: core.settings.worker.clone(),
-            leases: held.clone(),
-            now,
-            until: now + core.settings.lease,
-        };
-        match core.ports.store.renew(renewal).await {
+        match renewal(&core, held.clone(), now).await {
             Ok(signals) => {
                 renewed_at = now;
+                is_well = true;
                 pause = core.settings.lease / 3;
-                signals.iter().for_each(|signal| core.leases.hear(signal));
+                // What is lost is known before anything goes on.
+                for signal in &signals {
+                    core.leases.hear(&held, signal);
+                }
+                let was_running = core.leases.term.is_running();
+                core.leases.term.extend(now + core.settings.lease);
+                if !was_running {
+                    core.hint.notify_one();
+                }
             }
             Err(error) => {
                 tracing::warn!(held = held.len(), "leases could not be renewed: {error}");
+                is_well = false;
                 pause = Duration::from_secs(1).min(core.settings.lease / 3);
                 if now - renewed_at
                     > chrono::Duration::from_std(core.settings.lease).unwrap_or_default()
@@ -237,5 +388,40 @@ pub(crate) async fn renew(core: Arc<Shared>, stop: CancellationToken) {
                 }
             }
         }
+    }
+}
+
+async fn renewal(
+    core: &Shared,
+    leases: Vec<(ExecutionId, Epoch)>,
+    now: Time,
+) -> store::Result<Vec<Signal>> {
+    let renewal = Renewal {
+        worker: core.settings.worker.clone(),
+        leases,
+        now,
+        until: now + core.settings.lease,
+    };
+    core.ports.store.renew(renewal).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_lost_is_the_lease_that_was_asked_about() {
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
+        let leases = Leases::new(Arc::new(move || now));
+        let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
+        let first = leases.add(id, Epoch::new(1), 0);
+        let asked = leases.snapshot();
+        // Parked, woken and claimed anew while the renewal was under way.
+        leases.remove(&first);
+        let second = leases.add(id, Epoch::new(2), 3);
+        leases.hear(&asked, &Signal::Lost(id));
+        assert!(!second.is_lost());
+        leases.hear(&leases.snapshot(), &Signal::Lost(id));
+        assert!(second.is_lost());
     }
 }

@@ -5,7 +5,9 @@
 mod agents;
 mod definitions;
 mod dispatcher;
+mod ended;
 mod error;
+mod fleet;
 mod host;
 mod leases;
 mod live;
@@ -22,19 +24,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::topics;
-use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, WorkerId};
+use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
+use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use uuid::Uuid;
 
 use crate::definitions::Definitions;
 use crate::dispatcher::Dispatcher;
+use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
+pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
@@ -44,6 +50,26 @@ pub use task::{Accepted, NewTask};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
+
+/// Makes ids: UUIDs of version 7. Their low bits are also the lots that the engine draws; it knows no other chance.
+pub type NewId = Arc<dyn Fn() -> Uuid + Send + Sync>;
+
+/// What an engine may be given instead of its own.
+pub struct Surroundings {
+    /// Where ids come from.
+    pub new_id: NewId,
+    /// What it counts together with other processes: what a provider told one of them about its limits, all keep to.
+    pub counters: Arc<dyn Counters>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self {
+            new_id: Arc::new(Uuid::now_v7),
+            counters: Arc::new(LocalCounters::default()),
+        }
+    }
+}
 
 /// What the engine works with.
 #[derive(Clone)]
@@ -67,7 +93,7 @@ pub struct Settings {
     pub worker: WorkerId,
     /// How many executions it performs at once.
     pub capacity: usize,
-    /// Of which modes.
+    /// Of which modes; none makes it an engine that takes tasks in and performs none.
     pub modes: Vec<ExecutionMode>,
     /// How long a lease lasts; it is renewed at a third of it.
     pub lease: Duration,
@@ -79,6 +105,8 @@ pub struct Settings {
     pub max_reply_bytes: usize,
     /// Tells which workers are certainly gone, so that their work is taken over at start without waiting.
     pub is_gone: Option<IsGone>,
+    /// As what it is known to the other processes, when it performs executions.
+    pub registration: Registration,
 }
 
 /// The engine: a handle that can be cloned and shared.
@@ -95,17 +123,32 @@ pub struct Engine {
 impl Engine {
     /// An engine that does not run yet.
     pub fn new(ports: Ports, agents: Agents, settings: Settings) -> Self {
+        Self::within(ports, agents, settings, Surroundings::default())
+    }
+
+    /// The same in other surroundings. Given the same ids, and ports that do the same, it does the same.
+    pub fn within(
+        ports: Ports,
+        agents: Agents,
+        settings: Settings,
+        surroundings: Surroundings,
+    ) -> Self {
+        let Surroundings { new_id, counters } = surroundings;
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
+        let presence = Presence::new((ports.clock)());
         let core = Shared {
+            leases: Leases::new(ports.clock.clone()),
             ports,
             agents,
             settings,
+            counters,
             hub: Arc::default(),
-            leases: Leases::default(),
             definitions,
             schemas: tools::Schemas::default(),
+            presence,
             hint: Notify::new(),
             schedules_changed: Notify::new(),
+            new_id,
         };
         Self {
             core: Arc::new(core),
@@ -115,9 +158,32 @@ impl Engine {
         }
     }
 
-    /// Begins to claim and perform executions, to relay events and to renew leases.
+    /// Begins to relay events, to start agents by them, and, when it has modes, to claim and perform executions.
     pub fn start(&self) {
         let (core, close) = (&self.core, &self.close);
+        if self.performs() {
+            self.start_performing();
+        }
+        self.start_relay();
+        self.tasks
+            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+        self.tasks
+            .spawn(subscriptions::listen(core.clone(), close.clone()));
+    }
+
+    /// Begins to relay events and nothing else: for a process that only tells of something.
+    pub fn start_relay(&self) {
+        let (core, close) = (self.core.clone(), self.close.clone());
+        self.tasks.spawn(relay::relay(core, close));
+    }
+
+    fn start_performing(&self) {
+        let (core, close) = (&self.core, &self.close);
+        // There from the beginning, so that none is told from unknown.
+        metrics::counter!(shared::LATE_WRITES).increment(0);
+        for kind in ["model", "tool"] {
+            metrics::counter!(shared::DROPPED_CALLS, "kind" => kind).increment(0);
+        }
         let dispatcher = Dispatcher::new(core.clone(), self.tasks.clone());
         let stop = self.stop.clone();
         self.tasks.spawn({
@@ -128,15 +194,22 @@ impl Engine {
             }
         });
         self.tasks.spawn(leases::renew(core.clone(), close.clone()));
-        self.tasks.spawn(relay::relay(core.clone(), close.clone()));
         self.tasks
-            .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
+            .spawn(leases::hear_others(core.clone(), close.clone()));
+        // No longer than it claims: an agent is not ready because somebody is still busy with its last task.
         self.tasks
-            .spawn(subscriptions::listen(core.clone(), close.clone()));
+            .spawn(fleet::beat(core.clone(), self.stop.clone()));
         for (queue, patterns) in hint_queues(&core.settings.modes) {
+            // Who claims no more must not take the hints from those who do.
+            let stop = self.stop.clone();
             self.tasks
-                .spawn(relay::listen(queue, patterns, core.clone(), close.clone()));
+                .spawn(relay::listen(queue, patterns, core.clone(), stop));
         }
+    }
+
+    /// Whether it performs executions.
+    pub fn performs(&self) -> bool {
+        !self.core.settings.modes.is_empty()
     }
 
     /// Begins to act on schedules, those of agents' files included: call it when the files are read. Any number of
@@ -163,7 +236,7 @@ impl Engine {
     /// # Errors
     /// The agent is unknown or disabled, the request is not valid, or the store can't take it.
     pub async fn submit(&self, task: NewTask) -> Result<Accepted, Error> {
-        task::submit(&self.core.ports, &self.core.agents, task).await
+        task::submit(&self.core, task).await
     }
 
     /// Asks for the end of an execution. When this answers, no new action of it is started.
@@ -238,6 +311,24 @@ impl Engine {
         &self.core.settings.worker
     }
 
+    /// As what it is known to the others, and by which interval they are watched.
+    pub fn registration(&self) -> &Registration {
+        &self.core.settings.registration
+    }
+
+    /// The workers that are known, alive or not: those of other processes as they last said, this one as it is.
+    ///
+    /// # Errors
+    /// The store can't be reached.
+    pub async fn workers(&self) -> Result<Vec<Worker>, Error> {
+        let mut workers = self.core.ports.store.workers().await?;
+        if self.performs() && !self.stop.is_cancelled() {
+            workers.retain(|worker| worker.id != self.core.settings.worker);
+            workers.push(fleet::own(&self.core));
+        }
+        Ok(workers)
+    }
+
     /// How many executions it performs now, and how many it can.
     pub fn load(&self) -> (usize, usize) {
         (self.core.leases.count(), self.core.settings.capacity)
@@ -246,6 +337,11 @@ impl Engine {
     /// Forgets expanded definitions: call it when variables or secrets may have changed.
     pub fn forget_secrets(&self) {
         self.core.definitions.clear();
+    }
+
+    /// Whether it was told to stop: it claims nothing any more.
+    pub fn is_stopping(&self) -> bool {
+        self.stop.is_cancelled()
     }
 
     /// Stops claiming, lets what runs come to its next commit and hands it back; what has not come there by `limit`

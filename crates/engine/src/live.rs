@@ -7,14 +7,20 @@ use std::str::FromStr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use domain::{Epoch, ExecutionId, Seq, Step, StepBody};
+use domain::{ExecutionId, Seq, Step, StepBody};
 use store::Store;
 use tokio::sync::{Notify, watch};
 
+use crate::leases::Lease;
+
 /// How many steps are read at once.
 const BATCH: usize = 100;
-/// How often the store is asked when nothing tells of news: the execution may be in another process.
-const POLL: Duration = Duration::from_millis(500);
+/// How often the store is asked when nothing tells of news, as it is for an execution in another process: often after
+/// a step, for the next one may be near, and ever less often while nothing comes.
+const POLL: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
+/// At which of the looks that find nothing it is asked whether anything can come: its end is a step as well, so only
+/// who has all steps, or watches what is gone, would wait for nothing.
+const ASK_EVERY: u32 = 16;
 /// How many bytes of a running answer are kept for those who watch; beyond it they get the whole step at the end.
 const MAX_PIECES_BYTES: usize = 1 << 20;
 
@@ -109,8 +115,8 @@ pub(crate) struct Hub {
 }
 
 impl Hub {
-    pub(crate) fn start(&self, id: ExecutionId, epoch: Epoch, committed: u32) -> Arc<LiveRun> {
-        let run = Arc::new(LiveRun::new(epoch, committed));
+    pub(crate) fn start(&self, id: ExecutionId, lease: Arc<Lease>) -> Arc<LiveRun> {
+        let run = Arc::new(LiveRun::new(lease));
         self.lock().insert(id, run.clone());
         self.changed.notify_waiters();
         run
@@ -140,6 +146,7 @@ impl Hub {
 
 /// What a run shows to those who watch.
 pub(crate) struct LiveRun {
+    lease: Arc<Lease>,
     now: Mutex<Pieces>,
     version: watch::Sender<u64>,
 }
@@ -153,17 +160,18 @@ struct Pieces {
 }
 
 impl LiveRun {
-    fn new(epoch: Epoch, committed: u32) -> Self {
+    fn new(lease: Arc<Lease>) -> Self {
         // Tries are numbered on from the epoch, so that no two owners use the same number.
-        let attempt = epoch.get().saturating_mul(256);
+        let attempt = lease.epoch().get().saturating_mul(256);
         let now = Pieces {
-            committed: Seq::new(committed),
+            committed: Seq::new(lease.last_committed()),
             seq: Seq::new(0),
             attempt,
             events: Vec::new(),
             bytes: 0,
         };
         Self {
+            lease,
             now: Mutex::new(now),
             version: watch::Sender::new(0),
         }
@@ -253,6 +261,11 @@ impl LiveRun {
     }
 }
 
+/// How long to wait after so many looks that found nothing.
+fn pause(idle: u32) -> Duration {
+    POLL.0.saturating_mul(1 << idle.min(8)).min(POLL.1)
+}
+
 /// A running view of an execution.
 pub struct Watch {
     store: Arc<dyn Store>,
@@ -261,6 +274,11 @@ pub struct Watch {
     after: Option<Position>,
     steps: VecDeque<Step>,
     over: bool,
+    /// The run whose words were given last.
+    heard: Option<Arc<LiveRun>>,
+    cut: bool,
+    /// How many looks into the store in a row have found nothing.
+    idle: u32,
 }
 
 impl Watch {
@@ -277,10 +295,25 @@ impl Watch {
             after,
             steps: VecDeque::new(),
             over: false,
+            heard: None,
+            cut: false,
+            idle: 0,
         }
     }
 
-    /// The next event; `None` after the last step. Can be dropped and called again without losing anything.
+    /// Whether it ended because the run that it listened to lost its lease: what that one says counts no more. Where the
+    /// execution goes on, nobody here knows; [`Watch::resume`] reads on in the journal, wherever that is.
+    pub const fn is_cut(&self) -> bool {
+        self.cut
+    }
+
+    /// Goes on after it was cut; tells whether it was.
+    pub fn resume(&mut self) -> bool {
+        self.heard = None;
+        std::mem::take(&mut self.cut)
+    }
+
+    /// The next event; `None` after the last step, or when it is cut ([`Watch::is_cut`]). Can be dropped and called again without losing anything.
     ///
     /// # Errors
     /// The store can't be reached; calling again goes on where it was.
@@ -290,28 +323,34 @@ impl Watch {
                 self.over = matches!(step.body, StepBody::Finished { .. });
                 return Ok(Some(self.seen(LiveEvent::Step(step))));
             }
-            if self.over {
+            self.cut |= self.heard.as_ref().is_some_and(|run| run.lease.is_lost());
+            if self.over || self.cut {
                 return Ok(None);
             }
             let hub = self.hub.clone();
             let changed = hub.changed.notified();
             match hub.get(self.id) {
                 Some(run) => {
+                    self.heard = Some(run.clone());
                     if let Some(event) = self.piece_of(&run).await? {
                         return Ok(Some(event));
                     }
                 }
                 None => {
+                    self.heard = None;
                     self.read().await?;
-                    if self.steps.is_empty() {
-                        if self.is_over().await? {
-                            return Ok(None);
-                        }
-                        tokio::select! {
-                            () = changed => {}
-                            () = tokio::time::sleep(POLL) => {}
-                        }
+                    if !self.steps.is_empty() {
+                        self.idle = 0;
+                        continue;
                     }
+                    if self.idle.is_multiple_of(ASK_EVERY) && self.is_over().await? {
+                        return Ok(None);
+                    }
+                    tokio::select! {
+                        () = changed => {}
+                        () = tokio::time::sleep(pause(self.idle)) => {}
+                    }
+                    self.idle = self.idle.saturating_add(1);
                 }
             }
         }
@@ -325,12 +364,13 @@ impl Watch {
             self.read().await?;
             return Ok(None);
         }
-        if let Some(piece) = piece {
+        // Words of a run that may have been taken over wait until it is known that they count.
+        if let Some(piece) = piece.filter(|_| run.lease.is_certain()) {
             return Ok(Some(self.seen(piece)));
         }
         tokio::select! {
             _ = version.changed() => {}
-            () = tokio::time::sleep(POLL) => {}
+            () = tokio::time::sleep(POLL.1) => {}
         }
         Ok(None)
     }
@@ -338,7 +378,7 @@ impl Watch {
     /// Whether nothing can come any more; asked when nothing came, so after the last step was read.
     async fn is_over(&self) -> Result<bool, store::Error> {
         let row = self.store.execution(self.id).await?;
-        Ok(row.is_none_or(|row| row.outcome.is_some() && row.steps <= self.last_step().get()))
+        Ok(row.is_none_or(|row| row.finished_at.is_some() && row.steps <= self.last_step().get()))
     }
 
     async fn read(&mut self) -> Result<(), store::Error> {

@@ -1,6 +1,7 @@
 //! Performs one claimed execution: asks [`domain::decide()`], does what it names, journals the outcome, asks again.
 
 mod model;
+mod pause;
 mod resolve;
 mod tooling;
 
@@ -8,20 +9,20 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use domain::decide::{Cancel, Facts, decide};
-use domain::event::topics;
+use domain::definition::Provider;
 use domain::execution::{Parent, Totals};
 use domain::step::{CallRef, InputReceived, StepBody};
 use domain::{
-    Action, AgentName, Definition, Epoch, Event, Execution, ExecutionId, Failure, FailureCode,
-    Message, Outcome, Seq, State, Status, Step, ToolOutcome,
+    Action, AgentName, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message,
+    Outcome, Seq, State, Status, Step, Tokens, ToolOutcome,
 };
-use serde_json::json;
-use store::{Append, Appended, Claimed, Submission, Then, Waiting};
+use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting, WhenBusy};
 use tokio::task::JoinSet;
 
+use crate::ended::Subject;
 use crate::leases::Lease;
 use crate::live::LiveRun;
-use crate::shared::Shared;
+use crate::shared::{DROPPED_CALLS, Shared};
 use crate::task::submitted_event;
 
 /// How a run ended, for the dispatcher's books.
@@ -59,6 +60,10 @@ pub(crate) struct Run {
     execution: Execution,
     definition: Arc<Definition>,
     epoch: Epoch,
+    /// An earlier one of its conversation is not over.
+    waits_turn: bool,
+    /// What was said before is what the conversation holds, not what the caller brought.
+    history_is_stored: bool,
     state: State,
     /// Taken by the state, not yet durable.
     pending: Vec<Step>,
@@ -73,7 +78,8 @@ pub(crate) struct Run {
 }
 
 impl Run {
-    /// Folds the journal of a claimed execution.
+    /// Folds the journal of a claimed execution. `stored` is what its conversation holds: nobody else changes that while
+    /// it has the turn, so the journal means the same each time.
     ///
     /// # Errors
     /// The journal or definition can't be used: the outcome that the execution must end with.
@@ -82,8 +88,13 @@ impl Run {
         lease: Arc<Lease>,
         live: Arc<LiveRun>,
         definition: Arc<Definition>,
-        claimed: Claimed,
+        mut claimed: Claimed,
+        stored: Vec<Message>,
     ) -> Result<(Self, Waiting), Failure> {
+        let history_is_stored = claimed.execution.history.is_empty();
+        if history_is_stored {
+            claimed.execution.history = stored;
+        }
         let state = State::replay(&claimed.execution, &claimed.steps)
             .map_err(|illegal| corrupt(format!("its journal does not add up: {illegal}")))?;
         let mut run = Self {
@@ -93,6 +104,8 @@ impl Run {
             execution: claimed.execution,
             definition,
             epoch: claimed.epoch,
+            waits_turn: claimed.waits_turn,
+            history_is_stored,
             state,
             pending: Vec::new(),
             children: Vec::new(),
@@ -120,6 +133,8 @@ impl Run {
                 return Err(Stop::Lost);
             }
             if self.lease.should_hand_back(self.in_flight.is_empty()) {
+                metrics::counter!(DROPPED_CALLS, "kind" => "tool")
+                    .increment(self.in_flight.len() as u64);
                 self.flush(Then::HandBack).await?;
                 return Ok(Ended::HandedBack);
             }
@@ -147,29 +162,45 @@ impl Run {
                 }
                 Ok(None)
             }
-            Action::CallModel {
-                config,
-                max_tokens,
-                timeout,
-            } => {
+            Action::CallModel(run) => {
+                if let Some(until) = self.left_alone_until(&run.config) {
+                    let reason = format!(
+                        "waits until {} takes requests again",
+                        run.config.provider.as_str()
+                    );
+                    return self.park(until, reason).await.map(Some);
+                }
                 self.flush(Then::Continue).await?;
-                self.call_model(&config, max_tokens, timeout).await?;
+                self.call_model(&run).await?;
                 Ok(None)
             }
             Action::RunTools(runs) => {
                 self.flush(Then::Continue).await?;
-                self.begin_tools(runs);
+                // A cancellation that another process took in before the commit comes first. Frozen since the commit, it
+                // might call what another has settled by now.
+                if !self.lease.has_news() && self.lease.make_certain().await {
+                    self.begin_tools(runs);
+                }
                 Ok(None)
             }
             Action::AwaitTools => {
                 self.await_tools().await?;
                 Ok(None)
             }
-            Action::Park { until } => self.park(until).await.map(Some),
+            Action::Park { until } => {
+                let reason = self.waiting_for(self.state.status());
+                self.park(until, reason).await.map(Some)
+            }
             Action::Done(outcome) => {
                 self.running.abort_all();
                 let messages = self.conversation_messages(&outcome);
-                self.flush(Then::Finish { outcome, messages }).await?;
+                let digest = self.digest();
+                self.flush(Then::Finish {
+                    outcome,
+                    messages,
+                    digest,
+                })
+                .await?;
                 self.tell_relatives();
                 Ok(Some(Ended::Finished))
             }
@@ -187,12 +218,31 @@ impl Run {
     }
 
     fn facts(&self) -> Facts {
+        // Before its turn it is claimed for one reason only, whatever the clock says now.
+        let now = if self.waits_turn {
+            self.core.now().max(self.execution.deadline)
+        } else {
+            self.core.now()
+        };
         Facts {
-            now: self.core.now(),
+            now,
             epoch: self.epoch,
             cancel: self.cancel.clone(),
             in_flight: self.in_flight.clone(),
             spent_today: self.spent_today,
+            context_window: self.context_window(),
+        }
+    }
+
+    /// How much the model reads whose turn it is.
+    fn context_window(&self) -> Option<Tokens> {
+        let domain::state::Turn::Model(turn) = &self.state.turn else {
+            return None;
+        };
+        let config = self.definition.llm_config.choice(turn.choice)?;
+        match config.num_ctx {
+            Some(tokens) if config.provider == Provider::Ollama => Some(Tokens(tokens.into())),
+            _ => llm::context_window(config.provider, &config.model),
         }
     }
 
@@ -226,8 +276,12 @@ impl Run {
             return Ok(());
         }
         let events = match &then {
-            Then::Finish { outcome, .. } => self.final_events(outcome),
-            Then::Continue | Then::Park { .. } | Then::HandBack => Vec::new(),
+            Then::Finish { outcome, .. } => {
+                Subject::new(&self.execution).events(outcome, self.core.now())
+            }
+            // The hint once more: others need not wait for their next poll.
+            Then::HandBack => submitted_event(&self.execution).into_iter().collect(),
+            Then::Continue | Then::Park { .. } => Vec::new(),
         };
         let steps = std::mem::take(&mut self.pending);
         let last = steps.last().map(|step| step.seq);
@@ -244,23 +298,25 @@ impl Run {
             children: std::mem::take(&mut self.children),
             then,
         };
-        match self.core.ports.store.append(append).await? {
-            Appended::Applied => {
-                if let Some(seq) = last {
-                    self.lease.committed(seq);
-                    self.live.committed(seq);
-                }
-                Ok(())
+        match self.core.append(append).await? {
+            Appended::Applied => {}
+            Appended::Woken { wakes } => self.lease.hear_wakes(wakes),
+            Appended::LostLease => {
+                self.lease.lose();
+                return Err(Stop::Lost);
             }
-            Appended::LostLease => Err(Stop::Lost),
         }
+        if let Some(seq) = last {
+            self.lease.committed(seq);
+            self.live.committed(seq);
+        }
+        Ok(())
     }
 
-    async fn park(&mut self, until: domain::Time) -> Result<Ended, Stop> {
-        let status = self.state.status();
+    async fn park(&mut self, until: domain::Time, reason: String) -> Result<Ended, Stop> {
         let then = Then::Park {
-            status,
-            reason: self.waiting_for(status),
+            status: self.state.status(),
+            reason,
             until,
             wakes_seen: self.wakes_seen,
         };
@@ -271,6 +327,7 @@ impl Run {
     /// Takes what has come from outside into the journal.
     fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
         self.wakes_seen = waiting.wakes;
+        self.lease.has_seen_wakes(waiting.wakes);
         self.cancel = waiting.cancel;
         for input in waiting.inputs {
             let open = self
@@ -386,6 +443,7 @@ impl Run {
             execution,
             idempotency: None,
             events,
+            when_busy: WhenBusy::default(),
         })
     }
 
@@ -440,49 +498,22 @@ impl Run {
                 .state
                 .transcript
                 .iter()
-                .skip(self.execution.history.len())
+                .skip(self.state.own)
                 .cloned()
                 .collect(),
             _ => Vec::new(),
         }
     }
 
-    fn final_events(&self, outcome: &Outcome) -> Vec<Event> {
-        let status = outcome.status();
-        let (topic, output) = match outcome {
-            Outcome::Completed { output, .. } => (topics::EXECUTION_COMPLETED, Some(output)),
-            Outcome::Failed(_) | Outcome::Timeout { .. } | Outcome::Cancelled { .. } => {
-                (topics::EXECUTION_FAILED, None)
-            }
-        };
-        metrics::counter!("agentrunner_executions_total", "agent" => self.execution.agent.to_string(), "status" => status.as_str())
-            .increment(1);
-        let data = json!({
-            "execution_id": self.execution.id,
-            "agent_name": self.execution.agent,
-            "status": status,
-            "output": output,
-            "reason": outcome.reason(),
-        });
-        let event = |id: String, topic: domain::Topic| {
-            Some(Event {
-                id: id.parse().ok()?,
-                topic,
-                source: format!("agentrunner/{}", self.execution.agent),
-                time: self.core.now(),
-                trace_id: self.execution.trace_id.clone(),
-                hops: self.execution.hops.saturating_add(1),
-                data: data.clone(),
-            })
-        };
-        let ended = topic
-            .parse()
-            .ok()
-            .and_then(|topic| event(format!("ended-{}", self.execution.id), topic));
-        let spoken = output
-            .and_then(|_| topics::output(&self.execution.agent))
-            .and_then(|topic| event(format!("output-{}", self.execution.id), topic));
-        ended.into_iter().chain(spoken).collect()
+    /// What takes the place of older messages there, so that the next execution need not summarise them again. It covers
+    /// what was said before this one, so it holds however this one ends.
+    fn digest(&self) -> Option<Box<Digest>> {
+        let is_ours = self.state.has_new_digest && self.history_is_stored;
+        let message = self.state.transcript.first().filter(|_| is_ours)?;
+        Some(Box::new(Digest {
+            message: message.clone(),
+            keep: u32::try_from(self.state.own.saturating_sub(1)).unwrap_or(u32::MAX),
+        }))
     }
 }
 

@@ -14,9 +14,8 @@ use domain::{
 };
 use futures::StreamExt;
 use serde_json::json;
-use store::{DueSchedule, Fate, Fired, Firing, NewRun, OpenRun, RunKind, Submission};
+use store::{DueSchedule, Fate, Fired, Firing, NewRun, OpenRun, RunKind, Submission, WhenBusy};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use crate::Error;
 use crate::shared::Shared;
@@ -284,7 +283,7 @@ impl Scheduler {
         let limit = schedule
             .timeout_seconds
             .min(agent.definition.timeout_seconds);
-        let id = Uuid::now_v7();
+        let id = (self.core.new_id)();
         let execution = Execution {
             id: ExecutionId::from_uuid(id),
             agent: name.clone(),
@@ -297,7 +296,7 @@ impl Scheduler {
             created_at: now,
             deadline: now + Duration::from_secs(limit),
             budget: domain::budget::BudgetLimits::default(),
-            trace_id: TraceId::from_uuid(Uuid::new_v4()),
+            trace_id: TraceId::from_uuid((self.core.new_id)()),
             parent: None,
             event_id: schedule
                 .event_id(fire_time)
@@ -318,6 +317,7 @@ impl Scheduler {
             execution,
             idempotency: None,
             events,
+            when_busy: WhenBusy::default(),
         })
     }
 

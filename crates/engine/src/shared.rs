@@ -2,31 +2,56 @@
 
 use std::sync::Arc;
 
+use store::counters::Counters;
+use store::{Append, Appended};
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
+use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
-use crate::{Agents, Ports, Settings};
+use crate::{Agents, NewId, Ports, Settings};
+
+/// Counts writes that came after the lease was lost: each was refused.
+pub(crate) const LATE_WRITES: &str = "agentrunner_late_writes_refused_total";
+/// Counts calls that a shutdown had to drop because its time was up, by kind: `model` and `tool`.
+pub(crate) const DROPPED_CALLS: &str = "agentrunner_calls_dropped_total";
 
 /// Shared by the handle, the dispatcher and the runs.
 pub(crate) struct Shared {
     pub(crate) ports: Ports,
     pub(crate) agents: Agents,
     pub(crate) settings: Settings,
+    pub(crate) counters: Arc<dyn Counters>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,
+    pub(crate) presence: Presence,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
     /// Told when a schedule was changed here.
     pub(crate) schedules_changed: Notify,
+    pub(crate) new_id: NewId,
 }
 
 impl Shared {
     /// The time.
     pub(crate) fn now(&self) -> domain::Time {
         (self.ports.clock)()
+    }
+
+    /// Commits as the owner of a lease; a refusal is counted and logged.
+    ///
+    /// # Errors
+    /// Those of the store.
+    pub(crate) async fn append(&self, append: Append) -> store::Result<Appended> {
+        let (id, epoch) = (append.id, append.epoch);
+        let answer = self.ports.store.append(append).await;
+        if matches!(answer, Ok(Appended::LostLease)) {
+            metrics::counter!(LATE_WRITES).increment(1);
+            tracing::warn!(execution_id = %id, %epoch, "a late write was refused: the lease was lost");
+        }
+        answer
     }
 }

@@ -1,5 +1,9 @@
 //! Starts an execution of every agent that wants an event: one for each (agent, event id), however often the event is
-//! delivered.
+//! met with.
+//!
+//! It is met with twice. The relay starts them while the event still lies in the outbox ([`start`]): that is the fact,
+//! and nothing that happens to the bus can undo it. The queue of subscriptions ([`listen`]) brings what others publish
+//! straight to the bus, and turns what can't be started into a dead letter.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -37,9 +41,10 @@ pub(crate) async fn listen(core: Arc<Shared>, stop: CancellationToken) {
             }
         };
         tokio::select! {
-            () = consume(&core, consumer) => {}
-            _ = changed.changed() => {}
+            biased;
             () = stop.cancelled() => return,
+            _ = changed.changed() => {}
+            () = consume(&core, consumer) => {}
         }
     }
 }
@@ -73,26 +78,41 @@ async fn deliver(core: &Shared, delivery: Delivery) {
             "{hops} events led to this one, more than {MAX_HOPS}: the agents that publish and subscribe form a loop"
         ));
     }
+    match start(core, &delivery.event).await {
+        Ok(()) => delivery.done(),
+        // Delivered again, it starts only those that it has not started.
+        Err(later @ (Error::Store(_) | Error::QueueFull { .. })) => {
+            delivery.retry(later.to_string())
+        }
+        Err(refused) => delivery.reject(refused.to_string()),
+    }
+}
+
+/// Starts the agents that want an event and that it has not started yet. When this answers, they are on disk.
+///
+/// # Errors
+/// The store can't take one, or an agent can't take the event: the first that couldn't. The others are started.
+pub(crate) async fn start(core: &Shared, event: &Event) -> Result<(), Error> {
+    let mut refusal = None;
     for agent in core.agents.all() {
         let wants = agent.definition.enabled
             && agent
                 .definition
                 .event_subscriptions
                 .iter()
-                .any(|pattern| pattern.matches(&delivery.event.topic));
+                .any(|pattern| pattern.matches(&event.topic));
         if !wants {
             continue;
         }
-        match task::submit(&core.ports, &core.agents, task(&agent, &delivery.event)).await {
+        match task::submit(core, task(&agent, event)).await {
             Ok(accepted) => {
                 tracing::debug!(execution_id = %accepted.id, agent_name = %accepted.agent, "started by an event");
             }
-            // Delivered again, it starts only those that it has not started.
-            Err(Error::Store(error)) => return delivery.retry(error.to_string()),
-            Err(refused) => return delivery.reject(refused.to_string()),
+            Err(error @ Error::Store(_)) => return Err(error),
+            Err(error) => refusal = refusal.or(Some(error)),
         }
     }
-    delivery.done();
+    refusal.map_or(Ok(()), Err)
 }
 
 fn task(agent: &Agent, event: &Event) -> NewTask {

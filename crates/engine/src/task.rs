@@ -3,16 +3,17 @@
 use std::time::Duration;
 
 use domain::budget::BudgetLimits;
+use domain::definition::OnConcurrent;
 use domain::event::topics;
 use domain::{
-    AgentName, ConversationId, Event, EventId, Execution, ExecutionId, ExecutionMode, Message,
-    Priority, TraceId,
+    AgentName, ConversationId, Definition, Event, EventId, Execution, ExecutionId, ExecutionMode,
+    Message, Priority, TraceId,
 };
 use serde_json::{Value, json};
-use store::{IdempotencyKey, Submission, Submitted};
-use uuid::Uuid;
+use store::{IdempotencyKey, Submission, Submitted, WhenBusy};
 
-use crate::{Agents, Error, Ports};
+use crate::Error;
+use crate::shared::Shared;
 
 /// The longest `task_data`, in bytes of JSON.
 pub(crate) const MAX_INPUT_BYTES: usize = 1 << 20;
@@ -24,9 +25,9 @@ pub struct NewTask {
     pub agent: String,
     /// What is to be done.
     pub input: Value,
-    /// What was said before, when the caller keeps it; otherwise the conversation's history is loaded.
+    /// What was said before, when the caller keeps it; otherwise the conversation's history is loaded when its turn comes.
     pub history: Vec<Message>,
-    /// The conversation that it belongs to.
+    /// The conversation that it belongs to; when `None`, the agent's `conversation_key` may name it.
     pub conversation: Option<ConversationId>,
     /// Who goes first.
     pub priority: Priority,
@@ -82,11 +83,8 @@ pub struct Accepted {
     pub was_known: bool,
 }
 
-pub(crate) async fn submit(
-    ports: &Ports,
-    agents: &Agents,
-    task: NewTask,
-) -> Result<Accepted, Error> {
+pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Error> {
+    let (ports, agents) = (&core.ports, &core.agents);
     let unknown = |name: &str| Error::UnknownAgent {
         name: name.to_owned(),
         nearest: agents.nearest(name),
@@ -104,17 +102,20 @@ pub(crate) async fn submit(
             message,
         });
     }
-    let history = history(ports, &name, &task).await?;
-    let now = (ports.clock)();
+    let conversation = conversation(&agent.definition, &task)?;
+    let concurrent = agent.definition.continuous_config.as_ref();
+    let concurrent = concurrent.map_or(OnConcurrent::Queue, |c| c.on_concurrent_message);
+    let now = core.now();
     let longest = Duration::from_secs(agent.definition.timeout_seconds);
     let execution = Execution {
-        id: ExecutionId::from_uuid(Uuid::now_v7()),
+        id: ExecutionId::from_uuid((core.new_id)()),
         agent: name.clone(),
         version: agent.version.clone(),
         mode: agent.definition.execution_mode,
         input: task.input,
-        history,
-        conversation: task.conversation,
+        // Only what the caller brought: what the conversation holds is known when its turn comes.
+        history: task.history,
+        conversation: conversation.clone(),
         priority: task.priority,
         created_at: now,
         deadline: now + task.timeout.unwrap_or(longest).min(longest),
@@ -128,38 +129,84 @@ pub(crate) async fn submit(
     };
     let id = execution.id;
     let events = submitted_event(&execution).into_iter().collect();
-    match ports
-        .store
-        .submit(Submission {
-            execution,
-            idempotency: task.idempotency,
-            events,
-        })
-        .await?
-    {
-        Submitted::New => Ok(Accepted {
-            id,
-            agent: name,
-            trace_id: task.trace_id,
-            was_known: false,
+    let submission = Submission {
+        execution,
+        idempotency: task.idempotency,
+        events,
+        when_busy: match concurrent {
+            OnConcurrent::Reject => WhenBusy::Refuse,
+            OnConcurrent::Queue | OnConcurrent::Interrupt => WhenBusy::default(),
+        },
+    };
+    let submitted = ports.store.submit(submission).await?;
+    let (id, was_known) = accepted(submitted, id, &name, conversation)?;
+    // Also when it was known: whoever was not answered asks again, and the first time may have come only so far.
+    if concurrent == OnConcurrent::Interrupt {
+        interrupt(core, id).await?;
+    }
+    Ok(Accepted {
+        id,
+        agent: name,
+        trace_id: task.trace_id,
+        was_known,
+    })
+}
+
+/// The execution that was accepted as `id`, and whether it had been before.
+fn accepted(
+    submitted: Submitted,
+    id: ExecutionId,
+    agent: &AgentName,
+    conversation: Option<ConversationId>,
+) -> Result<(ExecutionId, bool), Error> {
+    match (submitted, conversation) {
+        (Submitted::New, _) => Ok((id, false)),
+        (Submitted::Existing(id), _) => Ok((id, true)),
+        (Submitted::KeyMismatch, _) => Err(Error::KeyMismatch),
+        (Submitted::Busy(running), Some(conversation)) => Err(Error::Busy {
+            agent: agent.clone(),
+            conversation,
+            running,
         }),
-        Submitted::Existing(id) => Ok(Accepted {
-            id,
-            agent: name,
-            trace_id: task.trace_id,
-            was_known: true,
+        (Submitted::Full { waiting }, Some(conversation)) => Err(Error::QueueFull {
+            agent: agent.clone(),
+            conversation,
+            waiting,
         }),
-        Submitted::KeyMismatch => Err(Error::KeyMismatch),
+        (Submitted::Busy(_) | Submitted::Full { .. }, None) => Err(Error::Invalid {
+            field: "conversation_id",
+            message: "it is missing, and the conversation is said to be busy".to_owned(),
+        }),
     }
 }
 
-async fn history(ports: &Ports, name: &AgentName, task: &NewTask) -> Result<Vec<Message>, Error> {
-    match &task.conversation {
-        Some(conversation) if task.history.is_empty() => {
-            Ok(ports.store.conversation(name, conversation, 100).await?)
-        }
-        _ => Ok(task.history.clone()),
+/// The conversation that a task belongs to: the one that the caller names, or that its input does.
+fn conversation(definition: &Definition, task: &NewTask) -> Result<Option<ConversationId>, Error> {
+    if task.conversation.is_some() {
+        return Ok(task.conversation.clone());
     }
+    let Some(config) = &definition.continuous_config else {
+        return Ok(None);
+    };
+    let found = config.conversation_of(&task.input);
+    found.map_err(|message| Error::Invalid {
+        field: "conversation_id",
+        message,
+    })
+}
+
+/// Ends what came before in the same conversation: those that wait first, so that none of them begins.
+async fn interrupt(core: &Shared, id: ExecutionId) -> Result<(), Error> {
+    let reason = format!("a new message came (execution {id})");
+    for earlier in core.ports.store.ahead(id).await? {
+        let by = "its conversation";
+        core.ports
+            .store
+            .cancel(earlier, by, &reason, core.now())
+            .await?;
+        core.leases.tell_news(earlier);
+    }
+    Ok(())
 }
 
 /// The hint that there is work: whoever hears it looks at the execution.

@@ -17,7 +17,7 @@ pub struct ChatRequest<'a> {
     /// What was said so far.
     pub messages: &'a [Message],
     /// What it may call.
-    pub tools: &'a [ToolSpec],
+    pub tools: &'a [ToolSpec<'a>],
     /// A schema that the answer must meet, for providers that can enforce it.
     pub output_schema: Option<&'a Value>,
     /// The longest answer.
@@ -33,15 +33,16 @@ impl ChatRequest<'_> {
     }
 }
 
-/// A tool as the model is told of it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ToolSpec {
+/// A tool as the model is told of it. Borrowed: a thousand calls at once describe the same tools, and a schema can be
+/// large.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ToolSpec<'a> {
     /// Its name.
-    pub name: String,
+    pub name: &'a str,
     /// What it does.
-    pub description: String,
+    pub description: &'a str,
     /// The JSON Schema of its arguments: an object.
-    pub parameters: Value,
+    pub parameters: &'a Value,
 }
 
 /// A model behind a wire.

@@ -62,6 +62,8 @@ pub struct ExecutionOut {
     pub worker: Option<String>,
     /// How long ago that one was last heard of, in seconds.
     pub heartbeat_age_seconds: Option<f64>,
+    /// How often in a row its worker was lost; at AGENT_RESTART_MAX_ATTEMPTS it fails.
+    pub restarts: u32,
     /// How many steps its journal has.
     pub steps: u32,
     /// What it consumed.
@@ -121,6 +123,7 @@ impl ExecutionOut {
             deadline: execution.deadline,
             worker: row.worker.clone().map(String::from),
             heartbeat_age_seconds: age.map(|at| seconds(now - at)),
+            restarts: row.crashes,
             steps: row.steps,
             usage: row.totals.usage.into(),
             cost_usd: row.totals.cost_usd.usd(),

@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
+use store::cache::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
@@ -48,6 +49,10 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins, such as `https://ops.example.com`, whose pages may use the API from a browser.
     pub allowed_origins: Vec<String>,
+    /// Whether the process has anything to do with the message queue.
+    pub uses_message_queue: bool,
+    /// After how much silence a conversation is called idle, when its agent does not say.
+    pub idle_timeout: Duration,
     /// The version of the program.
     pub version: String,
 }
@@ -62,6 +67,8 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            uses_message_queue: true,
+            idle_timeout: Duration::from_secs(600),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -76,6 +83,8 @@ pub struct App {
     pub config: ConfigService,
     /// How the services are served.
     pub settings: Arc<Settings>,
+    /// What makes reading fast, when there is anything.
+    pub cache: Option<Arc<dyn Cache>>,
     /// The metrics of this process, when it keeps any.
     pub metrics: Option<PrometheusHandle>,
     /// When the process began.
@@ -103,10 +112,18 @@ impl App {
             requests: Arc::new(Semaphore::new(settings.max_requests)),
             streams: Arc::new(Semaphore::new(settings.max_streams)),
             settings: Arc::new(settings),
+            cache: None,
             metrics,
             started: Instant::now(),
             shutdown,
         }
+    }
+
+    /// The same, with the cache that is in front of the engine's store.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
+        self.cache = Some(cache);
+        self
     }
 }
 
@@ -121,10 +138,12 @@ pub enum Service {
     AgentOrchestrator,
     /// Schedules.
     SchedulerService,
+    /// Health and metrics of a process that performs executions and serves nothing else.
+    AgentPool,
 }
 
 impl Service {
-    /// All that there are.
+    /// Those that a process which serves everything listens for.
     pub const ALL: [Self; 4] = [
         Self::StateManager,
         Self::ConfigService,
@@ -139,6 +158,7 @@ impl Service {
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
             Self::SchedulerService => "scheduler-service",
+            Self::AgentPool => "agent-pool",
         }
     }
 
@@ -149,6 +169,7 @@ impl Service {
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
             Self::SchedulerService => 8004,
+            Self::AgentPool => 8006,
         }
     }
 
@@ -159,6 +180,7 @@ impl Service {
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
             Self::SchedulerService => "SCHEDULER_SERVICE_PORT",
+            Self::AgentPool => "AGENT_POOL_PORT",
         }
     }
 
@@ -170,6 +192,7 @@ impl Service {
                 "Agents, tasks, their events and results, questions to people."
             }
             Self::SchedulerService => "When agents work by themselves: schedules and their runs.",
+            Self::AgentPool => "Health and metrics of a worker.",
         }
     }
 
@@ -179,6 +202,7 @@ impl Service {
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes(),
             Self::SchedulerService => crate::scheduler::routes(),
+            Self::AgentPool => OpenApiRouter::new(),
         }
     }
 }
@@ -255,8 +279,8 @@ fn describe_refusals(api: &mut OpenApi) {
     for (path, item) in &mut api.paths.paths {
         let operations = [
             &mut item.get,
-            &mut item.post,
             &mut item.put,
+            &mut item.post,
             &mut item.patch,
             &mut item.delete,
         ];

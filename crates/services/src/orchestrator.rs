@@ -5,6 +5,7 @@ mod dead_letters;
 mod effects;
 mod events;
 mod inbox;
+mod pools;
 mod stream;
 mod submit;
 mod tasks;
@@ -35,5 +36,5 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(dead_letters::remove))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(usage::list))
-        .routes(routes!(usage::pools))
+        .routes(routes!(pools::list))
 }

@@ -1,13 +1,15 @@
-//! StateManager: executions and their journals, for reading.
+//! StateManager: executions and their journals, for reading; what agents and conversations hold; the cache.
+
+mod conversations;
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use domain::{Seq, Step};
 use http::Uri;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use utoipa::IntoParams;
+use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -42,6 +44,39 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(show))
         .routes(routes!(steps))
         .routes(routes!(step))
+        .routes(routes!(clear_cache))
+        .routes(routes!(
+            conversations::show,
+            conversations::replace,
+            conversations::change,
+            conversations::forget
+        ))
+        .routes(routes!(conversations::append))
+}
+
+/// What was forgotten.
+#[derive(Debug, Serialize, ToSchema)]
+struct Cleared {
+    /// How many copies.
+    cleared: u64,
+}
+
+/// Forgets all copies of what was read, in the cache that the processes share. They are never out of date; this is for
+/// whoever changed the database by hand.
+#[utoipa::path(post, path = "/cache/clear", tag = "cache", responses(
+    (status = 200, description = "They are forgotten.", body = Cleared),
+    (status = 503, description = "The cache can't be reached, and may still have them.", body = ErrorBody),
+))]
+async fn clear_cache(State(app): State<App>) -> Answer<Json<Cleared>> {
+    let Some(cache) = &app.cache else {
+        return Ok(Json(Cleared { cleared: 0 }));
+    };
+    let cleared = cache.clear().await.map_err(|why| {
+        let message = format!("the cache can't be reached: {why}");
+        ApiError::new(Code::DependencyUnavailable, message)
+    })?;
+    tracing::info!(cleared, "the cache was cleared");
+    Ok(Json(Cleared { cleared }))
 }
 
 /// Lists executions, newest first.

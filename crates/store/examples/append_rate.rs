@@ -190,6 +190,7 @@ async fn leased(store: &dyn Store) -> Result<Claimed, Failure> {
         execution,
         idempotency: None,
         events: Vec::new(),
+        when_busy: agentrunner_store::WhenBusy::default(),
     };
     store.submit(submission).await?;
     let claim = Claim {
@@ -231,6 +232,7 @@ fn task() -> Result<Execution, Failure> {
 fn append(owner: &Claimed, seq: u32) -> Result<Append, Failure> {
     let now = owner.execution.created_at;
     let call = ModelCall {
+        purpose: domain::Purpose::Turn,
         provider: Provider::Scripted,
         model: "bench".to_owned(),
         reply: Reply {

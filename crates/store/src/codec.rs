@@ -1,7 +1,11 @@
 //! What is stored as JSON or as a word.
 
+mod packing;
+
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+
+pub(crate) use packing::Packing;
 
 use crate::Result;
 use crate::error::corrupt;
@@ -19,9 +23,20 @@ pub(crate) fn encode<T: Serialize>(what: &str, value: &T) -> Result<String> {
     Ok(json)
 }
 
-/// A value from JSON.
+impl Packing {
+    /// A value as JSON, as [`encode`] makes it, packed when it is long.
+    pub(crate) fn encode<T: Serialize>(self, what: &str, value: &T) -> Result<String> {
+        Ok(self.pack(encode(what, value)?))
+    }
+}
+
+/// A value from JSON, packed or not.
 pub(crate) fn decode<T: DeserializeOwned>(what: impl FnOnce() -> String, json: &str) -> Result<T> {
-    serde_json::from_str(json).map_err(|error| corrupt(what(), error))
+    let json = match packing::unpack(json) {
+        Ok(json) => json,
+        Err(message) => return Err(corrupt(what(), message)),
+    };
+    serde_json::from_str(&json).map_err(|error| corrupt(what(), error))
 }
 
 /// A value from the word that stands for it.

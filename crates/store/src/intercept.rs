@@ -6,15 +6,16 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, WorkerId,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InputAnswer, NewInput,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
-    Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, Renewal, Result, ScheduleFilter,
+    ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange, StateChanged, Store, Submission,
+    Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -51,6 +52,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.inner.renew(renewal).await
     }
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.inner.woken(worker).await
+    }
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
         self.inner.lease_holders().await
     }
@@ -77,6 +81,12 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         self.inner.outbox(limit).await
+    }
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        self.inner.claim_outbox(claim).await
+    }
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.inner.release_outbox(ids).await
     }
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
         self.inner.outbox_done(ids).await
@@ -119,6 +129,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>> {
         self.inner.config_versions(agent).await
     }
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.inner.ahead(id).await
+    }
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -127,6 +140,30 @@ impl<I: Intercept> Store for Intercepted<I> {
     ) -> Result<Vec<Message>> {
         self.inner.conversation(agent, conversation, limit).await
     }
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.inner.conversation_version(agent, conversation).await
+    }
+    async fn identity(&self) -> Result<Option<String>> {
+        self.inner.identity().await
+    }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.inner.agent_state(agent, conversation, messages).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.inner.change_state(change).await
+    }
+
     async fn remember(
         &self,
         agent: &AgentName,
@@ -149,6 +186,18 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.inner.usage(filter).await
+    }
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.inner.heartbeat(worker, forget_before).await
+    }
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.inner.workers().await
+    }
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.inner.leave(worker).await
+    }
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.inner.cleanup(cleanup).await
     }
     async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
         self.inner.save_schedule(record, seen).await

@@ -8,13 +8,25 @@
 //! Every unfinished execution has a `due_at`: the moment from which it may be claimed. Accepted: now. Leased: the
 //! lease's end. Parked: its time-out, or the time of a retry. A wake-up (an answer, a child's end, a cancellation)
 //! sets it to now. So one column is queue, lease, timer and crash recovery at once, and one index finds all work.
+//!
+//! # Conversations
+//! Executions of one (agent, conversation) are performed in the order in which they were accepted, one at a time. One of
+//! them has the turn; the others are not due before their deadline. The end of the one that has it, however it comes,
+//! gives it to the next in the same transaction. Only the one that has the turn changes what the conversation holds, so
+//! that what it reads there is the same each time it reads.
+//!
+//! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
+//! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
+pub mod cache;
 mod codec;
 mod consumption;
+pub mod counters;
 mod error;
 pub mod intercept;
 mod news;
 pub mod postgres;
+pub mod redis;
 mod request;
 mod schedules;
 pub mod sqlite;
@@ -25,17 +37,18 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, WorkerId,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use request::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, ExecutionFilter, ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxEntry,
-    Page, PendingInput, Renewal, Signal, Submission, Submitted, Then, UsageFilter, UsageRow,
-    Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
+    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, ExecutionFilter, ExecutionRow,
+    IdempotencyKey, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal,
+    Signal, StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
+    WhenBusy,
 };
 pub use schedules::{
     DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
@@ -48,8 +61,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The journal and its neighbours.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Accepts an execution: row, outgoing events and deduplication in one transaction. May be repeated: the same
-    /// id, idempotency key or (agent, event id) is accepted once.
+    /// Accepts an execution: row, outgoing events, deduplication and its place in its conversation in one transaction.
+    /// May be repeated: the same id, idempotency key or (agent, event id) is accepted once.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
     /// Takes leases on due executions: high priority first, then in turn between agents, then the longest due.
@@ -60,6 +73,11 @@ pub trait Store: Send + Sync + 'static {
     /// Extends leases and tells what the owner should know; leases without news are not in the answer. That a lease
     /// was woken since it was claimed is told each time: the count of wake-ups says whether it is news.
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>>;
+
+    /// Which leases of a worker were woken since they were claimed, as [`Store::renew`] tells it, without renewing them:
+    /// cheap enough to be asked all the time, so that a cancellation in one process is soon heard in another. A store
+    /// that is one process's own may leave it to the renewal, since that process hears of its own commits at once.
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>>;
 
     /// Who holds leases.
     async fn lease_holders(&self) -> Result<Vec<WorkerId>>;
@@ -94,8 +112,16 @@ pub trait Store: Send + Sync + 'static {
     /// Takes events to be sent out; one whose id is still waiting to go out is taken once.
     async fn publish(&self, events: &[Event]) -> Result<()>;
 
-    /// The oldest undelivered events, at most `limit`. Several relays may take the same: consumers deduplicate.
+    /// The oldest undelivered events, at most `limit`, whoever has claimed them. For looking at.
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>>;
+
+    /// Takes the oldest undelivered events that no other relay has. Until the claim runs out nobody else gets them;
+    /// after it, anybody does: a relay that died only delays them. Not durable, and two relays may still get the same
+    /// when their clocks disagree or one is slow, so consumers deduplicate. An event that can't be read is passed over.
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>>;
+
+    /// Gives back claimed events that could not be delivered: anybody may take them at once.
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()>;
 
     /// Forgets delivered events.
     async fn outbox_done(&self, ids: &[i64]) -> Result<()>;
@@ -151,13 +177,43 @@ pub trait Store: Send + Sync + 'static {
     /// The versions of an agent, newest first.
     async fn config_versions(&self, agent: &AgentName) -> Result<Vec<ConfigSummary>>;
 
-    /// The last messages of a conversation, oldest first, at most `limit`.
+    /// The unfinished executions of the same conversation that were accepted before this one, the first last.
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>>;
+
+    /// The last messages of a conversation, oldest first, at most `limit`. To whoever has the turn in it, they are the
+    /// same each time.
     async fn conversation(
         &self,
         agent: &AgentName,
         conversation: &ConversationId,
         limit: usize,
     ) -> Result<Vec<Message>>;
+
+    /// A word for what a conversation is now: another one after each commit that changes it, and never one that was
+    /// used before. `None` when nothing was said, or when this store can't tell. Cheap.
+    async fn conversation_version(
+        &self,
+        _agent: &AgentName,
+        _conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// A word that no other store has, nor one that was at the same place before; `None` when it can't be told.
+    async fn identity(&self) -> Result<Option<String>> {
+        Ok(None)
+    }
+
+    /// What is kept under the name of a conversation, or of an agent, with at most `messages` of its messages.
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>>;
+
+    /// Changes it, if it is as expected, and its messages only if no execution has the turn.
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged>;
 
     /// Keeps a fact of an agent under a key; the same `idempotency_key` changes nothing more.
     async fn remember(
@@ -180,6 +236,22 @@ pub trait Store: Send + Sync + 'static {
     /// Tokens and cost by agent, model and UTC day, oldest day first. Kept by [`Store::append`] from the steps; tool
     /// calls, delegations among them, count with the model that wanted them.
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>>;
+
+    /// Notes what a worker says of itself, in the place of what it said before; and forgets those that were heard of
+    /// last before `forget_before`. Nothing is decided by it: leases say who may write.
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()>;
+
+    /// The workers that are known, alive or not, by id. Those that can't be read are left out.
+    async fn workers(&self) -> Result<Vec<Worker>>;
+
+    /// Forgets a worker that ends in order. May be repeated.
+    async fn leave(&self, worker: &WorkerId) -> Result<()>;
+
+    /// Forgets executions that were over before a time, with their journals, tasks, questions and results, but not the
+    /// children of one that goes on. What they consumed stays counted. A call is many small transactions and deletes
+    /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
+    /// month is over. May be repeated.
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;
 
     /// Keeps a schedule as it is given, if it is as the caller has seen it: with the version `seen`, or not there at all.
     /// Its version becomes the next one. Answers whether it was kept; otherwise nothing was changed.

@@ -6,24 +6,32 @@
 //!
 //! Sessions that are lost are opened anew with the next request; a request that was on its way says whether it may have
 //! happened ([`crate::Certainty`]). [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits
-//! only: what other processes do is found by the bus's hints and by polling. (`NOTIFY` would tell, and lets one commit
-//! at a time through.)
+//! only: what other processes do is found by the bus's hints and by polling. Of work that another process made due, [`listen`] tells within milliseconds, when it is asked to.
+//!
+//! # Time
+//! Leases are compared with a time that the caller hands in. [`Postgres::clock`] goes as the server's does, whatever the
+//! host's says.
 //!
 //! # Locks
 //! Every transaction locks in this order, so that few are ever in each other's way: rows of executions by id, then
-//! their parents, then their children; callers' keys; new rows; counters, which are spread over slots. Where two cross
+//! their parents, then their children; callers' keys; new rows; conversations by name, and those who wait in them
+//! ([`turns`]); counters, which are spread over slots. Where two cross
 //! all the same, the server gives one up and it is performed again.
 
 mod append;
 mod claims;
+mod cleanup;
+mod clock;
 mod configs;
 mod connection;
 mod dead_letters;
 mod fault;
+mod fill;
 mod finish;
 mod firing;
 mod gather;
 mod journal;
+mod listen;
 mod memory;
 mod outbox;
 mod partitions;
@@ -34,9 +42,12 @@ mod schedules;
 mod schema;
 mod settings;
 mod sql;
+mod states;
 mod submit;
+mod turns;
 mod usage;
 mod wake;
+mod workers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,7 +55,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, WorkerId,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -55,14 +66,18 @@ use self::gather::Gatherer;
 use self::journal::Appends;
 use self::pool::Pool;
 use self::settings::Server;
+use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InputAnswer, NewInput,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
-    Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, Renewal, Result, ScheduleFilter,
+    ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange, StateChanged, Store, Submission,
+    Submitted, UsageFilter, UsageRow, Waiting,
 };
 
+pub use clock::ServerClock;
+pub use fill::fill;
 pub use schema::{MigrationStatus, Schema};
 pub use settings::Settings;
 
@@ -76,6 +91,16 @@ struct Signals {
     outbox: Arc<Notify>,
     /// That something became due.
     due: Arc<Notify>,
+    /// The same, for other processes.
+    elsewhere: Arc<Notify>,
+}
+
+impl Signals {
+    /// Something became due.
+    fn work(&self) {
+        self.due.notify_one();
+        self.elsewhere.notify_one();
+    }
 }
 
 /// The store on a server. Cheap to clone; all clones are the same store.
@@ -87,16 +112,28 @@ pub struct Postgres {
     hints: Gatherer<Hints>,
     signals: Signals,
     turn: claims::Turn,
-    months: Arc<Months>,
+    clock: ServerClock,
+    chores: Arc<[Chore]>,
+    packing: Packing,
 }
 
-/// The task that makes the months' tables; it ends with the last clone of the store.
+/// What is done from time to time; it ends with the last clone of the store.
 #[derive(Debug)]
-struct Months(tokio::task::AbortHandle);
+struct Chore(tokio::task::AbortHandle);
 
-impl Drop for Months {
-    fn drop(&mut self) {
+impl Chore {
+    fn start(task: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(tokio::spawn(task).abort_handle())
+    }
+
+    fn end(&self) {
         self.0.abort();
+    }
+}
+
+impl Drop for Chore {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -111,6 +148,7 @@ impl Postgres {
         let mut conn = Conn::open(&server, Role::General).await?;
         schema::settle(&mut conn, settings.auto_migrate).await?;
         partitions::prepare(&mut conn).await?;
+        let clock = ServerClock::by(&mut conn).await?;
         drop(conn);
         let lanes = settings.append_lanes.max(1);
         let keep = settings.pool_size.saturating_sub(lanes + 2).max(1);
@@ -124,7 +162,14 @@ impl Postgres {
         let appends = (0..lanes)
             .map(|_| Gatherer::start(Appends, server.clone(), signals.clone()))
             .collect();
-        let months = tokio::spawn(prepare_months(pool.clone())).abort_handle();
+        let mut chores = vec![
+            Chore::start(prepare_months(pool.clone())),
+            Chore::start(clock.clone().follow(pool.clone())),
+        ];
+        if settings.tells_others {
+            let listening = listen::listen(server.clone(), signals.clone());
+            chores.push(Chore::start(listening));
+        }
         Ok(Self {
             submits: Gatherer::start(Submits, server.clone(), signals.clone()),
             hints: Gatherer::start(Hints, server, signals.clone()),
@@ -132,8 +177,15 @@ impl Postgres {
             pool,
             signals,
             turn: claims::Turn::default(),
-            months: Arc::new(Months(months)),
+            clock,
+            chores: chores.into(),
+            packing: Packing::above(settings.compress_above),
         })
+    }
+
+    /// The server's clock: whoever hands a time to the store takes it from here, so that all processes mean the same.
+    pub fn clock(&self) -> ServerClock {
+        self.clock.clone()
     }
 }
 
@@ -160,6 +212,10 @@ impl Store for Postgres {
 
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.extend(renewal).await
+    }
+
+    async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.news_for(worker).await
     }
 
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
@@ -198,6 +254,14 @@ impl Store for Postgres {
 
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         self.waiting_events(limit).await
+    }
+
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        self.claim_events(claim).await
+    }
+
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.release_events(ids).await
     }
 
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
@@ -260,6 +324,10 @@ impl Store for Postgres {
         self.list_configs(agent).await
     }
 
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.before(id).await
+    }
+
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -267,6 +335,31 @@ impl Store for Postgres {
         limit: usize,
     ) -> Result<Vec<Message>> {
         self.last_messages(agent, conversation, limit).await
+    }
+
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.talk_version(agent, conversation).await
+    }
+
+    async fn identity(&self) -> Result<Option<String>> {
+        self.own_name().await
+    }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.kept(agent, conversation, messages).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.change(change).await
     }
 
     async fn remember(
@@ -292,6 +385,22 @@ impl Store for Postgres {
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.list_usage(filter).await
+    }
+
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.note_worker(worker, forget_before).await
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.list_workers().await
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.forget_worker(worker).await
+    }
+
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.forget(cleanup).await
     }
 
     async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
@@ -332,7 +441,7 @@ impl Store for Postgres {
     }
 
     async fn close(&self) -> Result<()> {
-        self.months.0.abort();
+        self.chores.iter().for_each(Chore::end);
         self.submits.close().await;
         self.hints.close().await;
         for lane in &self.appends {

@@ -10,6 +10,8 @@ use domain::{
     ExecutionMode, Message, Outcome, Seq, Status, Step, Time, TraceId, Usage, WorkerId,
 };
 use domain::{Money, definition::Provider};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 /// An execution to accept.
 #[derive(Debug, Clone)]
@@ -20,6 +22,32 @@ pub struct Submission {
     pub idempotency: Option<IdempotencyKey>,
     /// Events that go out with it.
     pub events: Vec<Event>,
+    /// What becomes of it when its conversation is at an earlier one.
+    pub when_busy: WhenBusy,
+}
+
+/// What becomes of an execution whose conversation has an unfinished one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhenBusy {
+    /// It waits for its turn: it is not due before every earlier one of its conversation is over, or its deadline has
+    /// come.
+    Queue {
+        /// How many may wait at most; one more is [`Submitted::Full`].
+        most: u32,
+    },
+    /// It is not accepted: [`Submitted::Busy`].
+    Refuse,
+}
+
+impl WhenBusy {
+    /// How many executions may wait for their turn in one conversation.
+    pub const MOST: u32 = 1000;
+}
+
+impl Default for WhenBusy {
+    fn default() -> Self {
+        Self::Queue { most: Self::MOST }
+    }
 }
 
 /// A caller's key and a hash of the body that it came with.
@@ -40,6 +68,13 @@ pub enum Submitted {
     Existing(ExecutionId),
     /// The idempotency key belongs to another body.
     KeyMismatch,
+    /// It is refused: its conversation is at this one, and [`WhenBusy::Refuse`] was asked for.
+    Busy(ExecutionId),
+    /// It is refused: as many as may wait for their turn in its conversation.
+    Full {
+        /// How many.
+        waiting: u32,
+    },
 }
 
 /// Who wants how much work.
@@ -74,6 +109,9 @@ pub struct Claimed {
     pub crashes: u32,
     /// What has come for it.
     pub waiting: Waiting,
+    /// Whether an earlier one of its conversation is not over: then it is claimed because its deadline has come, and must
+    /// not begin.
+    pub waits_turn: bool,
 }
 
 /// What has come for an execution.
@@ -174,7 +212,18 @@ pub enum Then {
         outcome: Outcome,
         /// What is added to the conversation, if it belongs to one.
         messages: Vec<Message>,
+        /// What takes the place of older messages there.
+        digest: Option<Box<Digest>>,
     },
+}
+
+/// A message that takes the place of the oldest ones of a conversation.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Digest {
+    /// What says in short what they said.
+    pub message: Message,
+    /// How many of the latest messages before this execution's own stay as they are.
+    pub keep: u32,
 }
 
 /// What came of an append.
@@ -182,6 +231,12 @@ pub enum Then {
 pub enum Appended {
     /// It is durable.
     Applied,
+    /// It is durable, and the execution was woken since it was claimed: who goes on should look at what came first. Said
+    /// by stores that several processes share; in one process, whoever brings something tells the run itself.
+    Woken {
+        /// How many wake-ups it has had.
+        wakes: u64,
+    },
     /// The epoch is not the current one; nothing was changed.
     LostLease,
 }
@@ -235,6 +290,37 @@ pub enum InputAnswer {
     NotFound,
 }
 
+/// What is no longer kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cleanup {
+    /// What was over before this.
+    pub before: Time,
+    /// Only to be counted.
+    pub dry_run: bool,
+}
+
+/// What came of a clean-up.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Cleaned {
+    /// How many executions went, or would go, with all that belongs to them.
+    pub executions: u64,
+    /// The months that went whole, as `YYYY-MM`; their executions are counted above.
+    pub months: Vec<String>,
+    /// Whether a call deletes so much only, and there is more.
+    pub has_more: bool,
+}
+
+/// How a relay takes events.
+#[derive(Debug, Clone, Copy)]
+pub struct OutboxClaim {
+    /// The time.
+    pub now: Time,
+    /// How long they are its own.
+    pub lease: Duration,
+    /// How many at most.
+    pub limit: usize,
+}
+
 /// An event on its way out.
 #[derive(Debug, Clone)]
 pub struct OutboxEntry {
@@ -262,7 +348,8 @@ pub struct DeadLetter {
 }
 
 /// One execution as it stands.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ExecutionRow {
     /// What was asked.
     pub execution: Execution,
@@ -340,7 +427,8 @@ pub struct AgentStats {
 }
 
 /// A version of a definition.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ConfigRecord {
     /// The definition, references to secrets unexpanded.
     pub definition: Definition,
@@ -395,4 +483,85 @@ pub struct UsageRow {
     pub usage: Usage,
     /// Dollars.
     pub cost_usd: Money,
+}
+
+/// What is kept under the name of a conversation, or of an agent: a caller's own state, and the messages.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AgentState {
+    /// A caller's own.
+    pub state_data: Value,
+    /// A caller's own.
+    pub metadata: Value,
+    /// The latest messages, oldest first.
+    pub messages: Vec<Message>,
+    /// Counts changes of any of these, from 1; 0 when there was none.
+    pub version: u64,
+    /// When it was first written.
+    pub created_at: Time,
+    /// When it was last written, or an execution of it accepted.
+    pub updated_at: Time,
+    /// The execution that has the turn.
+    pub turn: Option<ExecutionId>,
+}
+
+/// A change of what is kept under the name of a conversation, or of an agent.
+#[derive(Debug, Clone)]
+pub struct StateChange {
+    /// Whose.
+    pub agent: AgentName,
+    /// Which; the agent's own when `None`.
+    pub conversation: Option<ConversationId>,
+    /// Only if this is the version; 0 when there is to be nothing yet.
+    pub expected: Option<u64>,
+    /// The time.
+    pub now: Time,
+    /// What.
+    pub change: Change,
+}
+
+/// What is changed.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// These take the place of what is there; what is `None` stays.
+    Write {
+        /// A caller's own state.
+        state_data: Option<Value>,
+        /// A caller's own notes.
+        metadata: Option<Value>,
+        /// All messages.
+        messages: Option<Vec<Message>>,
+    },
+    /// Messages are added.
+    Append {
+        /// Which.
+        messages: Vec<Message>,
+        /// Only so many of the latest stay.
+        keep: Option<u32>,
+    },
+    /// Everything goes.
+    Remove,
+}
+
+impl Change {
+    /// Whether it changes messages: while an execution has the turn, they are its own.
+    pub(crate) const fn is_about_messages(&self) -> bool {
+        !matches!(self, Self::Write { messages: None, .. })
+    }
+}
+
+/// What came of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StateChanged {
+    /// It is durable.
+    Done {
+        /// The version that it made; 0 when nothing is there any more.
+        version: u64,
+    },
+    /// It is not the version that was expected.
+    Conflict {
+        /// It is this one.
+        version: u64,
+    },
+    /// This execution has the turn: the messages are its own.
+    Busy(ExecutionId),
 }

@@ -9,6 +9,7 @@
 //! polling goes on beside them. The file must be on a local disk.
 
 mod claims;
+mod cleanup;
 mod configs;
 mod connection;
 mod dead_letters;
@@ -23,9 +24,12 @@ mod recovery;
 mod schedules;
 mod schema;
 mod sql;
+mod states;
 mod submit;
+mod turns;
 mod usage;
 mod wake;
+mod workers;
 mod writer;
 
 use std::path::Path;
@@ -35,18 +39,20 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{
     AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, WorkerId,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
 
 use self::readers::Readers;
+use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
-    AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, ConfigRecord, ConfigSummary,
-    DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InputAnswer, NewInput,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
-    Signal, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, Renewal, Result, ScheduleFilter,
+    ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange, StateChanged, Store, Submission,
+    Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -61,6 +67,8 @@ pub struct Options {
     pub is_durable: bool,
     /// How long another process's write is waited for.
     pub busy_timeout: Duration,
+    /// Tasks, steps, results, messages and facts longer than this are kept compressed, in bytes.
+    pub compress_above: usize,
     /// The most pages of 4 KiB that the file may have; a full one is what a full disk is. For tests.
     pub max_pages: Option<u32>,
 }
@@ -71,6 +79,7 @@ impl Default for Options {
             readers: 4,
             is_durable: true,
             busy_timeout: Duration::from_secs(5),
+            compress_above: 1 << 20,
             max_pages: None,
         }
     }
@@ -83,6 +92,7 @@ pub struct Sqlite {
     readers: Readers,
     signals: Signals,
     turn: claims::Turn,
+    packing: Packing,
 }
 
 impl Sqlite {
@@ -103,6 +113,7 @@ impl Sqlite {
         let signals = Signals::default();
         Ok(Self {
             writer: Writer::start(conn, signals.clone())?,
+            packing: Packing::above(options.compress_above),
             readers: Readers::new(path, options),
             signals,
             turn: claims::Turn::default(),
@@ -122,6 +133,11 @@ impl Store for Sqlite {
 
     async fn renew(&self, renewal: Renewal) -> Result<Vec<Signal>> {
         self.extend(renewal).await
+    }
+
+    async fn woken(&self, _worker: &WorkerId) -> Result<Vec<Signal>> {
+        // Left to the renewal: there is no index by worker, and mostly one process.
+        Ok(Vec::new())
     }
 
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
@@ -160,6 +176,14 @@ impl Store for Sqlite {
 
     async fn outbox(&self, limit: usize) -> Result<Vec<OutboxEntry>> {
         self.waiting_events(limit).await
+    }
+
+    async fn claim_outbox(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        self.claim_events(claim).await
+    }
+
+    async fn release_outbox(&self, ids: &[i64]) -> Result<()> {
+        self.release_events(ids).await
     }
 
     async fn outbox_done(&self, ids: &[i64]) -> Result<()> {
@@ -222,6 +246,10 @@ impl Store for Sqlite {
         self.list_configs(agent).await
     }
 
+    async fn ahead(&self, id: ExecutionId) -> Result<Vec<ExecutionId>> {
+        self.before(id).await
+    }
+
     async fn conversation(
         &self,
         agent: &AgentName,
@@ -229,6 +257,27 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<Message>> {
         self.last_messages(agent, conversation, limit).await
+    }
+
+    async fn conversation_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        self.talk_version(agent, conversation).await
+    }
+
+    async fn agent_state(
+        &self,
+        agent: &AgentName,
+        conversation: Option<&ConversationId>,
+        messages: usize,
+    ) -> Result<Option<AgentState>> {
+        self.kept(agent, conversation, messages).await
+    }
+
+    async fn change_state(&self, change: StateChange) -> Result<StateChanged> {
+        self.change(change).await
     }
 
     async fn remember(
@@ -254,6 +303,22 @@ impl Store for Sqlite {
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.list_usage(filter).await
+    }
+
+    async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
+        self.note_worker(worker, forget_before).await
+    }
+
+    async fn workers(&self) -> Result<Vec<Worker>> {
+        self.list_workers().await
+    }
+
+    async fn leave(&self, worker: &WorkerId) -> Result<()> {
+        self.forget_worker(worker).await
+    }
+
+    async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        self.forget(cleanup).await
     }
 
     async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {

@@ -74,6 +74,12 @@ impl EffectsStandIn {
         self.service.log().all()
     }
 
+    /// Counts the calls so far.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.service.log().look(<[_]>::len)
+    }
+
     /// Returns the calls of one route.
     #[must_use]
     pub fn calls_to(&self, route: Route) -> Vec<Call> {

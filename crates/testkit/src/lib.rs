@@ -71,6 +71,7 @@ pub mod process;
 pub mod provider;
 mod proxy;
 mod server;
+pub mod servers;
 
 pub use barrier::{Barrier, Filter, Hold, Ticket};
 pub use deps::{CommandLine, NpmServers, node_folder, npm_servers, python};

@@ -28,11 +28,14 @@ pub(crate) async fn measure(context: &Context, args: &Latency) -> anyhow::Result
     let spinner = context.screen.spinner("measuring");
     let mut direct = Vec::new();
     let mut durable = Vec::new();
+    let mut commits = Vec::new();
     for n in 0..args.turns + WARMUP {
         // In turn, so that whatever else the machine does falls on both.
         let alone = ms(rig.provider.ask(&client, "/schema").await?);
         let turn = turn(rig.system.engine()).await?;
+        let commit = ms(rig.commit().await?);
         if n >= WARMUP {
+            commits.push(commit);
             direct.push(alone);
             durable.push(turn);
         }
@@ -49,7 +52,20 @@ pub(crate) async fn measure(context: &Context, args: &Latency) -> anyhow::Result
         percentile(&mut durable, 99.0),
         "ms",
     );
+    let commit = percentile(&mut commits, 50.0);
     report.add("added_ms_p50", "added", turn - alone, "ms");
+    report.add(
+        "commit_in_turn_ms_p50",
+        "one row committed, in turn with them",
+        commit,
+        "ms",
+    );
+    report.add(
+        "of_commit",
+        "added, as a multiple of that",
+        (turn - alone) / commit,
+        "times",
+    );
     rig.report_disk(&mut report).await?;
     report.print(&context.screen);
     rig.close().await;

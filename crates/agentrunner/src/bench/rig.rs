@@ -16,7 +16,7 @@ use super::report::Report;
 use super::statistics::{ms, percentile};
 use crate::cli::Context;
 use crate::settings::Settings;
-use crate::wiring::System;
+use crate::wiring::{Purpose, System};
 
 /// How long the stand-in is asked alone.
 const ALONE: Duration = Duration::from_millis(1500);
@@ -145,6 +145,15 @@ pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
+/// How a system can be asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Faces {
+    /// Through the engine, in this process.
+    None,
+    /// Over HTTP too.
+    Http,
+}
+
 /// The system under measurement.
 pub(crate) struct Rig {
     pub(crate) system: System,
@@ -163,6 +172,20 @@ impl Rig {
         capacity: usize,
         store_dir: Option<&Path>,
     ) -> anyhow::Result<Self> {
+        Self::with(context, latency, capacity, store_dir, Faces::None).await
+    }
+
+    /// The same, with these faces.
+    ///
+    /// # Errors
+    /// As for [`Rig::start`].
+    pub(crate) async fn with(
+        context: &Context,
+        latency: Duration,
+        capacity: usize,
+        store_dir: Option<&Path>,
+        faces: Faces,
+    ) -> anyhow::Result<Self> {
         let folder = Folder::new(&context.settings, store_dir)?;
         let provider = Provider::start(latency).await?;
         write_agents(folder.path(), &provider.url)?;
@@ -171,7 +194,10 @@ impl Rig {
         settings.data_dir = folder.path().join("data");
         settings.work.capacity = capacity;
         settings.models.instead = None;
-        let system = System::engine_alone(&settings).await?;
+        let system = match faces {
+            Faces::None => System::engine_alone(&settings).await?,
+            Faces::Http => System::private(&settings, Purpose::Work).await?,
+        };
         Ok(Self {
             system,
             provider,
@@ -201,24 +227,26 @@ impl Rig {
 
     /// The median time of a transaction with one row, one after the other.
     async fn commit_ms(&self) -> anyhow::Result<f64> {
-        let engine = self.system.engine();
-        let agent = TURNS.parse()?;
         let mut samples = Vec::with_capacity(COMMITS);
-        for n in 0..COMMITS {
-            let key = format!("bench-{n}");
-            let began = Instant::now();
-            engine
-                .store()
-                .remember(&agent, &key, &json!(n), &key, engine.now())
-                .await?;
-            samples.push(ms(began.elapsed()));
+        for _ in 0..COMMITS {
+            samples.push(ms(self.commit().await?));
         }
         Ok(percentile(&mut samples, 50.0))
     }
 
+    /// The time of one transaction with one row.
+    ///
+    /// # Errors
+    /// The store can't be written.
+    pub(crate) async fn commit(&self) -> anyhow::Result<Duration> {
+        let began = Instant::now();
+        self.system.engine().store().check().await?;
+        Ok(began.elapsed())
+    }
+
     /// Ends it and deletes its folder.
     pub(crate) async fn close(self) {
-        self.system.shutdown().await;
+        self.system.shutdown(Duration::ZERO).await;
     }
 }
 

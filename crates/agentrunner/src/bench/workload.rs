@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use domain::event::topics;
-use domain::{ExecutionId, Status, TraceId};
+use domain::{EventId, ExecutionId, Status, TraceId};
 use engine::{Engine, NewTask};
 use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 use tokio::sync::Semaphore;
 use uuid::Uuid;
 
+use super::fill;
 use super::memory;
 use super::provider::TOOL_TURNS;
 use super::report::Report;
@@ -38,6 +39,8 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     let latency = Duration::from_millis(args.latency_ms);
     let rig = Rig::start(context, latency, concurrency, args.store_dir.as_deref()).await?;
     let mut report = Report::default();
+    report.add("finished", "over before", args.finished as f64, "");
+    report.add("waiting", "waiting all the time", args.waiting as f64, "");
     report.add("executions", "executions", f64::from(args.executions()), "");
     report.add("concurrency", "at once", f64::from(args.concurrency), "");
     report.add(
@@ -47,10 +50,14 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
         "ms",
     );
 
-    let spinner = context.screen.spinner("warming up");
-    run(rig.system.engine(), args.warmup() as usize, concurrency).await?;
+    let spinner = context.screen.spinner("filling the database");
+    fill::fill(context, &rig, args.finished, args.waiting).await?;
+    spinner.set_message("warming up");
+    let mut ends = Ends::of(rig.system.engine()).await?;
+    let engine = rig.system.engine();
+    run(engine, &mut ends, args.warmup() as usize, concurrency).await?;
     spinner.set_message(format!("measuring {} executions", args.executions()));
-    let measured = run(rig.system.engine(), args.executions() as usize, concurrency).await?;
+    let measured = run(engine, &mut ends, args.executions() as usize, concurrency).await?;
     // Before the rest below adds its own.
     let peak = memory::peak_mib();
     spinner.set_message("measuring the disk and the stand-in alone");
@@ -135,23 +142,57 @@ impl Run {
     }
 }
 
-/// Performs `count` executions, `concurrency` at once and as many again in the queue, so that no slot is ever idle.
-///
-/// # Errors
-/// One did not complete.
-async fn run(engine: &Engine, count: usize, concurrency: usize) -> anyhow::Result<Run> {
-    let mut ended = engine
-        .bus()
-        .subscribe(bus::Subscription {
-            // Nobody else's ends may count, nor those of an earlier run.
+/// The ends of executions, as the bus tells of them. One queue for all runs: one that nobody reads any more would keep
+/// what still comes, and count as the engine's memory.
+struct Ends {
+    queue: Box<dyn bus::Consumer>,
+    /// An end can be told twice.
+    seen: HashSet<EventId>,
+}
+
+impl Ends {
+    async fn of(engine: &Engine) -> anyhow::Result<Self> {
+        let subscription = bus::Subscription {
+            // Nobody else's.
             queue: format!("bench-{}", Uuid::now_v7().simple()),
             patterns: vec![
                 topics::EXECUTION_COMPLETED.parse()?,
                 topics::EXECUTION_FAILED.parse()?,
             ],
             prefetch: 1000,
+        };
+        Ok(Self {
+            queue: engine.bus().subscribe(subscription).await?,
+            seen: HashSet::new(),
         })
-        .await?;
+    }
+
+    /// Waits for the next one.
+    async fn next(&mut self) -> anyhow::Result<()> {
+        loop {
+            let delivery = tokio::time::timeout(STALLED, self.queue.next())
+                .await
+                .with_context(|| format!("nothing ended for {STALLED:?}"))?
+                .context("the bus closed")?;
+            let is_new = self.seen.insert(delivery.event.id.clone());
+            delivery.done();
+            if is_new {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Performs `count` executions, `concurrency` at once and as many again in the queue, so that no slot is ever idle.
+///
+/// # Errors
+/// One did not complete.
+async fn run(
+    engine: &Engine,
+    ended: &mut Ends,
+    count: usize,
+    concurrency: usize,
+) -> anyhow::Result<Run> {
     let room = Arc::new(Semaphore::new(concurrency * 2));
     let began = Instant::now();
     let submitting = futures::stream::iter(0..count)
@@ -159,23 +200,12 @@ async fn run(engine: &Engine, count: usize, concurrency: usize) -> anyhow::Resul
         .buffer_unordered(SUBMITTED_AT_ONCE)
         .try_collect::<Vec<_>>();
     let counting = async {
-        let mut seen = HashSet::with_capacity(count);
         let mut ends = Vec::with_capacity(count);
         while ends.len() < count {
-            let delivery = tokio::time::timeout(STALLED, ended.next())
-                .await
-                .with_context(|| {
-                    format!(
-                        "{} of {count} executions ended, then nothing for {STALLED:?}",
-                        ends.len()
-                    )
-                })?
-                .context("the bus closed")?;
-            if seen.insert(delivery.event.id.clone()) {
-                ends.push(began.elapsed());
-                room.add_permits(1);
-            }
-            delivery.done();
+            let next = ended.next().await;
+            next.with_context(|| format!("after {} of {count} executions", ends.len()))?;
+            ends.push(began.elapsed());
+            room.add_permits(1);
         }
         anyhow::Ok(ends)
     };

@@ -4,7 +4,7 @@ use domain::ExecutionId;
 use serde_json::Value;
 
 use crate::cli::Context;
-use crate::client::Client;
+use crate::client::{Client, Refused};
 use crate::wiring::{Purpose, System};
 
 /// Something to ask, and what must be ended afterwards.
@@ -84,10 +84,33 @@ impl Backend {
         }
     }
 
+    /// What a conversation holds; `None` when there is none. That is StateManager's to show.
+    ///
+    /// # Errors
+    /// Nobody answers, or the conversation's name is not one.
+    pub(crate) async fn conversation(
+        &self,
+        agent: &str,
+        conversation: &str,
+    ) -> anyhow::Result<Option<Value>> {
+        let path = format!("/agents/{agent}/state");
+        let which = [
+            ("conversation_id", conversation.to_owned()),
+            ("limit", "1000".to_owned()),
+        ];
+        match self.state.get_with(&path, &which).await {
+            Ok(state) => Ok(Some(state)),
+            Err(error) => match error.downcast_ref::<Refused>() {
+                Some(refused) if refused.code == "NOT_FOUND" => Ok(None),
+                _ => Err(error),
+            },
+        }
+    }
+
     /// Ends what was begun for the command.
     pub(crate) async fn close(self) {
         if let Some(system) = self.local {
-            system.shutdown().await;
+            system.shutdown(std::time::Duration::ZERO).await;
         }
     }
 }

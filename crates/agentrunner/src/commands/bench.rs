@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::bench::{latency, provider, startup, waiting, workload};
+use crate::bench::{latency, provider, startup, submit, waiting, workload};
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
 
@@ -24,7 +24,9 @@ Examples:
   agentrunner bench --store-dir /mnt/nvme --json                on another disk, for a script
   agentrunner bench waiting --count 10000                       memory of those that wait
   agentrunner bench startup                                     time to ready, idle memory
-  agentrunner bench latency                                     what durability adds to a model turn"
+  agentrunner bench latency                                     what durability adds to a model turn
+  agentrunner bench submit --rate 500                           how long POST /tasks takes
+  agentrunner bench --finished 1000000 --waiting 100000         in a full database (PostgreSQL)"
 )]
 pub(crate) struct Bench {
     #[command(subcommand)]
@@ -43,6 +45,8 @@ enum What {
     Startup(Startup),
     /// What durability adds to one model turn
     Latency(Latency),
+    /// How long POST /tasks takes at a fixed rate of requests
+    Submit(Submit),
 }
 
 #[derive(Debug, Args)]
@@ -59,6 +63,12 @@ pub(crate) struct Steps {
     /// How many executions run before, unmeasured [default: 200, and at least as many as run at once]
     #[arg(long)]
     warmup: Option<u32>,
+    /// How many executions are over before, their rows in the database (PostgreSQL only)
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000_000))]
+    pub(crate) finished: u64,
+    /// How many wait for a person all the time (PostgreSQL only)
+    #[arg(long, default_value_t = 0, value_parser = clap::value_parser!(u64).range(..=100_000_000))]
+    pub(crate) waiting: u64,
     /// Where the database is made [default: the system's folder for temporary files]
     #[arg(long, value_name = "DIR")]
     pub(crate) store_dir: Option<PathBuf>,
@@ -107,6 +117,22 @@ pub(crate) struct Latency {
     pub(crate) store_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Submit {
+    /// How many requests a second, whether earlier ones were answered or not
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+    /// For how long
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// How long the stand-in takes for an answer
+    #[arg(long, default_value_t = 200)]
+    pub(crate) latency_ms: u64,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
 /// The stand-in model, in a process of its own so that the engine's memory is measured alone.
 #[derive(Debug, Args)]
 pub(crate) struct Provider {
@@ -124,6 +150,7 @@ impl Bench {
                 Some(What::Waiting(args)) => waiting::measure(context, args).await,
                 Some(What::Startup(args)) => startup::measure(context, args).await,
                 Some(What::Latency(args)) => latency::measure(context, args).await,
+                Some(What::Submit(args)) => submit::measure(context, args).await,
             }
         })?;
         Ok(Exit::Done)

@@ -1,19 +1,20 @@
 //! `chat`: talk with an agent, line by line.
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use super::backend::Backend;
 use super::follow::{self, Followed};
 use crate::cli::{Context, Exit, block_on};
-use crate::screen::Style;
+use crate::screen::{Style, one_line};
 use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Talks with an agent: each line is a message, and every answer knows what was said before.
 ///
-/// The conversation is kept: take it up again with its id. An empty line or Ctrl-D ends it; Ctrl-C stops an answer.
+/// The conversation is kept by the server: take it up again with its id, from anywhere. `/history` shows what was said, an
+/// empty line or Ctrl-D ends it, Ctrl-C stops an answer.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -51,10 +52,17 @@ impl Chat {
             .unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
         screen.note(screen.paint(
             Style::Faint,
-            &format!("conversation {conversation}; an empty line ends it"),
+            &format!("conversation {conversation}; /history shows it, an empty line ends it"),
         ));
+        if self.conversation.is_some() {
+            self.take_up(context, backend, &conversation).await?;
+        }
         let mut lines = BufReader::new(tokio::io::stdin()).lines();
         while let Some(line) = next(context, &mut lines).await? {
+            if line.trim() == HISTORY {
+                self.show_history(context, backend, &conversation).await?;
+                continue;
+            }
             let task = json!({
                 "agent_name": self.agent,
                 "task_data": { "prompt": line },
@@ -74,6 +82,60 @@ impl Chat {
         ));
         Ok(Exit::Done)
     }
+}
+
+/// Shows the conversation instead of saying something.
+const HISTORY: &str = "/history";
+
+impl Chat {
+    /// Says how far the conversation is.
+    async fn take_up(
+        &self,
+        context: &Context,
+        backend: &Backend,
+        conversation: &str,
+    ) -> anyhow::Result<()> {
+        let state = backend.conversation(&self.agent, conversation).await?;
+        let said = state.as_ref().map_or(0, |state| messages(state).len());
+        let words = match said {
+            0 => "it is new".to_owned(),
+            1 => "it holds 1 message".to_owned(),
+            n => format!("it holds {n} messages"),
+        };
+        context
+            .screen
+            .note(context.screen.paint(Style::Faint, &words));
+        Ok(())
+    }
+
+    async fn show_history(
+        &self,
+        context: &Context,
+        backend: &Backend,
+        conversation: &str,
+    ) -> anyhow::Result<()> {
+        let screen = &context.screen;
+        let state = backend.conversation(&self.agent, conversation).await?;
+        let state = state.unwrap_or_default();
+        for message in messages(&state) {
+            let field = |name: &str| message.get(name).and_then(Value::as_str);
+            let role = field("role").unwrap_or_default();
+            let words = field("content").unwrap_or_default().trim_end();
+            let words = match role {
+                "tool" => one_line(words, 100),
+                _ => words.to_owned(),
+            };
+            if !words.is_empty() {
+                screen.note(format_args!("{} {words}", screen.paint(Style::Faint, role)));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn messages(state: &Value) -> &[Value] {
+    let messages = state.get("conversation_history").and_then(Value::as_array);
+    messages.map(Vec::as_slice).unwrap_or_default()
 }
 
 /// The next message; `None` at the end.

@@ -14,7 +14,7 @@ use crate::cli::{Exit, block_on};
 use crate::screen::{Screen, Style, printable};
 use crate::settings::{Mistakes, Origin, Settings, shown};
 
-/// Looks at settings, ports, disk, database, message queue, agents and providers, and says what to type where something is wrong.
+/// Looks at settings, ports, disk, database, message queue, cache, agents and providers, and says what to type where something is wrong.
 ///
 /// Changes nothing but the database, which is made or brought up to date when it is not. Exit code 1 if anything
 /// fails.
@@ -106,7 +106,7 @@ impl Doctor {
         findings.extend(checks::data_dir(settings).await);
         findings.push(checks::database(settings).await);
         findings.extend(checks::message_queue(settings).await);
-        findings.extend(checks::cache(settings));
+        findings.extend(checks::cache(settings).await);
         let (agents, found) = checks::agents(settings);
         findings.extend(found);
         findings.extend(ports::check(settings).await);

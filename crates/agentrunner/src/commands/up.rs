@@ -1,12 +1,9 @@
 //! `up`: everything in one process.
 
-use std::time::Instant;
-
 use clap::Args;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use crate::cli::{Context, Exit, block_on};
-use crate::telemetry;
+use super::serving::serve_until_told;
+use crate::cli::{Context, Exit};
 use crate::wiring::System;
 
 /// Serves everything in one process, until Ctrl-C or SIGTERM.
@@ -23,53 +20,6 @@ pub(crate) struct Up {}
 
 impl Up {
     pub(crate) fn run(self, context: &Context) -> anyhow::Result<Exit> {
-        let began = Instant::now();
-        let settings = &context.settings;
-        telemetry::start(
-            &settings.log,
-            settings.log.is_json.unwrap_or(!context.screen.is_watched),
-        )?;
-        block_on(async {
-            // Before anything else, so that no signal finds the process without an answer to it.
-            let mut stop = Stop::listen()?;
-            let system = System::up(settings).await?;
-            system.say_what_runs();
-            tracing::info!("ready in {} ms", began.elapsed().as_millis());
-            let which = stop.wait().await;
-            tracing::info!("{which}: stopping; once more ends at once");
-            let stopping = Instant::now();
-            tokio::select! {
-                () = system.shutdown() => {
-                    tracing::info!("stopped in {} ms; nothing is lost", stopping.elapsed().as_millis());
-                    Ok(Exit::Done)
-                }
-                which = stop.wait() => {
-                    tracing::warn!("{which} again: ending at once; what was under way goes on at the next start");
-                    Ok(Exit::Interrupted)
-                }
-            }
-        })
-    }
-}
-
-/// The signals that ask for the end.
-struct Stop {
-    interrupt: Signal,
-    terminate: Signal,
-}
-
-impl Stop {
-    fn listen() -> std::io::Result<Self> {
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-        })
-    }
-
-    async fn wait(&mut self) -> &'static str {
-        tokio::select! {
-            _ = self.interrupt.recv() => "interrupt",
-            _ = self.terminate.recv() => "SIGTERM",
-        }
+        serve_until_told(context, System::up(&context.settings))
     }
 }

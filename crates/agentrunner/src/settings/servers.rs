@@ -1,8 +1,10 @@
 //! Which servers are used instead of what is embedded.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use secrecy::SecretString;
+use store::cache::Lifetimes;
 
 use super::values::Values;
 
@@ -11,11 +13,14 @@ use super::values::Values;
 pub(crate) struct Servers {
     pub(crate) postgres: Option<store::postgres::Settings>,
     pub(crate) rabbitmq: Option<bus::rabbitmq::Settings>,
-    /// It is named, and not used by this build: it would only make some reading faster.
-    pub(crate) has_redis: bool,
+    /// The address of Redis.
+    pub(crate) redis: Option<SecretString>,
     /// Where they are, without passwords, for people.
     pub(crate) postgres_place: String,
     pub(crate) rabbitmq_place: String,
+    pub(crate) redis_place: String,
+    /// How long copies of what was read are kept, wherever they are.
+    pub(crate) lifetimes: Lifetimes,
 }
 
 impl Servers {
@@ -24,9 +29,14 @@ impl Servers {
         Self {
             postgres: (is_set("DATABASE_URL") || is_set("POSTGRES_HOST")).then(|| postgres(values)),
             rabbitmq: (is_set("RABBITMQ_URL") || is_set("RABBITMQ_HOST")).then(|| rabbitmq(values)),
-            has_redis: is_set("REDIS_URL") || is_set("REDIS_HOST"),
+            redis: (is_set("REDIS_URL") || is_set("REDIS_HOST")).then(|| redis(values)),
             postgres_place: place(values, "DATABASE_URL", "POSTGRES_HOST", "POSTGRES_PORT"),
             rabbitmq_place: place(values, "RABBITMQ_URL", "RABBITMQ_HOST", "RABBITMQ_PORT"),
+            redis_place: place(values, "REDIS_URL", "REDIS_HOST", "REDIS_PORT"),
+            lifetimes: Lifetimes {
+                state: Duration::from_secs(values.number("REDIS_STATE_TTL")),
+                other: Duration::from_secs(values.number("REDIS_CACHE_TTL")),
+            },
         }
     }
 }
@@ -43,7 +53,11 @@ fn postgres(values: &Values) -> store::postgres::Settings {
         password: text("POSTGRES_PASSWORD").into(),
         pool_size: count("DB_POOL_SIZE"),
         max_overflow: count("DB_MAX_OVERFLOW"),
-        auto_migrate: values.switch("AUTO_MIGRATE"),
+        auto_migrate: values.text("AUTO_MIGRATE").is_none() || values.switch("AUTO_MIGRATE"),
+        compress_above: count("STATE_COMPRESSION_THRESHOLD"),
+        // A broker tells of all work already.
+        tells_others: values.text("RABBITMQ_URL").is_none()
+            && values.text("RABBITMQ_HOST").is_none(),
         ..store::postgres::Settings::default()
     }
 }
@@ -68,6 +82,25 @@ fn rabbitmq_url(values: &Values) -> String {
         host_of_url(text("RABBITMQ_HOST")),
         values.port("RABBITMQ_PORT"),
         encoded(text("RABBITMQ_VHOST")),
+    )
+}
+
+fn redis(values: &Values) -> SecretString {
+    let url = values.text("REDIS_URL").map(str::to_owned);
+    url.unwrap_or_else(|| redis_url(values)).into()
+}
+
+fn redis_url(values: &Values) -> String {
+    let text = |name| values.text(name).unwrap_or_default();
+    let password = match text("REDIS_PASSWORD") {
+        "" => String::new(),
+        password => format!(":{}@", encoded(password)),
+    };
+    format!(
+        "redis://{password}{}:{}/{}",
+        host_of_url(text("REDIS_HOST")),
+        values.port("REDIS_PORT"),
+        values.number("REDIS_DB"),
     )
 }
 

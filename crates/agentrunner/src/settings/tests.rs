@@ -151,7 +151,7 @@ fn a_server_is_used_when_it_is_named_and_only_then() {
         .ok()
         .unwrap()
         .servers;
-    assert!(servers.postgres.is_none() && servers.rabbitmq.is_none() && !servers.has_redis);
+    assert!(servers.postgres.is_none() && servers.rabbitmq.is_none() && servers.redis.is_none());
     let servers = read(&[("POSTGRES_HOST", "db"), ("DB_POOL_SIZE", "7")])
         .ok()
         .unwrap()
@@ -168,8 +168,11 @@ fn a_server_is_used_when_it_is_named_and_only_then() {
     .ok()
     .unwrap()
     .servers;
-    assert!(servers.rabbitmq.is_some() && servers.postgres.is_none() && servers.has_redis);
+    assert!(servers.rabbitmq.is_some() && servers.postgres.is_none() && servers.redis.is_some());
     assert_eq!(servers.rabbitmq_place, "mq");
+    assert_eq!(servers.redis_place, "r:6379");
+    let (state, other) = (servers.lifetimes.state, servers.lifetimes.other);
+    assert_eq!((state.as_secs(), other.as_secs()), (3600, 300));
 }
 
 #[test]
@@ -183,6 +186,9 @@ fn a_password_may_hold_any_character_and_come_from_a_file() {
         ("RABBITMQ_PASSWORD_FILE", path),
         ("POSTGRES_HOST", "db"),
         ("POSTGRES_PASSWORD_FILE", path),
+        ("REDIS_HOST", "cache"),
+        ("REDIS_PASSWORD_FILE", path),
+        ("REDIS_DB", "3"),
     ])
     .ok()
     .unwrap()
@@ -192,6 +198,10 @@ fn a_password_may_hold_any_character_and_come_from_a_file() {
     assert_eq!(
         servers.rabbitmq.unwrap().url.expose_secret(),
         "amqp://agentrunner:p%40ss%3Aw%2Frd%2520%20%C3%BC@[::1]:5672/%2F"
+    );
+    assert_eq!(
+        servers.redis.unwrap().expose_secret(),
+        "redis://:p%40ss%3Aw%2Frd%2520%20%C3%BC@cache:6379/3"
     );
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use domain::nearest::nearest;
 
 use super::source::Origin;
-use super::variable::{FOR_TESTS, FOREIGN, Kind, PREFIXES, State, VARIABLES, Variable};
+use super::variable::{FOREIGN, Kind, PREFIXES, State, VARIABLES, Variable};
 
 /// The longest file that a `_FILE` variable may name.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -96,6 +96,19 @@ impl Values {
     /// A path.
     pub(crate) fn path(&self, name: &str) -> Option<PathBuf> {
         self.text(name).map(PathBuf::from)
+    }
+
+    /// What stands between the commas.
+    pub(crate) fn list(&self, name: &str) -> Vec<String> {
+        let items = self
+            .text(name)
+            .unwrap_or_default()
+            .split(',')
+            .map(str::trim);
+        items
+            .filter(|item| !item.is_empty())
+            .map(str::to_owned)
+            .collect()
     }
 
     /// The value of any variable, ours or not, for `${NAME}` in agents.
@@ -236,7 +249,7 @@ fn as_switch(text: &str) -> Option<bool> {
 /// Whether an unknown name is a known one misspelt. Names of other programs must pass, so it has to be near.
 fn slip(name: &str, value: &str) -> Option<Mistake> {
     let plain = name.strip_suffix("_FILE").unwrap_or(name);
-    if Variable::named(plain).is_some() || FOREIGN.contains(&plain) || FOR_TESTS.contains(&plain) {
+    if Variable::named(plain).is_some() || FOREIGN.contains(&plain) {
         return None;
     }
     let near = VARIABLES

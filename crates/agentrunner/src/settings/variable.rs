@@ -144,11 +144,15 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // Listening.
     live("BIND_ADDRESS", Address, "127.0.0.1", "The address that every service listens on."),
     live("ALLOW_UNAUTHENTICATED", Switch, "false", "Allows a `BIND_ADDRESS` that other machines can reach, although nobody has to show a key."),
+    live("ALLOWED_HOSTS", List, "", "Names besides this machine's own under which a listener on loopback may be asked, as behind a proxy."),
+    live("ALLOWED_ORIGINS", List, "", "Origins, such as `https://ops.example.com`, whose pages may use the API from a browser."),
+    live("MAX_BODY_BYTES", Number(1024, 1 << 30, "bytes"), "5242880", "The largest body of a request that is read."),
     live("STATE_MANAGER_PORT", Port, "8001", "The port of StateManager."),
     live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
     live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
     live("SCHEDULER_SERVICE_PORT", Port, "8004", "The port of SchedulerService."),
     later("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
+    live("AGENT_POOL_PORT", Port, "8006", "The port on which a pool of `serve` shows its health and metrics."),
     live("AGENTRUNNER_SERVER", Url, "", "The AgentOrchestrator that the command line asks; `http://127.0.0.1:ORCHESTRATOR_PORT` when empty."),
     // Logs.
     live("LOG_LEVEL", Word(LEVELS), "INFO", "The least important log lines that are written."),
@@ -156,12 +160,14 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("LOG_DIR", Path, "", "A folder in which `agentrunner.log` gets every line too, always as JSON."),
     // Work.
     live("AGENT_CAPACITY", Number(1, 100_000, "executions"), "1000", "How many executions a process performs at once."),
+    live("AGENT_LEASE_SECONDS", Number(1, 300, "seconds"), "10", "How long a lease on an execution lasts without being renewed: a lost process's work goes on elsewhere after that. Renewed at a third of it; the same for all processes."),
+    live("AGENT_DRAIN_SECONDS", Number(0, 300, "seconds"), "1", "How long after SIGTERM the ports still answer while `/health/ready` says 503, so that a load balancer goes elsewhere. Ctrl-C does not wait."),
     live("AGENT_SHUTDOWN_TIMEOUT", Number(0, 3600, "seconds"), "30", "How long a shutdown waits for what is under way before it hands it back."),
     live("AGENT_RESTART_MAX_ATTEMPTS", Number(1, 1000, "attempts"), "3", "How often in a row an execution may take its worker down before it fails."),
-    later("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "How often the health of agents is looked at."),
-    later("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how long a silent conversation is set aside."),
-    later("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on a state is kept compressed."),
-    later("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long states and results are kept."),
+    live("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "Within which time it shows that a worker is gone and its agents are unavailable."),
+    live("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how much silence a conversation is called idle, when its agent does not say. A silent one takes no memory from the beginning."),
+    live("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on tasks, steps, results, messages and what agents remember are kept compressed."),
+    live("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long executions that are over are kept, with their journals and results."),
     // Models.
     live("OPENAI_API_KEY", Secret, "", "The key for OpenAI."),
     live("OPENAI_BASE_URL", Url, "", "The address of OpenAI, or of a server compatible with it."),
@@ -201,13 +207,14 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("POSTGRES_PASSWORD", Secret, "", "The user's password."),
     live("DB_POOL_SIZE", Number(1, 1000, "connections"), "20", "How many connections a process keeps."),
     live("DB_MAX_OVERFLOW", Number(0, 1000, "connections"), "10", "How many more it opens when all are busy."),
-    live("AUTO_MIGRATE", Switch, "true", "Whether a start brings the schema in PostgreSQL up to date; without it a start with missing migrations says what to type."),
-    later("REDIS_URL", Secret, "", "The address of Redis, with password."),
-    later("REDIS_HOST", Text, "", "The host of Redis."),
-    later("REDIS_PORT", Port, "6379", "The port of Redis."),
-    later("REDIS_PASSWORD", Secret, "", "The password of Redis."),
-    later("REDIS_STATE_TTL", Number(1, 365 * DAY, "seconds"), "3600", "How long a state stays in the cache."),
-    later("REDIS_CACHE_TTL", Number(1, 365 * DAY, "seconds"), "300", "How long anything else stays in the cache."),
+    live("AUTO_MIGRATE", Switch, "", "Whether a start brings the schema in PostgreSQL up to date; without it a start with missing migrations says what to type. When empty: `true` for `up` and all other commands, `false` for `serve`."),
+    live("REDIS_URL", Secret, "", "The address of Redis with user, password and number of the database: `redis://user:password@host:6379/0`; `rediss` for TLS. Stronger than the names below."),
+    live("REDIS_HOST", Text, "", "The host of Redis. With this or `REDIS_URL` processes share copies of what they read, and counters; without it each has its own."),
+    live("REDIS_PORT", Port, "6379", "The port of Redis."),
+    live("REDIS_PASSWORD", Secret, "", "The password of Redis."),
+    live("REDIS_DB", Number(0, 65_535, "(its number)"), "0", "The database on Redis."),
+    live("REDIS_STATE_TTL", Number(1, 365 * DAY, "seconds"), "3600", "How long a copy of a conversation is kept. No copy is ever out of date."),
+    live("REDIS_CACHE_TTL", Number(1, 365 * DAY, "seconds"), "300", "How long copies of definitions and results are kept."),
     live("RABBITMQ_URL", Secret, "", "The address of RabbitMQ with user, password and virtual host: `amqp://user:password@host:5672/vhost`; `amqps` for TLS. Stronger than the names below."),
     live("RABBITMQ_HOST", Text, "", "The host of RabbitMQ. With this or `RABBITMQ_URL` events go through it, and any number of processes share them."),
     live("RABBITMQ_PORT", Port, "5672", "The port of RabbitMQ."),
@@ -226,6 +233,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "AGENT_",
     "AGENTRUNNER_",
     "ALLOW_",
+    "ALLOWED_",
     "ANTHROPIC_",
     "API_",
     "AUDIT_",
@@ -253,14 +261,13 @@ pub(crate) const PREFIXES: &[&str] = &[
     "TLS_",
 ];
 
-/// Known to builds with debug assertions only: where tests stop executions (see `hold`).
-#[cfg(debug_assertions)]
-pub(crate) const FOR_TESTS: &[&str] = &["AGENTRUNNER_HOLD_DIR"];
-#[cfg(not(debug_assertions))]
-pub(crate) const FOR_TESTS: &[&str] = &[];
-
-/// Names that belong to other programs and look like slips of ours.
+/// Names that belong to other programs, our own scripts among them, and look like slips of ours.
 pub(crate) const FOREIGN: &[&str] = &[
+    "AGENTRUNNER_SERVICES",
+    "AGENTRUNNER_SERVICES_PATIENCE",
+    "AGENTRUNNER_TEST_POSTGRES_URL",
+    "AGENTRUNNER_TEST_RABBITMQ_URL",
+    "AGENTRUNNER_TEST_REDIS_URL",
     "AWS_REGIONS",
     "AWS_DEFAULT_REGION",
     "OPENAI_API_BASE",
@@ -270,7 +277,6 @@ pub(crate) const FOREIGN: &[&str] = &[
     "POSTGRES_HOSTNAME",
     "POSTGRES_URL",
     "POSTGRES_DBS",
-    "REDIS_DB",
     "DB_HOST",
     "DB_PORT",
     "DB_NAME",

@@ -12,7 +12,7 @@ use services::{App, Server, Service};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::settings::Listen;
+use crate::settings::{Listen, Requests};
 
 /// The services of this process.
 pub(super) struct Listeners {
@@ -25,27 +25,35 @@ impl Listeners {
     ///
     /// # Errors
     /// One can't be had; it is named with its variable.
-    pub(super) async fn bind(listen: &Listen) -> anyhow::Result<Self> {
+    pub(super) async fn bind(listen: &Listen, services: &[Service]) -> anyhow::Result<Self> {
         let port = |service| match service {
             Service::StateManager => listen.state_manager,
             Service::ConfigService => listen.config_service,
             Service::AgentOrchestrator => listen.orchestrator,
             Service::SchedulerService => listen.scheduler,
+            Service::AgentPool => listen.pool,
         };
-        Self::at(|service| SocketAddr::new(listen.address, port(service))).await
+        Self::at(services, |service| {
+            SocketAddr::new(listen.address, port(service))
+        })
+        .await
     }
 
     /// At free ports of loopback.
     ///
     /// # Errors
     /// None is free.
-    pub(super) async fn private() -> anyhow::Result<Self> {
-        Self::at(|_| SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0)).await
+    pub(super) async fn private(services: &[Service]) -> anyhow::Result<Self> {
+        let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
+        Self::at(services, |_| any).await
     }
 
-    async fn at(address: impl Fn(Service) -> SocketAddr) -> anyhow::Result<Self> {
-        let wanted = Service::ALL.map(|service| (service, address(service)));
-        let server = Server::bind(&wanted.into()).await?;
+    async fn at(
+        services: &[Service],
+        address: impl Fn(Service) -> SocketAddr,
+    ) -> anyhow::Result<Self> {
+        let wanted = services.iter().map(|service| (*service, address(*service)));
+        let server = Server::bind(&wanted.collect()).await?;
         Ok(Self {
             addresses: server.addresses(),
             bound: Some(server),
@@ -83,9 +91,16 @@ impl Listeners {
 pub(super) fn app(
     engine: &Engine,
     config: &ConfigService,
+    requests: &Requests,
     shutdown: &CancellationToken,
+    uses_message_queue: bool,
 ) -> anyhow::Result<App> {
     let settings = Settings {
+        max_body_bytes: requests.max_body_bytes,
+        allowed_hosts: requests.allowed_hosts.clone(),
+        allowed_origins: requests.allowed_origins.clone(),
+        uses_message_queue,
+        idle_timeout: requests.idle_timeout,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()
     };

@@ -1,15 +1,24 @@
-//! Store and bus, on the servers that the settings name or in this process. Each choice is made on its own.
+//! Store, cache and bus, on the servers that the settings name or in this process. Each choice is made on its own.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context as _;
 use bus::{Bus, InProcess, RabbitMq};
+use chrono::{TimeDelta, Utc};
+use engine::Clock;
 use store::Store;
+use store::cache::{Cache, Memory};
+use store::counters::{Counters, LocalCounters};
 use store::postgres::Postgres;
+use store::redis::Redis;
 use store::sqlite::{Options, Sqlite};
 
+use super::part::Role;
 use crate::settings::Settings;
+
+/// From where on a host's clock is worth a warning.
+const BAD_CLOCK: TimeDelta = TimeDelta::seconds(2);
 
 /// The file of the embedded database.
 pub(crate) fn database(settings: &Settings) -> PathBuf {
@@ -21,21 +30,92 @@ pub(crate) fn database(settings: &Settings) -> PathBuf {
 /// # Errors
 /// It can't be reached or opened, or its schema is not the one of this program. The message says what to do.
 pub(crate) async fn open_store(settings: &Settings) -> anyhow::Result<Arc<dyn Store>> {
-    let store: Arc<dyn Store> = match &settings.servers.postgres {
+    Ok(open_store_and_clock(settings).await?.0)
+}
+
+/// Opens the store, with the clock that all who share it go by: the server's, or this host's.
+///
+/// # Errors
+/// As for [`open_store`].
+pub(super) async fn open_store_and_clock(
+    settings: &Settings,
+) -> anyhow::Result<(Arc<dyn Store>, Clock)> {
+    let (store, clock): (Arc<dyn Store>, Clock) = match &settings.servers.postgres {
         Some(server) => {
             let place = &settings.servers.postgres_place;
             let store = Postgres::connect(server.clone()).await;
-            Arc::new(store.with_context(|| format!("PostgreSQL at {place} can't be used"))?)
+            let store = store.with_context(|| format!("PostgreSQL at {place} can't be used"))?;
+            let clock = store.clock();
+            warn_of_hosts_clock(clock.now() - Utc::now());
+            (Arc::new(store), Arc::new(move || clock.now()))
         }
         None => {
             let path = database(settings);
-            let store = Sqlite::open(&path, Options::default());
-            Arc::new(
-                store.with_context(|| format!("the database {} can't be used", path.display()))?,
-            )
+            let options = Options {
+                compress_above: settings.state.compress_above,
+                ..Options::default()
+            };
+            let store = Sqlite::open(&path, options);
+            let store =
+                store.with_context(|| format!("the database {} can't be used", path.display()))?;
+            (Arc::new(store), Arc::new(Utc::now))
         }
     };
-    Ok(held(settings, store))
+    Ok((held(settings, store), clock))
+}
+
+/// Harmless for the work, and bad for whoever reads the logs of several hosts side by side.
+fn warn_of_hosts_clock(behind: TimeDelta) {
+    if behind.abs() > BAD_CLOCK {
+        let way = if behind > TimeDelta::zero() {
+            "behind"
+        } else {
+            "ahead of"
+        };
+        tracing::warn!(
+            "this host's clock is {} s {way} PostgreSQL's; PostgreSQL's is gone by, but the lines of this log carry the host's: let NTP set it",
+            behind.num_seconds().abs()
+        );
+    }
+}
+
+/// Copies of what was read, and counters.
+pub(crate) struct Shared {
+    pub(crate) cache: Arc<dyn Cache>,
+    pub(crate) counters: Arc<dyn Counters>,
+}
+
+impl Shared {
+    /// In this process.
+    pub(crate) fn here() -> Self {
+        Self {
+            cache: Arc::new(Memory::default()),
+            counters: Arc::new(LocalCounters::default()),
+        }
+    }
+}
+
+/// Connects to Redis when it is named, for the store of that identity. One that can't be used now is gone past until it
+/// can: its health tells.
+///
+/// # Errors
+/// The address can't be understood.
+pub(crate) async fn open_shared(
+    settings: &Settings,
+    store: Option<String>,
+) -> anyhow::Result<Shared> {
+    let Some(url) = settings.servers.redis.clone() else {
+        return Ok(Shared::here());
+    };
+    // A store that can't say who it is shares nothing with others, nor with the next start.
+    let store = store.unwrap_or_else(|| uuid::Uuid::now_v7().simple().to_string());
+    let place = settings.servers.redis_place.clone();
+    let redis = Redis::connect(store::redis::Settings::new(url, place, store)).await;
+    let redis = redis.context("REDIS_URL can't be used")?;
+    Ok(Shared {
+        cache: Arc::new(redis.clone()),
+        counters: Arc::new(redis),
+    })
 }
 
 /// Connects to RabbitMQ when it is named, else makes a bus in this process.
@@ -56,18 +136,18 @@ pub(crate) async fn open_bus(settings: &Settings) -> anyhow::Result<Arc<dyn Bus>
 }
 
 /// Logs what was chosen, a line each.
-pub(super) fn say_what_was_chosen(settings: &Settings) {
+pub(super) fn say_what_was_chosen(settings: &Settings, role: &Role) {
     let servers = &settings.servers;
     match servers.postgres {
         Some(_) => tracing::info!("store: PostgreSQL at {}", servers.postgres_place),
         None => tracing::info!("store: embedded SQLite at {}", database(settings).display()),
     }
-    if servers.has_redis {
-        tracing::warn!("cache: in this process; REDIS_* is not used yet");
-    } else {
-        tracing::info!("cache: in this process");
+    match servers.redis {
+        Some(_) => tracing::info!("cache: Redis at {}", servers.redis_place),
+        None => tracing::info!("cache: in this process"),
     }
     match servers.rabbitmq {
+        _ if !role.uses_bus() => tracing::info!("bus: not needed"),
         Some(_) => tracing::info!("bus: RabbitMQ at {}", servers.rabbitmq_place),
         None => tracing::info!("bus: in this process"),
     }
@@ -88,4 +168,18 @@ fn held(settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
 #[cfg(not(debug_assertions))]
 fn held(_settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
     store
+}
+
+/// For tests: a clock that goes wrong when a test says so.
+#[cfg(debug_assertions)]
+pub(super) fn perhaps_wrong(settings: &Settings, clock: Clock) -> Clock {
+    match settings.values.lookup("TEST_CLOCK_FILE") {
+        Some(file) => crate::skew::clock(file, clock),
+        None => clock,
+    }
+}
+
+#[cfg(not(debug_assertions))]
+pub(super) fn perhaps_wrong(_settings: &Settings, clock: Clock) -> Clock {
+    clock
 }

@@ -20,7 +20,7 @@ const ROUNDS_ON_POSTGRES: usize = 10;
 /// Between two looks at an execution.
 const PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
-const EFFECTS: [&str; 4] = ["read_only", "idempotent", "checkable", "unsafe"];
+pub(crate) const EFFECTS: [&str; 4] = ["read_only", "idempotent", "checkable", "unsafe"];
 
 /// Where commits are interrupted. What the journal must then say is in [`expected`].
 const COMMITS: [&str; 6] = [
@@ -197,7 +197,7 @@ async fn wait_for(mark: &Path, case: &Case) {
     panic!("{case:?} never came to its point");
 }
 
-fn agent(effect: &str, url: &str) -> String {
+pub(crate) fn agent(effect: &str, url: &str) -> String {
     let tool = match effect {
         "read_only" => {
             format!("{{ name: read, type: api, url: '{url}/read/x', effect: read_only }}")

@@ -11,8 +11,12 @@
 
 mod backing;
 mod bad_input;
+mod conversations;
 mod crash;
+mod fault_suite;
+mod fleet;
 mod init;
+mod postgres_faults;
 mod product;
 mod project;
 mod real_parts;
@@ -20,6 +24,8 @@ mod run;
 mod schedules;
 mod serve;
 mod servers;
+mod servers_redis;
+mod servers_roles;
 mod survive;
 mod tidy;
 mod tools_of_the_trade;

@@ -49,6 +49,7 @@ impl Project {
 /// A running `agentrunner up`.
 pub(crate) struct Product {
     child: Child,
+    ports: Vec<u16>,
     client: reqwest::Client,
     log: PathBuf,
     pub(crate) orchestrator: String,
@@ -58,7 +59,30 @@ pub(crate) struct Product {
 impl Product {
     /// Starts it on free ports and waits until it is ready.
     pub(crate) async fn up(project: &Project, variables: &[(&str, &str)]) -> Self {
-        let ports: Vec<String> = free_ports(5).iter().map(u16::to_string).collect();
+        Self::up_at(&free_ports(5), project, variables).await
+    }
+
+    /// Starts it on free ports and waits until it answers, well or not.
+    pub(crate) async fn up_unwell(project: &Project, variables: &[(&str, &str)]) -> Self {
+        let mut product = Self::start_at(&free_ports(5), project, variables);
+        product.wait_for("/health/live", project).await;
+        product
+    }
+
+    /// Starts it on these five ports and waits until it is ready.
+    pub(crate) async fn up_at(
+        ports: &[u16],
+        project: &Project,
+        variables: &[(&str, &str)],
+    ) -> Self {
+        let mut product = Self::start_at(ports, project, variables);
+        product.wait_for("/health/ready", project).await;
+        product
+    }
+
+    fn start_at(ports: &[u16], project: &Project, variables: &[(&str, &str)]) -> Self {
+        let numbers = ports;
+        let ports: Vec<String> = ports.iter().map(u16::to_string).collect();
         let names = [
             "STATE_MANAGER_PORT",
             "CONFIG_SERVICE_PORT",
@@ -81,25 +105,24 @@ impl Product {
             .unwrap();
         let url = |i: usize| format!("http://127.0.0.1:{}", ports[i]);
         let client = reqwest::Client::builder().no_proxy().build().unwrap();
-        let mut product = Self {
+        Self {
             child,
+            ports: numbers.to_vec(),
             client,
             log: project.path().join("up.log"),
             state: url(0),
             orchestrator: url(2),
-        };
-        product.wait_until_ready(project).await;
-        product
+        }
     }
 
-    async fn wait_until_ready(&mut self, project: &Project) {
+    async fn wait_for(&mut self, path: &str, project: &Project) {
         for _ in 0..1500 {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("it ended with {status}: {}", log(project));
             }
             let ready = self
                 .client
-                .get(format!("{}/health/ready", self.orchestrator))
+                .get(format!("{}{path}", self.orchestrator))
                 .send()
                 .await;
             if ready.is_ok_and(|response| response.status().is_success()) {
@@ -107,7 +130,7 @@ impl Product {
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("it does not become ready: {}", log(project));
+        panic!("{path} does not answer 200: {}", log(project));
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
@@ -136,6 +159,11 @@ impl Product {
     pub(crate) async fn try_post(&self, path: &str, body: &Value) -> (u16, Value) {
         let url = format!("{}{path}", self.orchestrator);
         answer(self.client.post(url).json(body)).await
+    }
+
+    /// Posts nothing to StateManager, whatever it answers.
+    pub(crate) async fn post_state(&self, path: &str) -> (u16, Value) {
+        answer(self.client.post(format!("{}{path}", self.state))).await
     }
 
     /// Submits a task and answers its result.
@@ -192,14 +220,29 @@ impl Product {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its ports, for one that takes its place.
+    pub(crate) fn ports(&self) -> Vec<u16> {
+        self.ports.clone()
+    }
+
     /// SIGKILL, without waiting for the end.
     pub(crate) fn signal_kill(&self) {
+        self.signal("KILL");
+    }
+
+    /// Sends a signal.
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
-        let killed = std::process::Command::new("kill")
-            .args(["-9", &pid])
+        let sent = std::process::Command::new("kill")
+            .args([&format!("-{name}"), &pid])
             .status()
             .unwrap();
-        assert!(killed.success());
+        assert!(sent.success());
+    }
+
+    /// Waits for its end; answers the exit code.
+    pub(crate) async fn ended(&mut self) -> Option<i32> {
+        self.child.wait().await.unwrap().code()
     }
 
     /// SIGKILL, and waits for the end.

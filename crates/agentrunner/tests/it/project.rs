@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tempfile::TempDir;
-use tokio::io::{AsyncBufReadExt, BufReader, Lines};
+use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, Command};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 /// Longer than anything here takes on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,9 +116,22 @@ impl Project {
         format!("http://127.0.0.1:{}{path}", self.ports[2])
     }
 
+    pub(crate) fn state_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[0])
+    }
+
+    pub(crate) fn config_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[1])
+    }
+
     /// An address of SchedulerService.
     pub(crate) fn scheduler_url(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.ports[3])
+    }
+
+    /// Where SchedulerService is when a test has it listen elsewhere.
+    pub(crate) const fn schedules_at(&mut self, port: u16) {
+        self.ports[3] = port;
     }
 
     pub(crate) const fn port(&self) -> u16 {
@@ -155,12 +169,21 @@ impl Project {
     }
 
     pub(crate) async fn up_with(&self, environment: &[(&str, &str)]) -> Server {
-        let mut command = self.command(&["up"]);
+        self.start(&["up"], environment).await
+    }
+
+    /// Starts one part and waits until it is ready.
+    pub(crate) async fn serve(&self, part: &str, environment: &[(&str, &str)]) -> Server {
+        self.start(&["serve", part], environment).await
+    }
+
+    async fn start(&self, args: &[&str], environment: &[(&str, &str)]) -> Server {
+        let mut command = self.command(args);
         command
             .envs(environment.iter().copied())
             .stdout(Stdio::null());
         let mut child = command.spawn().unwrap();
-        let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let lines = lines_of(child.stderr.take().unwrap());
         let mut server = Server {
             child,
             lines,
@@ -260,7 +283,7 @@ impl std::fmt::Debug for Ran {
 /// A running server.
 pub(crate) struct Server {
     child: Child,
-    lines: Lines<BufReader<ChildStderr>>,
+    lines: UnboundedReceiver<String>,
     /// What it logged so far.
     pub(crate) log: String,
 }
@@ -268,7 +291,7 @@ pub(crate) struct Server {
 impl Server {
     pub(crate) async fn wait_for_line(&mut self, part: &str) {
         let reading = async {
-            while let Some(line) = self.lines.next_line().await.unwrap() {
+            while let Some(line) = self.lines.recv().await {
                 self.log.push_str(&line);
                 self.log.push('\n');
                 if line.contains(part) {
@@ -288,7 +311,7 @@ impl Server {
     /// Waits for its end; answers its exit code and its whole log.
     pub(crate) async fn ended(mut self) -> (i32, String) {
         let rest = async {
-            while let Some(line) = self.lines.next_line().await.unwrap() {
+            while let Some(line) = self.lines.recv().await {
                 self.log.push_str(&line);
                 self.log.push('\n');
             }
@@ -304,6 +327,19 @@ impl Server {
     pub(crate) async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
+}
+
+/// Reads all the time: a process whose log nobody reads stops at some line of it.
+fn lines_of(stderr: ChildStderr) -> UnboundedReceiver<String> {
+    let (sender, receiver) = tokio::sync::mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stderr).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            // The test may be over.
+            sender.send(line).ok();
+        }
+    });
+    receiver
 }
 
 pub(crate) fn signal(child: &Child, name: &str) {

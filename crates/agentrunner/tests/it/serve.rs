@@ -148,3 +148,38 @@ async fn a_missing_folder_of_agents_is_explained_and_taken_in_when_it_comes() {
         })
         .await;
 }
+
+#[tokio::test]
+async fn who_may_ask_and_how_much_follow_the_settings() {
+    let project = Project::new();
+    let _server = project
+        .up_with(&[
+            ("ALLOWED_HOSTS", "agents.example.com"),
+            ("ALLOWED_ORIGINS", "https://ops.example.com"),
+            ("MAX_BODY_BYTES", "2048"),
+        ])
+        .await;
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let url = format!("http://127.0.0.1:{}/tasks", project.port());
+    let status = async |name: &'static str, value: &str| {
+        let answer = client.get(&url).header(name, value).send().await.unwrap();
+        answer.status().as_u16()
+    };
+    assert_eq!(status("host", "agents.example.com").await, 200);
+    assert_eq!(status("host", "evil.example.com").await, 403);
+    assert_eq!(status("origin", "https://ops.example.com").await, 200);
+    assert_eq!(status("origin", "https://evil.example.com").await, 403);
+
+    let body = |length| {
+        format!(
+            "{{\"agent_name\": \"greeter\", \"x\": \"{}\"}}",
+            "a".repeat(length)
+        )
+    };
+    let sent = async |body: String| {
+        let post = client.post(&url).header("content-type", "application/json");
+        post.body(body).send().await.unwrap().status().as_u16()
+    };
+    assert_eq!(sent(body(3000)).await, 413);
+    assert_eq!(sent(body(1000)).await, 400);
+}

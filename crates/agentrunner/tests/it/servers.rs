@@ -4,14 +4,15 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::provider::{Answer, Request};
+use testkit::servers::{Kind, Server};
 use testkit::{EffectsStandIn, Filter, ProviderStandIn};
 
-use crate::backing::{self, Server, Variables, borrowed};
+use crate::backing::{self, Variables, borrowed};
 use crate::product::{Product, Project};
 use crate::project;
 
 /// Longer than anything here takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(90);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(90);
 /// Within this, what a killed process had must have come to its end elsewhere.
 const TAKEOVER: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_millis(20);
@@ -26,20 +27,20 @@ fn once_then_done(request: &Request) -> Answer {
 }
 
 /// A provider, a tool, and an agent `worker` that uses both.
-struct Stage {
-    provider: ProviderStandIn,
+pub(crate) struct Stage {
+    pub(crate) provider: ProviderStandIn,
     effects: EffectsStandIn,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             provider: ProviderStandIn::start(once_then_done),
             effects: EffectsStandIn::start(),
         }
     }
 
-    fn project(&self) -> Project {
+    pub(crate) fn project(&self) -> Project {
         let project = Project::new();
         let url = self.effects.url();
         project.agent(
@@ -54,7 +55,7 @@ impl Stage {
     }
 
     /// Starts a process on these servers.
-    async fn up(&self, project: &Project, servers: &Variables) -> Product {
+    pub(crate) async fn up(&self, project: &Project, servers: &Variables) -> Product {
         let base = self.provider.openai_url();
         let mut variables = borrowed(servers);
         variables.extend([
@@ -67,26 +68,26 @@ impl Stage {
     }
 
     /// How often the model was asked in this turn.
-    fn asked(&self, turn: usize) -> usize {
+    pub(crate) fn asked(&self, turn: usize) -> usize {
         let requests = self.provider.requests();
         let of_turn = requests.iter().filter(|one| one.request.turn == turn);
         of_turn.count()
     }
 
     /// How often the tool did its work.
-    fn charges(&self) -> usize {
+    pub(crate) fn charges(&self) -> usize {
         let calls = self.effects.calls_to(testkit::effects::Route::Charge);
         calls.iter().filter(|call| call.effect.is_some()).count()
     }
 }
 
-async fn submit(product: &Product, n: usize) -> String {
+pub(crate) async fn submit(product: &Product, n: usize) -> String {
     let body = json!({ "agent_name": "worker", "task_data": { "prompt": format!("task {n}") } });
     let accepted = product.post("/tasks", &body).await;
     accepted["execution_id"].as_str().expect("an id").to_owned()
 }
 
-async fn submit_many(product: &Product, numbers: std::ops::Range<usize>) -> Vec<String> {
+pub(crate) async fn submit_many(product: &Product, numbers: std::ops::Range<usize>) -> Vec<String> {
     let mut ids = Vec::new();
     for n in numbers {
         ids.push(submit(product, n).await);
@@ -95,7 +96,7 @@ async fn submit_many(product: &Product, numbers: std::ops::Range<usize>) -> Vec<
 }
 
 /// Waits until all are completed, each with its five steps and no more.
-async fn all_completed(product: &Product, ids: &[String]) {
+pub(crate) async fn all_completed(product: &Product, ids: &[String]) {
     let began = Instant::now();
     for id in ids {
         loop {
@@ -114,7 +115,7 @@ async fn all_completed(product: &Product, ids: &[String]) {
 }
 
 /// Waits until a request is answered as wanted.
-async fn until(product: &Product, path: &str, is_wanted: impl Fn(u16, &Value) -> bool) {
+pub(crate) async fn until(product: &Product, path: &str, is_wanted: impl Fn(u16, &Value) -> bool) {
     let began = Instant::now();
     loop {
         let (status, body) = product.ask(path).await;
@@ -248,28 +249,19 @@ async fn what_a_killed_process_had_ends_at_another_and_repeats_nothing() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_dies_costs_nothing_that_was_accepted() {
-    let broker = tokio::task::spawn_blocking(|| Server::start("rabbitmq"))
-        .await
-        .unwrap();
+    let broker = Server::start(Kind::RabbitMq).await;
     let mut servers = backing::postgres().await;
     let database = servers[0].1.clone();
     servers.extend(broker.variables());
     let stage = Stage::new();
     let project = stage.project();
     let product = stage.up(&project, &servers).await;
-    // RabbitMQ itself may lose a queue that was made less than a moment before it is killed: these are to be settled.
-    tokio::time::sleep(Duration::from_secs(3)).await;
     let mut ids = submit_many(&product, 0..30).await;
     broker.kill();
     ids.extend(submit_many(&product, 30..60).await);
     // Work goes on without a broker.
     all_completed(&product, &ids).await;
-    let broker = tokio::task::spawn_blocking(move || {
-        broker.up();
-        broker
-    })
-    .await
-    .unwrap();
+    broker.up().await;
     ids.extend(submit_many(&product, 60..90).await);
     all_completed(&product, &ids).await;
     assert_eq!(
@@ -293,9 +285,7 @@ async fn a_broker_that_dies_costs_nothing_that_was_accepted() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_database_that_dies_is_waited_for() {
-    let database = tokio::task::spawn_blocking(|| Server::start("postgres"))
-        .await
-        .unwrap();
+    let database = Server::start(Kind::Postgres).await;
     let stage = Stage::new();
     let project = stage.project();
     let product = stage.up(&project, &database.variables()).await;
@@ -331,12 +321,7 @@ async fn a_database_that_dies_is_waited_for() {
     assert_eq!(status, 200);
     last_answers.release();
 
-    let _database = tokio::task::spawn_blocking(move || {
-        database.up();
-        database
-    })
-    .await
-    .unwrap();
+    database.up().await;
     until(&product, "/health/ready", |status, _| status == 200).await;
     all_completed(&product, &ids).await;
     let more = submit_many(&product, 10..20).await;

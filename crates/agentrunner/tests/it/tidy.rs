@@ -28,9 +28,10 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy or dangerous dependencies, and the only crates that may have them (tests aside).
-const BEHIND_ONE_DOOR: [(&str, &[&str]); 9] = [
+const BEHIND_ONE_DOOR: [(&str, &[&str]); 10] = [
     ("rusqlite", &["store"]),
     ("tokio-postgres", &["store"]),
+    ("redis", &["store"]),
     ("lapin", &["bus"]),
     ("rmcp", &["tools"]),
     ("jsonschema", &["tools", "services"]),

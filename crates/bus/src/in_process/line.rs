@@ -88,6 +88,7 @@ impl<T> Line<T> {
             match due {
                 None => news.await,
                 Some(due) => tokio::select! {
+                    biased;
                     () = news => {}
                     () = sleep_until(due) => {}
                 },

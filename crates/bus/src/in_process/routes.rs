@@ -61,7 +61,8 @@ impl Routes {
             .flat_map(|place| place.node.queues.iter().cloned())
             .collect();
         if found.len() > 1 {
-            found.sort_unstable_by_key(Arc::as_ptr);
+            // By name and not by address, so that the order is the same in each run.
+            found.sort_unstable_by(|a, b| a.name().cmp(b.name()));
             found.dedup_by(|a, b| Arc::ptr_eq(a, b));
         }
         found

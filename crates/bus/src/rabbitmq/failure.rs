@@ -90,6 +90,12 @@ impl Failure {
         )
     }
 
+    /// Whether what was asked for is not there.
+    pub(super) fn is_missing(&self) -> bool {
+        let error = self.source.as_ref().and_then(said);
+        matches!(error, Some(AMQPErrorKind::Soft(AMQPSoftError::NOTFOUND)))
+    }
+
     /// Whether the broker does not let us in.
     pub(super) fn is_locked_out(&self) -> bool {
         let error = self.source.as_ref().and_then(said);

@@ -236,11 +236,22 @@ impl Link {
         what: &str,
         request: impl Future<Output = lapin::Result<T>>,
     ) -> Result<T, Failure> {
-        match timeout(self.timeout, request).await {
+        self.call_within(self.timeout, live, what, request).await
+    }
+
+    /// The same with other patience.
+    pub(super) async fn call_within<T>(
+        &self,
+        patience: Duration,
+        live: &Live,
+        what: &str,
+        request: impl Future<Output = lapin::Result<T>>,
+    ) -> Result<T, Failure> {
+        match timeout(patience, request).await {
             Ok(answer) => answer.map_err(|error| Failure::of(what, error)),
             Err(_) => {
                 self.doubt(live);
-                let message = format!("{what}: RabbitMQ does not answer within {:?}", self.timeout);
+                let message = format!("{what}: RabbitMQ does not answer within {patience:?}");
                 Err(Failure::unavailable(message))
             }
         }
@@ -393,7 +404,7 @@ async fn watch_over(live: &Live, doubted: &mut mpsc::Receiver<u64>, patience: Du
     glance.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
-            failure = broken(&mut events) => return failure,
+            failure = broken(live, &mut events) => return failure,
             // The event of its end may have come before anybody listened.
             _ = glance.tick() => if !live.connection.status().connected() {
                 return Failure::unavailable("the connection is closed");
@@ -415,9 +426,11 @@ async fn watch_over(live: &Live, doubted: &mut mpsc::Receiver<u64>, patience: Du
     }
 }
 
-async fn broken(events: &mut (impl Stream<Item = Event> + Unpin)) -> Failure {
+async fn broken(live: &Live, events: &mut (impl Stream<Item = Event> + Unpin)) -> Failure {
     loop {
         match events.next().await {
+            // That of a channel, which whoever used it has heard of.
+            Some(Event::Error(_)) if live.connection.status().connected() => {}
             Some(Event::Error(error)) => return Failure::of("the connection broke", error),
             Some(Event::ConnectionBlocked(reason)) => {
                 tracing::warn!(reason, "RabbitMQ blocks publishers");

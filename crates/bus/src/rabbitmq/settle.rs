@@ -152,6 +152,11 @@ impl Shared {
         parcel: &Parcel,
         delay: Option<Duration>,
     ) -> Result<(), Failure> {
+        if let Some(delay) = delay
+            && !self.topology.knows_rest(&parcel.routing_key)
+        {
+            self.declare_rest(queue, delay).await?;
+        }
         let until = self.deadline();
         if self.publisher.send(parcel, until).await? == Sent::Kept {
             return Ok(());

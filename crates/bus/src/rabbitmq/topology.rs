@@ -1,18 +1,19 @@
 //! The names and arguments of queues, and what they are bound by.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use domain::TopicPattern;
 use lapin::Channel;
-use lapin::options::{BasicGetOptions, BasicNackOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{BasicGetOptions, BasicNackOptions, QueueBindOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{Mutex, watch};
 
 use super::Shared;
 use super::failure::Failure;
 use super::link::Live;
+use super::making::MARK;
 use super::message;
 use super::publisher::{Sent, declare_exchange};
 use crate::{MAX_ATTEMPTS, retry_delay};
@@ -47,7 +48,10 @@ impl Queue {
             );
             return Err(Failure::refused(message));
         }
-        let part = |suffix: &str| short(format!("{base}{suffix}"));
+        let part = |suffix: &str| {
+            short(format!("{base}{suffix}{MARK}"))?;
+            short(format!("{base}{suffix}"))
+        };
         let rests = (1..MAX_ATTEMPTS).filter_map(retry_delay).map(|delay| {
             let name = part(&format!(".retry.{}", delay.as_millis()))?;
             Ok((delay, name))
@@ -85,7 +89,7 @@ impl Queue {
 
 /// # Errors
 /// When it is longer than AMQP allows.
-fn short(text: String) -> Result<ShortString, Failure> {
+pub(super) fn short(text: String) -> Result<ShortString, Failure> {
     ShortString::try_new(text.as_str()).map_err(|_| {
         let start = text.chars().take(60).collect::<String>();
         Failure::refused(format!("the name {start:?}… has more than 255 bytes"))
@@ -134,6 +138,8 @@ pub(super) struct Topology {
     subscribed: watch::Sender<BTreeMap<String, Subscribed>>,
     /// Held while bindings are compared and changed.
     changing: Mutex<()>,
+    /// The queues for what rests that are known to keep what they take.
+    rests: std::sync::Mutex<BTreeSet<ShortString>>,
 }
 
 #[derive(Clone)]
@@ -149,11 +155,21 @@ impl Topology {
             exchange: short(format!("{prefix}{EXCHANGE}"))?,
             subscribed: watch::Sender::default(),
             changing: Mutex::default(),
+            rests: std::sync::Mutex::default(),
         })
     }
 
     pub(super) fn exchange(&self) -> &ShortString {
         &self.exchange
+    }
+
+    /// Whether this process saw to it that a queue for what rests keeps what it takes.
+    pub(super) fn knows_rest(&self, name: &ShortString) -> bool {
+        self.rests().contains(name)
+    }
+
+    fn rests(&self) -> std::sync::MutexGuard<'_, BTreeSet<ShortString>> {
+        self.rests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) fn subscribed(&self) -> watch::Receiver<BTreeMap<String, Subscribed>> {
@@ -171,12 +187,13 @@ impl Shared {
     ) -> Result<(), Failure> {
         let live = self.incoming.up(self.deadline()).await?;
         let channel = self.incoming.channel(&live).await?;
-        let declare =
-            async |name, arguments| self.declare_one(&live, &channel, name, arguments).await;
         declare_exchange(&self.incoming, &live, &channel, &self.topology.exchange).await?;
-        declare(&queue.dead, keeping()).await?;
-        declare(&queue.main, queue.main_arguments()).await?;
-        declare(&queue.patterns, keeping_one()).await?;
+        let queues = [
+            (&queue.dead, keeping()),
+            (&queue.main, queue.main_arguments()),
+            (&queue.patterns, keeping_one()),
+        ];
+        self.make(&live, &queues).await?;
         self.bind(&live, &channel, queue, wanted).await?;
         if let Some(wanted) = wanted {
             let subscribed = Subscribed {
@@ -194,9 +211,9 @@ impl Shared {
     pub(super) async fn declare_rest(&self, queue: &Queue, delay: Duration) -> Result<(), Failure> {
         if let Some(name) = queue.rest(delay) {
             let live = self.incoming.up(self.deadline()).await?;
-            let channel = self.incoming.channel(&live).await?;
-            self.declare_one(&live, &channel, name, queue.rest_arguments(delay))
+            self.make(&live, &[(name, queue.rest_arguments(delay))])
                 .await?;
+            self.topology.rests().insert(name.clone());
         }
         Ok(())
     }
@@ -204,37 +221,7 @@ impl Shared {
     /// Makes the queue for what is given up.
     pub(super) async fn declare_dead(&self, queue: &Queue) -> Result<(), Failure> {
         let live = self.incoming.up(self.deadline()).await?;
-        let channel = self.incoming.channel(&live).await?;
-        self.declare_one(&live, &channel, &queue.dead, keeping())
-            .await
-    }
-
-    async fn declare_one(
-        &self,
-        live: &Live,
-        channel: &Channel,
-        name: &ShortString,
-        arguments: FieldTable,
-    ) -> Result<(), Failure> {
-        let options = QueueDeclareOptions {
-            durable: true,
-            ..QueueDeclareOptions::default()
-        };
-        let declared = channel.queue_declare(name.clone(), options, arguments);
-        let what = format!("the queue {:?} can't be declared", name.as_str());
-        let declared = self.incoming.call(live, &what, declared).await;
-        declared.map(drop).map_err(|failure| {
-            if !failure.is_mismatch() {
-                return failure;
-            }
-            let message = format!(
-                "{}; it exists already with other arguments than AgentRunner gives it: when what is in it is needed \
-                 no more, delete it (rabbitmqctl delete_queue {name}) and it is made anew, or let AgentRunner's names \
-                 begin with another prefix",
-                failure.message()
-            );
-            failure.told(message)
-        })
+        self.make(&live, &[(&queue.dead, keeping())]).await
     }
 
     async fn bind(
@@ -298,8 +285,8 @@ impl Shared {
         let got = channel.basic_get(queue.patterns.clone(), BasicGetOptions::default());
         let name = queue.patterns.as_str();
         let what = format!(
-            "no record of patterns in the queue {name:?} (if it stays so, RabbitMQ lost that queue in a crash: delete \
-             it with `rabbitmqctl delete_queue {name}`, and it is made anew)"
+            "no record of patterns in the queue {name:?} (if it stays so, most nodes of that queue are away, or its data \
+             is damaged: then delete it with `rabbitmqctl delete_queue {name}`, and it is made anew)"
         );
         let Some(record) = self.incoming.call(live, &what, got).await? else {
             return Ok(None);
@@ -343,7 +330,7 @@ mod tests {
             let refused = Queue::new(prefix, name.to_owned()).unwrap_err();
             assert!(refused.is_final(), "{prefix}{name}");
         }
-        let longest = "q".repeat(255 - ".retry.1000".len());
+        let longest = "q".repeat(255 - ".retry.1000.settled".len());
         assert!(Queue::new("", longest.clone()).is_ok());
         let refused = Queue::new("p", longest).unwrap_err();
         assert!(

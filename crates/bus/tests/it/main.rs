@@ -17,4 +17,5 @@ mod in_process;
 mod model;
 mod rabbitmq;
 mod rabbitmq_faults;
+mod rabbitmq_kills;
 mod support;

@@ -13,7 +13,9 @@ use lapin::options::*;
 use lapin::types::{AMQPValue, FieldTable};
 use tokio::time::Instant;
 
-use crate::broker::{address, by_way_of, channel, connect, prefix, url};
+use testkit::servers::{address, by_way_of};
+
+use crate::broker::{channel, connect, prefix, url};
 use crate::suite::Subject;
 use crate::support::{event, join, next, next_id, publish, quiet};
 
@@ -32,7 +34,7 @@ async fn fresh() -> Subject {
 }
 
 async fn raw_publish(exchange: &str, key: &str, body: &[u8], properties: BasicProperties) {
-    let channel = channel(&url()).await;
+    let channel = channel(url().await).await;
     channel
         .confirm_select(ConfirmSelectOptions::default())
         .await
@@ -178,7 +180,7 @@ async fn a_dead_letter_has_its_history_in_the_queue_of_its_name() {
     assert_eq!(again.attempt, 2);
     again.reject("x".repeat(5_000));
     quiet(&mut consumer, MOMENT).await;
-    let channel = channel(&url()).await;
+    let channel = channel(url().await).await;
     let dlq = format!("{prefix}q.dlq");
     let letter = channel
         .basic_get(dlq.as_str().into(), BasicGetOptions::default())
@@ -233,7 +235,7 @@ async fn what_kills_every_consumer_is_given_up_by_the_broker() {
     drop(join(&bus, "q", &["a"], 1).await);
     let mut dead = bus.dead_letters().await.unwrap();
     publish(&bus, "deadly", "a").await;
-    let channel = channel(&url()).await;
+    let channel = channel(url().await).await;
     let queue = format!("{prefix}q");
     // A consumer whose process ends says nothing, and the broker hands it out again.
     while let Some(message) = channel
@@ -261,7 +263,7 @@ async fn a_queue_deleted_under_its_consumer_is_made_anew() {
     let mut consumer = join(&bus, "q", &["a"], 1).await;
     publish(&bus, "1", "a").await;
     assert_eq!(next_id(&mut consumer).await.as_str(), "1");
-    let channel = channel(&url()).await;
+    let channel = channel(url().await).await;
     for queue in ["q", "q.patterns", "q.dlq"] {
         channel
             .queue_delete(
@@ -291,7 +293,7 @@ async fn a_queue_deleted_under_its_consumer_is_made_anew() {
 async fn what_exists_with_other_arguments_is_named() {
     let prefix = prefix();
     let bus = connect(&prefix).await;
-    let channel = channel(&url()).await;
+    let channel = channel(url().await).await;
     let durable = QueueDeclareOptions {
         durable: true,
         ..QueueDeclareOptions::default()
@@ -322,13 +324,21 @@ async fn what_exists_with_other_arguments_is_named() {
     let mut consumer = join(&bus, "other", &["a"], 1).await;
     publish(&bus, "1", "a").await;
     assert_eq!(next_id(&mut consumer).await.as_str(), "1");
+    // It is told for as long as nobody consumes.
+    let told = bus.check().await.unwrap_err().to_string();
+    assert!(told.contains(&format!("{name:?}")), "{told}");
+    channel
+        .queue_delete(name.as_str().into(), QueueDeleteOptions::default())
+        .await
+        .unwrap();
+    bus.subscribe(subscription("q")).await.unwrap();
     bus.check().await.unwrap();
 }
 
 #[tokio::test]
 async fn an_exchange_of_another_kind_is_named() {
     let prefix = prefix();
-    let channel = channel(&url()).await;
+    let channel = channel(url().await).await;
     let name = format!("{prefix}agent_events");
     channel
         .exchange_declare(
@@ -379,13 +389,13 @@ async fn refusal(url: &str) -> Error {
 
 #[tokio::test]
 async fn each_way_of_not_connecting_is_told_apart() {
-    let broker = address(&url());
+    let broker = address(url().await);
     let wrong = refusal(&format!("amqp://nobody:s3cret@{broker}")).await;
     assert!(matches!(wrong, Error::Refused { .. }), "{wrong:?}");
     assert!(wrong.to_string().contains("password is wrong"), "{wrong}");
     assert!(wrong.to_string().contains("nobody"), "{wrong}");
 
-    let no_host = refusal(&format!("{}/nowhere", url())).await;
+    let no_host = refusal(&format!("{}/nowhere", url().await)).await;
     assert!(no_host.to_string().contains("nowhere"), "{no_host}");
 
     let closed = TcpListener::bind("127.0.0.1:0")
@@ -420,7 +430,7 @@ async fn each_way_of_not_connecting_is_told_apart() {
     );
 
     // Plain AMQP where TLS is expected.
-    let plain = by_way_of(&url(), broker).replace("amqp://", "amqps://");
+    let plain = by_way_of(url().await, broker).replace("amqp://", "amqps://");
     let no_tls = refusal(&plain).await;
     assert!(matches!(no_tls, Error::Unavailable { .. }), "{no_tls:?}");
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bus::rabbitmq::Settings;
 use bus::{Bus, Consumer, Error, RabbitMq};
+use testkit::servers::{Kind, Server, address, by_way_of};
 use testkit::{FaultProxy, Weather};
 use tokio::io::AsyncReadExt;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::{Mutex, OnceCell};
-use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use crate::broker::{Broker, address, by_way_of, prefix, settings, url};
+use crate::broker::{prefix, settings, url};
 use crate::support::{event, join, next, next_id, publish};
 
 /// Longer than any recovery takes on a loaded machine.
@@ -29,9 +29,9 @@ fn impatient(url: &str, prefix: &str) -> Settings {
 }
 
 async fn behind_a_proxy() -> (FaultProxy, RabbitMq) {
-    let url = url();
-    let proxy = FaultProxy::start(address(&url));
-    let settings = impatient(&by_way_of(&url, proxy.address()), &prefix());
+    let url = url().await;
+    let proxy = FaultProxy::start(address(url));
+    let settings = impatient(&by_way_of(url, proxy.address()), &prefix());
     (proxy, RabbitMq::connect(settings).await.unwrap())
 }
 
@@ -194,9 +194,9 @@ async fn attempts_that_nobody_answers_are_given_up_whole() {
 }
 
 /// A broker that tests may kill, one test at a time.
-async fn frail() -> &'static Mutex<Broker> {
-    static FRAIL: OnceCell<Mutex<Broker>> = OnceCell::const_new();
-    let start = || async { Mutex::new(spawn_blocking(Broker::start).await.unwrap()) };
+async fn frail() -> &'static Mutex<Server> {
+    static FRAIL: OnceCell<Mutex<Server>> = OnceCell::const_new();
+    let start = || async { Mutex::new(Server::start(Kind::RabbitMq).await) };
     FRAIL.get_or_init(start).await
 }
 
@@ -205,7 +205,7 @@ async fn a_broker_that_is_killed_loses_nothing_confirmed() {
     const PUBLISHERS: usize = 4;
     const KILLS: usize = 2;
     let broker = frail().await.lock().await;
-    let bus = RabbitMq::connect(impatient(&broker.url, &prefix()))
+    let bus = RabbitMq::connect(impatient(&broker.url(), &prefix()))
         .await
         .unwrap();
     let bus = Arc::new(bus);
@@ -234,10 +234,8 @@ async fn a_broker_that_is_killed_loses_nothing_confirmed() {
     let began = std::time::Instant::now();
     for _ in 0..KILLS {
         tokio::time::sleep(Duration::from_millis(1500)).await;
-        tokio::task::block_in_place(|| {
-            broker.kill();
-            broker.up();
-        });
+        broker.kill();
+        broker.up().await;
     }
     publish_in_the_end(&*bus, "last").await;
     over.cancel();
@@ -259,7 +257,7 @@ async fn a_broker_that_is_killed_loses_nothing_confirmed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_bus_outlives_a_restart_of_its_broker() {
     let broker = frail().await.lock().await;
-    let bus = RabbitMq::connect(impatient(&broker.url, &prefix()))
+    let bus = RabbitMq::connect(impatient(&broker.url(), &prefix()))
         .await
         .unwrap();
     let mut consumer = join(&bus, "q", &["a"], 1).await;
@@ -268,11 +266,11 @@ async fn an_idle_bus_outlives_a_restart_of_its_broker() {
     next(&mut consumer).await.reject("no");
     drop(next(&mut dead).await);
     let waiting = tokio::spawn(async move { next(&mut consumer).await.event.id });
-    tokio::task::block_in_place(|| broker.stop());
+    broker.stop().await;
     let unwell = bus.check().await.unwrap_err();
     assert!(matches!(unwell, Error::Unavailable { .. }), "{unwell:?}");
     assert!(unwell.to_string().contains("127.0.0.1"), "{unwell}");
-    tokio::task::block_in_place(|| broker.up());
+    broker.up().await;
     publish_in_the_end(&bus, "2").await;
     assert_eq!(waiting.await.unwrap().as_str(), "2");
     let letter = next(&mut dead).await;
@@ -283,12 +281,12 @@ async fn an_idle_bus_outlives_a_restart_of_its_broker() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bus_may_be_there_before_its_broker() {
     let broker = frail().await.lock().await;
-    tokio::task::block_in_place(|| broker.stop());
-    let bus = RabbitMq::new(impatient(&broker.url, &prefix())).unwrap();
+    broker.stop().await;
+    let bus = RabbitMq::new(impatient(&broker.url(), &prefix())).unwrap();
     assert!(bus.check().await.is_err());
     let refused = bus.publish(&event("1", "a")).await.unwrap_err();
     assert!(refused.to_string().contains("refused"), "{refused}");
-    tokio::task::block_in_place(|| broker.up());
+    broker.up().await;
     timeout(PATIENCE, async { while bus.check().await.is_err() {} })
         .await
         .expect("it connects by itself");

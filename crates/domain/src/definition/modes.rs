@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::definition::LlmConfig;
-use crate::id::AgentName;
+use crate::id::{AgentName, ConversationId};
 
 /// How a long conversation is kept within bounds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -18,23 +18,40 @@ pub enum Pruning {
     Summarize,
 }
 
+/// What becomes of a message to a conversation that is at an earlier one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnConcurrent {
+    /// It waits for its turn.
+    #[default]
+    Queue,
+    /// The earlier ones are cancelled: the one under way, and those that wait.
+    Interrupt,
+    /// It is refused.
+    Reject,
+}
+
 /// The `continuous_config` of an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct ContinuousConfig {
-    /// After how many idle seconds memory is freed; `CONTINUOUS_AGENT_IDLE_TIMEOUT` when absent.
+    /// After how many seconds of silence a conversation is called idle; `CONTINUOUS_AGENT_IDLE_TIMEOUT` when absent. A
+    /// silent one takes no memory from the beginning.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub idle_timeout_seconds: Option<u64>,
-    /// How often state is saved, in seconds; every step is durable anyway.
+    /// Kept for compatibility: every step is saved at once.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub save_interval_seconds: Option<u64>,
-    /// How many messages are kept for the model.
+    /// How many messages the model is shown, the new one included; what it does about that comes on top.
     pub max_conversation_history: u32,
     /// How older ones make room.
     pub conversation_pruning_strategy: Pruning,
-    /// Which field of an event names the conversation.
+    /// Which field of an event's data, or of `task_data`, names the conversation when the request does not: names joined by
+    /// dots.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub conversation_key: Option<String>,
+    /// What becomes of a message that comes while an earlier one is not done.
+    pub on_concurrent_message: OnConcurrent,
     /// Kept for compatibility: state is always saved.
     pub auto_save_on_shutdown: bool,
     /// Kept for compatibility: state is always restored.
@@ -49,9 +66,47 @@ impl Default for ContinuousConfig {
             max_conversation_history: 100,
             conversation_pruning_strategy: Pruning::default(),
             conversation_key: None,
+            on_concurrent_message: OnConcurrent::default(),
             auto_save_on_shutdown: true,
             restore_on_startup: true,
         }
+    }
+}
+
+impl ContinuousConfig {
+    /// The conversation that an input belongs to: what its `conversation_key` finds there. An event is looked through from
+    /// its data outwards.
+    ///
+    /// # Errors
+    /// What is there can't name a conversation; the sentence says why.
+    pub fn conversation_of(&self, input: &Value) -> Result<Option<ConversationId>, String> {
+        let Some(key) = &self.conversation_key else {
+            return Ok(None);
+        };
+        let event = input.get("event");
+        let places = [
+            event.and_then(|event| event.get("data")),
+            event,
+            Some(input),
+        ];
+        let found = places.into_iter().flatten().find_map(|place| {
+            let found = key.split('.').try_fold(place, |at, name| at.get(name));
+            found.filter(|found| !found.is_null())
+        });
+        let text = match found {
+            None => return Ok(None),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) => number.to_string(),
+            Some(_) => {
+                return Err(format!(
+                    "{key:?} (continuous_config.conversation_key) is not a text or a number there, so it names no conversation"
+                ));
+            }
+        };
+        let named = text.parse::<ConversationId>();
+        named
+            .map(Some)
+            .map_err(|why| format!("{key:?} (continuous_config.conversation_key): {why}"))
     }
 }
 
@@ -234,4 +289,67 @@ const fn default_timeout() -> u64 {
 
 const fn yes() -> bool {
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn of(key: &str, input: &Value) -> Result<Option<String>, String> {
+        let config = ContinuousConfig {
+            conversation_key: Some(key.to_owned()),
+            ..ContinuousConfig::default()
+        };
+        let found = config.conversation_of(input)?;
+        Ok(found.map(String::from))
+    }
+
+    #[test]
+    fn a_key_finds_the_conversation_in_events_and_tasks() {
+        let event = json!({ "event": { "id": "e1", "topic": "t", "data": { "id": 7, "thread": { "ts": "1.2" } } } });
+        assert_eq!(of("thread.ts", &event), Ok(Some("1.2".to_owned())));
+        assert_eq!(
+            of("id", &event),
+            Ok(Some("7".to_owned())),
+            "data comes first"
+        );
+        assert_eq!(of("topic", &event), Ok(Some("t".to_owned())));
+        assert_eq!(
+            of("event.data.thread.ts", &event),
+            Ok(Some("1.2".to_owned()))
+        );
+        assert_eq!(
+            of("user", &json!({ "user": "ann" })),
+            Ok(Some("ann".to_owned()))
+        );
+        for none in [
+            json!({}),
+            json!("text"),
+            json!({ "user": null }),
+            json!([1]),
+        ] {
+            assert_eq!(of("user", &none), Ok(None), "{none}");
+        }
+        assert_eq!(
+            ContinuousConfig::default().conversation_of(&event),
+            Ok(None)
+        );
+    }
+
+    #[test]
+    fn what_can_name_no_conversation_is_refused_in_few_words() {
+        for bad in [
+            json!({}),
+            json!([]),
+            json!(true),
+            json!(""),
+            json!("a\nb"),
+            json!("x".repeat(1 << 20)),
+        ] {
+            let why = of("user", &json!({ "user": bad })).unwrap_err();
+            assert!(why.len() < 400 && why.contains("\"user\""), "{why}");
+        }
+    }
 }

@@ -6,8 +6,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Approval, Builtin, Definition, Effect, ExecutionMode, LlmConfig, McpTool, Provider,
-    ScheduleConfig, Tool, ToolKind,
+    Approval, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode, LlmConfig, McpTool,
+    Provider, ScheduleConfig, Tool, ToolKind,
 };
 use crate::Time;
 use crate::nearest::nearest;
@@ -219,6 +219,9 @@ impl Definition {
                 );
             }
         }
+        if let Some(config) = &self.continuous_config {
+            check_continuous(config, found);
+        }
         if self.execution_mode == ExecutionMode::Scheduled && self.schedule_config.is_none() {
             found.error("schedule_config", "it is missing", "a scheduled agent says when: type: cron with cron:, or type: interval with interval_seconds:");
         }
@@ -367,6 +370,42 @@ fn check_schedule(config: &ScheduleConfig, found: &mut Findings) {
                 flaw.hint,
             );
         }
+    }
+}
+
+/// The most messages of a conversation that a model may be shown.
+const MAX_HISTORY: u32 = 1000;
+
+fn check_continuous(config: &ContinuousConfig, found: &mut Findings) {
+    let block = |field: &str| format!("continuous_config.{field}");
+    let most = config.max_conversation_history;
+    if most == 0 || most > MAX_HISTORY {
+        found.error(
+            block("max_conversation_history"),
+            format!("{most} is out of range"),
+            format!("it is 1 to {MAX_HISTORY}"),
+        );
+    }
+    let longest = 365 * 86_400;
+    for (field, seconds) in [
+        ("idle_timeout_seconds", config.idle_timeout_seconds),
+        ("save_interval_seconds", config.save_interval_seconds),
+    ] {
+        if seconds.is_some_and(|seconds| seconds == 0 || seconds > longest) {
+            found.error(
+                block(field),
+                format!("{} is out of range", seconds.unwrap_or_default()),
+                format!("it is 1 to {longest}"),
+            );
+        }
+    }
+    let is_path = |key: &String| key.len() <= 255 && key.split('.').all(|name| !name.is_empty());
+    if let Some(key) = config.conversation_key.as_ref().filter(|key| !is_path(key)) {
+        found.error(
+            block("conversation_key"),
+            format!("{key:?} is not the path of a field"),
+            "write the names of fields joined by dots, such as thread.id",
+        );
     }
 }
 

@@ -145,6 +145,7 @@ fn facts() -> Facts {
         cancel: None,
         in_flight: Default::default(),
         spent_today: Default::default(),
+        context_window: None,
     }
 }
 
@@ -218,10 +219,12 @@ fn the_answers_length_is_bounded_by_what_the_budget_leaves() {
         &State::new(&execution()),
         &facts(),
     ) {
-        Action::CallModel {
-            max_tokens: Some(Tokens(room)),
-            ..
-        } => assert!(room > 0 && room < 100, "{room}"),
+        Action::CallModel(run) => {
+            let Some(Tokens(room)) = run.max_tokens else {
+                panic!("no bound");
+            };
+            assert!(room > 0 && room < 100, "{room}");
+        }
         other => panic!("{other:?}"),
     }
 }

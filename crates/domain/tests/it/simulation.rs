@@ -13,8 +13,8 @@ use agentrunner_domain::step::{
     Answer, CallTarget, InputReceived, ModelCall, Question, ToolResult,
 };
 use agentrunner_domain::{
-    Action, CallRef, Definition, Epoch, Execution, ExecutionId, Outcome, Reply, State, Step,
-    StepBody, StopReason, Time, ToolCall, ToolOutcome, ToolRun, decide,
+    Action, CallRef, Definition, Epoch, Execution, ExecutionId, ModelRun, Outcome, Reply, State,
+    Step, StepBody, StopReason, Time, ToolCall, ToolOutcome, ToolRun, decide,
 };
 use serde_json::json;
 use uuid::Uuid;
@@ -90,6 +90,7 @@ impl Walk {
             cancel: None,
             in_flight: BTreeSet::new(),
             spent_today: Totals::default(),
+            context_window: None,
         };
         Self {
             definition,
@@ -121,7 +122,7 @@ impl Walk {
             self.facts.now += Duration::from_millis(10);
             match decide(&self.definition, &self.execution, &self.state, &self.facts) {
                 Action::Record(bodies) => bodies.into_iter().for_each(|body| self.record(body)),
-                Action::CallModel { .. } => self.model(),
+                Action::CallModel(run) => self.model(&run),
                 Action::RunTools(runs) => runs.iter().for_each(|run| self.begin(run)),
                 Action::AwaitTools => self.settle_one(),
                 Action::Park { until } => self.park(until),
@@ -176,7 +177,7 @@ impl Walk {
         self.facts.now += Duration::from_secs(10);
     }
 
-    fn model(&mut self) {
+    fn model(&mut self, run: &ModelRun) {
         self.note_action();
         match self.lots.draw(6) {
             0 | 1 => self.answer(Vec::new()),
@@ -192,6 +193,7 @@ impl Walk {
                     &self.definition,
                     &self.execution,
                     &self.state,
+                    run,
                     failure,
                     self.facts.now,
                     0.5,
@@ -254,6 +256,7 @@ impl Walk {
             Vec::new()
         };
         self.record(StepBody::ModelCall(Box::new(ModelCall {
+            purpose: agentrunner_domain::Purpose::Turn,
             provider: Provider::Scripted,
             model: "m".to_owned(),
             reply: Reply {

@@ -1,18 +1,19 @@
 //! Calling the model and journaling its answer, or what came instead.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::decide::after_model_failure;
-use domain::definition::LlmConfig;
 use domain::retry::ModelErrorClass;
 use domain::step::{ModelCall, StepBody};
-use domain::{Failure, FailureCode, Outcome, Tokens};
+use domain::{Failure, FailureCode, ModelRun, Outcome, Prompt};
 use llm::{Answer, ChatRequest, Chunk};
 use serde_json::Value;
+use tokio::time::Instant;
 use tools::Offer;
 
 use super::resolve::targets;
 use super::{Run, Stop};
+use crate::shared::DROPPED_CALLS;
 
 /// What interrupted a call, or its result.
 enum Ending {
@@ -23,12 +24,7 @@ enum Ending {
 }
 
 impl Run {
-    pub(super) async fn call_model(
-        &mut self,
-        config: &LlmConfig,
-        max_tokens: Option<Tokens>,
-        timeout: Duration,
-    ) -> Result<(), Stop> {
+    pub(super) async fn call_model(&mut self, run: &ModelRun) -> Result<(), Stop> {
         let agent = &self.execution.agent;
         let offers = match self
             .core
@@ -38,54 +34,58 @@ impl Run {
             .await
         {
             Ok(offers) => offers,
-            Err(error) => return self.tools_failed(&error),
+            Err(error) => return self.tools_failed(run, &error),
         };
         let started = Instant::now();
         let mut first_token = None;
-        let ending = self
-            .ask(
-                config,
-                max_tokens,
-                timeout,
-                &offers,
-                &mut first_token,
-                started,
-            )
-            .await;
+        let ending = self.ask(run, &offers, &mut first_token, started).await;
         let took_ms = millis(started.elapsed());
-        metrics::histogram!("agentrunner_model_call_seconds", "provider" => config.provider.as_str())
+        metrics::histogram!("agentrunner_model_call_seconds", "provider" => run.config.provider.as_str())
             .record(started.elapsed().as_secs_f64());
         match ending {
-            Ending::Interrupted => Ok(()),
+            Ending::Interrupted => {
+                if self.lease.is_time_up() {
+                    metrics::counter!(DROPPED_CALLS, "kind" => "model").increment(1);
+                    tracing::warn!(
+                        execution_id = %self.execution.id, agent_name = %self.execution.agent,
+                        trace_id = %self.execution.trace_id,
+                        "a model call was dropped: the time for the shutdown is up, and it is made again elsewhere"
+                    );
+                }
+                Ok(())
+            }
             Ending::Answered(answer) => {
                 let first_token_ms = first_token.map(millis);
-                let call = self.journal_form(config, answer, &offers, took_ms, first_token_ms);
+                let call = self.journal_form(run, answer, &offers, took_ms, first_token_ms);
                 self.record(StepBody::ModelCall(Box::new(call)))
             }
-            Ending::Failed(error) => self.model_failed(error),
+            Ending::Failed(error) => {
+                self.keep_others_away(&run.config, &error).await;
+                self.model_failed(run, error)
+            }
         }
     }
 
     async fn ask(
         &self,
-        config: &LlmConfig,
-        max_tokens: Option<Tokens>,
-        timeout: Duration,
+        run: &ModelRun,
         offers: &[Offer],
         first_token: &mut Option<Duration>,
         started: Instant,
     ) -> Ending {
-        let system = self.definition.full_prompt();
-        let specs: Vec<llm::ToolSpec> = offers.iter().map(spec).collect();
+        let prompt = Prompt::new(&self.definition, &self.state, run.purpose, run.fit);
+        let offers = if prompt.may_call { offers } else { &[] };
+        let specs: Vec<llm::ToolSpec<'_>> = offers.iter().map(spec).collect();
         let request = ChatRequest {
-            config,
-            system: &system,
-            messages: &self.state.transcript,
+            config: &run.config,
+            system: &prompt.system,
+            messages: &prompt.messages,
             tools: &specs,
-            output_schema: self.definition.output_schema.as_ref(),
-            max_tokens,
+            output_schema: prompt.output_schema,
+            max_tokens: run.max_tokens,
             trace_id: self.execution.trace_id.as_str(),
         };
+        let is_said = run.purpose.is_turn();
         self.live.model_call_begins(self.state.next_seq);
         let limits = llm::Limits {
             reply_bytes: self.core.settings.max_reply_bytes,
@@ -98,6 +98,8 @@ impl Run {
                 |chunk| {
                     first_token.get_or_insert_with(|| started.elapsed());
                     match chunk {
+                        // Only what the agent says is for those who watch.
+                        _ if !is_said => {}
                         Chunk::Text(text) => self.live.text(text),
                         Chunk::ToolCall { name, .. } => self.live.tool_call(name),
                         Chunk::Arguments { .. }
@@ -110,40 +112,72 @@ impl Run {
             )
             .await
         };
-        tokio::select! {
-            biased;
-            () = self.lease.interrupted() => Ending::Interrupted,
-            result = tokio::time::timeout(timeout, call) => match result {
-                Ok(Ok(answer)) => Ending::Answered(answer),
-                Ok(Err(error)) => Ending::Failed(error),
-                Err(_) => Ending::Failed(llm::Error {
-                    class: ModelErrorClass::TimedOut,
-                    message: format!("the model did not answer within {} s (llm_config.timeout)", timeout.as_secs()),
-                    retry_after: None,
-                    source: None,
-                }),
-            },
+        let call = tokio::time::timeout(run.timeout, call);
+        tokio::pin!(call);
+        let mut has_heard = false;
+        let ended = loop {
+            tokio::select! {
+                biased;
+                () = self.lease.interrupted() => {
+                    if self.is_to_be_dropped().await {
+                        return Ending::Interrupted;
+                    }
+                    has_heard = true;
+                }
+                ended = &mut call => break ended,
+            }
+        };
+        if has_heard {
+            // It is taken in when the answer is.
+            self.lease.tell_news();
+        }
+        match ended {
+            Ok(Ok(answer)) => Ending::Answered(answer),
+            Ok(Err(error)) => Ending::Failed(error),
+            Err(_) => Ending::Failed(llm::Error {
+                class: ModelErrorClass::TimedOut,
+                message: format!(
+                    "the model did not answer within {} s (llm_config.timeout)",
+                    run.timeout.as_secs()
+                ),
+                retry_after: None,
+                source: None,
+            }),
         }
     }
 
-    fn model_failed(&mut self, error: llm::Error) -> Result<(), Stop> {
+    /// Whether the model call under way is of no use any more. While it is the model's turn only a cancellation makes it
+    /// so: an answer to a question of the turn before, which is told late on a busy machine, must not cost a call.
+    async fn is_to_be_dropped(&self) -> bool {
+        if self.lease.is_lost() || self.lease.is_time_up() || !self.lease.take_news() {
+            return true;
+        }
+        let waiting = self.core.ports.store.waiting(self.execution.id).await;
+        let is_called_off = waiting.is_ok_and(|waiting| waiting.cancel.is_some());
+        if is_called_off {
+            self.lease.tell_news();
+        }
+        is_called_off
+    }
+
+    fn model_failed(&mut self, run: &ModelRun, error: llm::Error) -> Result<(), Stop> {
         tracing::warn!(
             execution_id = %self.execution.id, agent_name = %self.execution.agent, trace_id = %self.execution.trace_id,
             class = ?error.class, "a model call failed: {}", error.message
         );
         let failure = (error.class, error.message, error.retry_after);
-        let body = self.after_failure(failure);
+        let body = self.after_failure(run, failure);
         self.record(body)
     }
 
-    fn tools_failed(&mut self, error: &tools::Error) -> Result<(), Stop> {
+    fn tools_failed(&mut self, run: &ModelRun, error: &tools::Error) -> Result<(), Stop> {
         let retryable = matches!(error, tools::Error::Unavailable { .. });
         let class = if retryable {
             ModelErrorClass::Unavailable
         } else {
             ModelErrorClass::InvalidRequest
         };
-        let body = match self.after_failure((class, error.to_string(), None)) {
+        let body = match self.after_failure(run, (class, error.to_string(), None)) {
             // Another model would not bring the tools back.
             StepBody::Timer { reason, .. } if reason.next_choice != self.choice() => None,
             StepBody::Finished { .. } => None,
@@ -164,14 +198,19 @@ impl Run {
         }
     }
 
-    fn after_failure(&self, failure: (ModelErrorClass, String, Option<Duration>)) -> StepBody {
+    fn after_failure(
+        &self,
+        run: &ModelRun,
+        failure: (ModelErrorClass, String, Option<Duration>),
+    ) -> StepBody {
         // Any even spread will do; the low bits of a fresh UUID are one.
-        let jitter = f64::from(uuid::Uuid::new_v4().as_u128() as u32) / f64::from(u32::MAX);
+        let jitter = f64::from((self.core.new_id)().as_u128() as u32) / f64::from(u32::MAX);
         let now = self.core.now();
         after_model_failure(
             &self.definition,
             &self.execution,
             &self.state,
+            run,
             failure,
             now,
             jitter,
@@ -180,22 +219,25 @@ impl Run {
 
     fn journal_form(
         &self,
-        config: &LlmConfig,
+        run: &ModelRun,
         answer: Answer,
         offers: &[Offer],
         took_ms: u64,
         first_token_ms: Option<u64>,
     ) -> ModelCall {
         let Answer { reply, usage } = answer;
+        let config = &run.config;
         let cost_usd =
             llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
-        let (structured, violations) = match &self.definition.output_schema {
+        let schema = Prompt::new(&self.definition, &self.state, run.purpose, run.fit).output_schema;
+        let (structured, violations) = match schema {
             Some(schema) if reply.tool_calls.is_empty() => {
                 against_schema(&self.core.schemas, schema, &reply.text)
             }
             _ => (None, Vec::new()),
         };
         ModelCall {
+            purpose: run.purpose,
             provider: config.provider,
             model: config.model.clone(),
             targets: targets(
@@ -236,11 +278,11 @@ fn against_schema(
     }
 }
 
-fn spec(offer: &Offer) -> llm::ToolSpec {
+fn spec(offer: &Offer) -> llm::ToolSpec<'_> {
     llm::ToolSpec {
-        name: offer.name.clone(),
-        description: offer.description.clone(),
-        parameters: offer.parameters.clone(),
+        name: &offer.name,
+        description: &offer.description,
+        parameters: &offer.parameters,
     }
 }
 

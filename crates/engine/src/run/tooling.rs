@@ -2,13 +2,14 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use domain::definition::{Definition, Effect};
 use domain::step::{StepBody, ToolResult};
 use domain::{Execution, ToolOutcome, ToolRun};
 use futures::FutureExt;
 use store::Then;
+use tokio::time::Instant;
 use tools::{Call, Checked, Toolbox};
 
 use super::resolve::arguments;

@@ -7,10 +7,32 @@
     clippy::indexing_slicing,
     reason = "a test says what went wrong by panicking"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "a simulated history is told to whoever asks for it"
+)]
 
+/// The behaviour suite of the stores, where it is: the simulated database must pass it too.
+#[macro_use]
+#[path = "../../../store/tests/it"]
+mod stores {
+    #[macro_use]
+    #[allow(
+        dead_code,
+        reason = "what looks into rows is for stores that have some"
+    )]
+    pub(crate) mod suite;
+}
+pub(crate) use stores::suite;
+
+mod conversations;
+mod events;
 mod faults;
+mod fleet;
+mod pausing;
 mod people;
 mod rig;
 mod running;
+mod simulation;
 mod stopping;
 mod watching;

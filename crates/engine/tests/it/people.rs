@@ -142,3 +142,28 @@ async fn a_call_that_needs_approval_waits_for_it() {
     assert_eq!(output(rig.outcome(id).await), "told of success");
     assert_eq!(rig.tools.count("charge"), 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_came_while_tools_ran_does_not_disturb_the_model_later() {
+    let mut charge = tool("charge", Effect::Unsafe);
+    charge["requires_approval"] = json!(true);
+    let extra = json!({ "tools": [charge, tool("slow", Effect::ReadOnly)] });
+    let rig = Rig::start(extra, |turn, _| match turn {
+        0 => Say::Tools(vec![("charge", json!({})), ("slow", json!({}))]),
+        // Several renewals long.
+        _ => Say::Late(std::time::Duration::from_millis(1500), "done"),
+    })
+    .await;
+    let id = rig.submit().await;
+    rig.tools.entered.notified().await;
+    answer(&rig, id, Answer::Approve).await;
+    rig.tools.gate.add_permits(1);
+    // Answered once more, in the middle of the model's next answer.
+    while rig.model.asked.load(std::sync::atomic::Ordering::SeqCst) < 2 {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    answer(&rig, id, Answer::Approve).await;
+    assert_eq!(output(rig.outcome(id).await), "done");
+    let asked = rig.model.asked.load(std::sync::atomic::Ordering::SeqCst);
+    assert_eq!(asked, 2, "once for each turn");
+}

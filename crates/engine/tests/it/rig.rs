@@ -5,7 +5,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use agentrunner_engine::{Agent, Agents, Engine, LiveEvent, NewTask, Ports, Settings};
+use agentrunner_engine::{
+    Agent, Agents, Engine, LiveEvent, NewTask, Ports, Settings, Surroundings,
+};
 use async_trait::async_trait;
 use bus::in_process::InProcess;
 use chrono::Utc;
@@ -18,6 +20,7 @@ use futures::StreamExt;
 use llm::{ChatModel, ChatRequest, ChatStream, Chunk};
 use serde_json::{Value, json};
 use store::Store;
+use store::counters::Counters;
 use store::sqlite::{Options, Sqlite};
 use tempfile::TempDir;
 use tokio::sync::Semaphore;
@@ -32,6 +35,8 @@ pub(crate) enum Say {
     Panic,
     /// Says something and then nothing, for ever.
     Hang,
+    /// Says something after a while.
+    Late(Duration, &'static str),
 }
 
 type Play = dyn Fn(usize, &ChatRequest<'_>) -> Say + Send + Sync;
@@ -83,6 +88,13 @@ impl ChatModel for Model {
                 chunks
             }
             Say::Fail(error) => return Err(error),
+            Say::Late(pause, text) => {
+                tokio::time::sleep(pause).await;
+                vec![
+                    Chunk::Text(text.to_owned()),
+                    Chunk::Stop(StopReason::EndTurn),
+                ]
+            }
             Say::Panic => panic!("the model adapter has a bug"),
             Say::Hang => {
                 self.open.fetch_add(1, Ordering::SeqCst);
@@ -244,6 +256,16 @@ impl Rig {
         Engine::new(self.ports.clone(), self.agents.clone(), settings(name))
     }
 
+    /// The same, with these counters.
+    pub(crate) fn another_with(&self, name: &str, counters: Arc<dyn Counters>) -> Engine {
+        let (ports, agents) = (self.ports.clone(), self.agents.clone());
+        let surroundings = Surroundings {
+            counters,
+            ..Surroundings::default()
+        };
+        Engine::within(ports, agents, settings(name), surroundings)
+    }
+
     /// Adds or changes an agent.
     pub(crate) async fn define(&self, definition: Definition) {
         let mut all: BTreeMap<AgentName, Agent> = self
@@ -276,9 +298,19 @@ impl Rig {
         self.agents.replace(all);
     }
 
+    /// What another engine on the same store works with.
+    pub(crate) fn ports(&self) -> Ports {
+        self.ports.clone()
+    }
+
     pub(crate) async fn submit(&self) -> ExecutionId {
+        self.submit_to(&self.engine).await
+    }
+
+    /// Gives a task to this engine.
+    pub(crate) async fn submit_to(&self, engine: &Engine) -> ExecutionId {
         let trace = TraceId::from_uuid(Uuid::from_u128(1));
-        self.engine
+        engine
             .submit(NewTask::new("a", json!({ "prompt": "go" }), trace))
             .await
             .unwrap()
@@ -325,6 +357,7 @@ pub(crate) fn settings(worker: &str) -> Settings {
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
         is_gone: None,
+        registration: agentrunner_engine::Registration::default(),
     }
 }
 

@@ -133,6 +133,12 @@ async fn a_panic_is_journaled_and_retried_and_poison_ends() {
         _ => Say::Text("unharmed"),
     })
     .await;
+    let subscription = bus::Subscription {
+        queue: "watcher".to_owned(),
+        patterns: vec!["agent.execution.failed".parse().unwrap()],
+        prefetch: 1,
+    };
+    let mut failures = rig.engine.bus().subscribe(subscription).await.unwrap();
     let poison = rig.submit().await;
     let other = NewTask::new("a", json!("other"), "1".repeat(32).parse().unwrap());
     let other = rig.engine.submit(other).await.unwrap().id;
@@ -150,6 +156,9 @@ async fn a_panic_is_journaled_and_retried_and_poison_ends() {
         ["note", "note", "note", "finished"]
     );
     assert_eq!(rig.model.asked.load(Ordering::SeqCst), 4);
+    let told = tokio::time::timeout(Duration::from_secs(10), failures.next()).await;
+    let told = told.expect("whoever subscribes is told").unwrap();
+    assert_eq!(told.event.data["execution_id"], json!(poison));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -83,9 +83,9 @@ impl Body<'_> {
         let tools = self.request.tools.iter().enumerate();
         tools
             .map(|(at, tool)| Tool {
-                name: &tool.name,
-                description: &tool.description,
-                input_schema: &tool.parameters,
+                name: tool.name,
+                description: tool.description,
+                input_schema: tool.parameters,
                 cache_control: self.cache_control.filter(|_| at == last),
             })
             .collect()

@@ -178,7 +178,7 @@ fn as_text<S: Serializer>(arguments: &&RawValue, serializer: S) -> Result<S::Ok,
 }
 
 /// Tools as OpenAI and Ollama want them.
-pub(crate) struct Tools<'a>(pub(crate) &'a [ToolSpec]);
+pub(crate) struct Tools<'a>(pub(crate) &'a [ToolSpec<'a>]);
 
 impl Serialize for Tools<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -196,9 +196,9 @@ impl Serialize for Tools<'_> {
         serializer.collect_seq(self.0.iter().map(|tool| Tool {
             r#type: "function",
             function: Function {
-                name: &tool.name,
-                description: &tool.description,
-                parameters: &tool.parameters,
+                name: tool.name,
+                description: tool.description,
+                parameters: tool.parameters,
             },
         }))
     }

@@ -60,7 +60,7 @@ async fn openai() {
     let raw = sent(&config(Provider::Openai, settings), None, None).await;
     let function = |name: &str| {
         json!({"type": "function", "function": {
-            "name": name, "description": format!("does {name}"),
+            "name": name, "description": "does it",
             "parameters": {"type": "object", "properties": {"a": {"type": "integer"}}}
         }})
     };
@@ -163,8 +163,8 @@ async fn anthropic() {
             "max_tokens": 300,
             "stream": true,
             "tools": [
-                {"name": "one", "description": "does one", "input_schema": schema},
-                {"name": "two", "description": "does two", "input_schema": schema, "cache_control": mark},
+                {"name": "one", "description": "does it", "input_schema": schema},
+                {"name": "two", "description": "does it", "input_schema": schema, "cache_control": mark},
             ],
             "system": [{"type": "text", "text": "You are a test.", "cache_control": mark}],
             "messages": [

@@ -1,5 +1,6 @@
 //! What the tests share: providers that point to a stand-in, and short ways to ask.
 
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use agentrunner_llm::{
@@ -67,18 +68,21 @@ pub(crate) fn results(reply: &Reply) -> Vec<Message> {
         .collect()
 }
 
-pub(crate) fn tool(name: &str) -> ToolSpec {
+static PARAMETERS: LazyLock<Value> =
+    LazyLock::new(|| json!({"type": "object", "properties": {"a": {"type": "integer"}}}));
+
+pub(crate) fn tool(name: &str) -> ToolSpec<'_> {
     ToolSpec {
-        name: name.to_owned(),
-        description: format!("does {name}"),
-        parameters: json!({"type": "object", "properties": {"a": {"type": "integer"}}}),
+        name,
+        description: "does it",
+        parameters: &PARAMETERS,
     }
 }
 
 pub(crate) fn request<'a>(
     config: &'a LlmConfig,
     messages: &'a [Message],
-    tools: &'a [ToolSpec],
+    tools: &'a [ToolSpec<'a>],
 ) -> ChatRequest<'a> {
     ChatRequest {
         config,

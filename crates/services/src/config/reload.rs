@@ -38,6 +38,8 @@ pub struct Settings {
     pub debounce: Duration,
     /// How often the folder is read without a notification: some file systems send none.
     pub rescan: Duration,
+    /// Whether other processes are told of changes. Of all that read the same files, one is enough.
+    pub announces: bool,
 }
 
 impl Settings {
@@ -48,6 +50,7 @@ impl Settings {
             lookup,
             debounce: Duration::from_millis(200),
             rescan: Duration::from_secs(30),
+            announces: true,
         }
     }
 }
@@ -378,6 +381,9 @@ impl ConfigService {
                 continue;
             };
             tracing::info!(agent_name = %change.name, version = change.version, "agent {}", change.what);
+            if !self.inner.settings.announces {
+                continue;
+            }
             let event = Event {
                 id: event_id,
                 topic,

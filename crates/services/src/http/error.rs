@@ -280,6 +280,12 @@ impl From<engine::Error> for ApiError {
             }
             engine::Error::InvalidSchedule(flaws) => invalid_schedule(message, &flaws),
             engine::Error::ScheduleConflict(_) => Self::new(Code::ScheduleConflict, message),
+            engine::Error::Busy { running, .. } => {
+                Self::new(Code::StateConflict, message).with("execution_id", running.to_string())
+            }
+            engine::Error::QueueFull { waiting, .. } => Self::new(Code::QueueFull, message)
+                .with("waiting", waiting)
+                .retry_after(Duration::from_secs(5)),
             engine::Error::KeyMismatch => Self::new(Code::IdempotencyMismatch, message),
             engine::Error::Store(error) => error.into(),
             other => {

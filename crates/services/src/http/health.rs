@@ -40,9 +40,12 @@ struct Ready {
     /// What fails, in words; empty when nothing does.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failing: Vec<String>,
+    /// What is missed and not needed, in words; empty when nothing is.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    degraded: Vec<String>,
 }
 
-/// What the process needs: each is `ok`, `degraded` or `unavailable`.
+/// What the process needs: each is `ok`, `degraded`, `unavailable`, or `not_used` by this part.
 #[derive(Debug, Serialize, ToSchema)]
 struct Dependencies {
     /// Where journals are.
@@ -126,7 +129,13 @@ fn status_of(ready: &Ready) -> StatusCode {
 
 async fn check(app: &App) -> Ready {
     let store = tokio::time::timeout(PATIENCE, app.engine.store().check());
-    let bus = tokio::time::timeout(PATIENCE, app.engine.bus().check());
+    let bus = async {
+        let check = tokio::time::timeout(PATIENCE, app.engine.bus().check());
+        match app.settings.uses_message_queue {
+            true => Some(check.await),
+            false => None,
+        }
+    };
     let (store, bus) = tokio::join!(store, bus);
     let mut failing = Vec::new();
     let database = verdict(
@@ -134,13 +143,14 @@ async fn check(app: &App) -> Ready {
         store.map_err(|_| None).and_then(|r| r.map_err(Some)),
         &mut failing,
     );
-    let message_queue = verdict(
-        "message_queue",
-        bus.map_err(|_| None).and_then(|r| r.map_err(Some)),
-        &mut failing,
-    );
-    let shutting_down = app.shutdown.is_cancelled();
-    if shutting_down {
+    let message_queue = bus.map_or("not_used", |bus| {
+        let bus = bus.map_err(|_| None).and_then(|r| r.map_err(Some));
+        verdict("message_queue", bus, &mut failing)
+    });
+    // Whoever lost it has logged it; to the store's answers it changes nothing.
+    let missed = app.cache.as_ref().and_then(|cache| cache.health().err());
+    // Said while the listeners still answer, so that whoever shares out requests goes elsewhere in time.
+    if app.engine.is_stopping() || app.shutdown.is_cancelled() {
         failing.push("the process is shutting down".to_owned());
     }
     Ready {
@@ -151,10 +161,11 @@ async fn check(app: &App) -> Ready {
         },
         dependencies: Dependencies {
             database,
-            cache: "ok",
+            cache: if missed.is_none() { "ok" } else { "degraded" },
             message_queue,
         },
         failing,
+        degraded: Vec::from_iter(missed.map(|why| format!("cache: {why}"))),
     }
 }
 

@@ -5,7 +5,8 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
-use domain::{AgentName, ExecutionMode, Time};
+use domain::fleet::{AgentStatus, Circumstances, standing};
+use domain::{ExecutionMode, Time, Worker};
 use engine::Agent;
 use http::Uri;
 use serde::{Deserialize, Serialize};
@@ -56,26 +57,29 @@ pub(super) struct AgentOut {
     total_executions: u64,
     /// The share of executions that ended with an answer, of those that ended by themselves; null when none has.
     success_rate: Option<f64>,
-    /// When the worker of this agent was last heard of.
-    #[schema(value_type = String, format = DateTime)]
-    last_heartbeat: Time,
+    /// When a worker that performs it was last heard of; null when none is known.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_heartbeat: Option<Time>,
     /// When this version was loaded.
     #[schema(value_type = String, format = DateTime)]
     loaded_at: Time,
 }
 
 impl AgentOut {
-    fn new(agent: &Agent, stats: Option<&AgentStats>, app: &App) -> Self {
+    fn new(agent: &Agent, stats: Option<&AgentStats>, workers: &[Worker], app: &App) -> Self {
         let definition = &agent.definition;
         let count = |field: fn(&AgentStats) -> u64| stats.map_or(0, field);
         let (completed, failed) = (count(|s| s.completed), count(|s| s.failed));
         let ended = completed + failed;
-        let (status, status_reason) = standing(agent, count(|s| s.active), app);
+        let (status, status_reason) = stands(agent, count(|s| s.active), workers, app);
+        let own = workers
+            .iter()
+            .filter(|worker| worker.serves(&definition.name));
         Self {
             name: definition.name.to_string(),
             agent_type: definition.agent_type.clone(),
             execution_mode: definition.execution_mode,
-            status,
+            status: status.as_str(),
             status_reason,
             description: definition.description.clone(),
             tags: definition.tags.clone(),
@@ -93,25 +97,36 @@ impl AgentOut {
             queued_tasks: count(|s| s.queued),
             total_executions: count(|s| s.total),
             success_rate: (ended > 0).then(|| completed as f64 / ended as f64),
-            last_heartbeat: app.engine.now(),
+            last_heartbeat: own.map(|worker| worker.last_heartbeat).max(),
             loaded_at: agent.loaded_at,
         }
     }
 }
 
-fn standing(agent: &Agent, active: u64, app: &App) -> (&'static str, Option<String>) {
-    if !agent.definition.enabled {
-        return ("disabled", Some("its file says enabled: false".to_owned()));
-    }
-    if let Err(missing) = app.engine.agents().expand(&agent.definition) {
-        return ("unavailable", Some(missing.to_string()));
-    }
-    if let Some(rejected) = &agent.rejected {
-        let reason =
-            format!("its file has mistakes, so its last good version is used:\n{rejected}");
-        return ("degraded", Some(reason));
-    }
-    (if active > 0 { "running" } else { "ready" }, None)
+/// How an agent stands with these workers.
+fn stands(
+    agent: &Agent,
+    active: u64,
+    workers: &[Worker],
+    app: &App,
+) -> (AgentStatus, Option<String>) {
+    let definition = &agent.definition;
+    // A process that performs nothing need not have what performing takes.
+    let lacks = app
+        .engine
+        .performs()
+        .then(|| app.engine.agents().expand(definition).err());
+    let missing = lacks.flatten().map(|missing| missing.to_string());
+    let circumstances = Circumstances {
+        name: &definition.name,
+        mode: definition.execution_mode,
+        is_enabled: definition.enabled,
+        missing: missing.as_deref(),
+        rejected: agent.rejected.as_deref(),
+        active,
+    };
+    let interval = app.engine.registration().interval;
+    standing(&circumstances, workers, app.engine.now(), interval)
 }
 
 /// Which agents; all of them when nothing is said.
@@ -158,13 +173,17 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Answer<Response> {
     let stats = app.engine.store().agent_stats(None).await?;
+    let workers = app.engine.workers().await?;
     let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
     let agents: Vec<AgentOut> = app
         .engine
         .agents()
         .all()
         .iter()
-        .map(|agent| AgentOut::new(agent, stats.get(&agent.definition.name).copied(), &app))
+        .map(|agent| {
+            let stats = stats.get(&agent.definition.name).copied();
+            AgentOut::new(agent, stats, &workers, &app)
+        })
         .filter(|agent| params.wants(agent))
         .collect();
     let cursor = params.cursor.as_deref();
@@ -182,8 +201,7 @@ pub(super) async fn show(
     Path(name): Path<String>,
 ) -> Answer<Json<AgentOut>> {
     let agent = find(&app, &name)?;
-    let stats = stats(&app, &agent.definition.name).await?;
-    Ok(Json(AgentOut::new(&agent, stats.as_ref(), &app)))
+    Ok(Json(seen(&app, &agent).await?))
 }
 
 /// How an agent stands, briefly.
@@ -201,9 +219,9 @@ pub(super) struct StatusOut {
     queued_tasks: u64,
     /// The version that new executions begin with.
     config_version: String,
-    /// When the worker of this agent was last heard of.
-    #[schema(value_type = String, format = DateTime)]
-    last_heartbeat: Time,
+    /// When a worker that performs it was last heard of; null when none is known.
+    #[schema(value_type = Option<String>, format = DateTime)]
+    last_heartbeat: Option<Time>,
 }
 
 /// Tells how an agent stands.
@@ -216,8 +234,7 @@ pub(super) async fn status(
     Path(name): Path<String>,
 ) -> Answer<Json<StatusOut>> {
     let agent = find(&app, &name)?;
-    let stats = stats(&app, &agent.definition.name).await?;
-    let whole = AgentOut::new(&agent, stats.as_ref(), &app);
+    let whole = seen(&app, &agent).await?;
     Ok(Json(StatusOut {
         name: whole.name,
         status: whole.status,
@@ -242,6 +259,9 @@ fn find(app: &App, name: &str) -> Answer<Agent> {
     })
 }
 
-async fn stats(app: &App, name: &AgentName) -> Answer<Option<AgentStats>> {
-    Ok(app.engine.store().agent_stats(Some(name)).await?.pop())
+async fn seen(app: &App, agent: &Agent) -> Answer<AgentOut> {
+    let name = &agent.definition.name;
+    let stats = app.engine.store().agent_stats(Some(name)).await?.pop();
+    let workers = app.engine.workers().await?;
+    Ok(AgentOut::new(agent, stats.as_ref(), &workers, app))
 }

@@ -124,6 +124,8 @@ impl Following {
             };
             match next {
                 Ok(Some(event)) => return Some(render(&event)),
+                // The reader comes back by itself, here or where the execution goes on.
+                Ok(None) if self.watch.is_cut() => return None,
                 Ok(None) => {
                     self.is_done = true;
                     return self.done().await;

@@ -1,4 +1,4 @@
-//! What was consumed, and how busy the workers are.
+//! What was consumed.
 
 use axum::Json;
 use axum::extract::State;
@@ -91,61 +91,4 @@ fn invalid(field: &str, why: &str) -> ApiError {
         Code::InvalidRequest,
         format!("query parameter {field}: {why}"),
     )
-}
-
-/// A pool of workers.
-#[derive(Debug, Serialize, ToSchema)]
-pub(super) struct PoolOut {
-    /// Its name.
-    pool: &'static str,
-    /// Its workers.
-    workers: Vec<WorkerOut>,
-    /// How many executions it can perform at once.
-    capacity: usize,
-    /// How many it performs.
-    active: usize,
-    /// How many wait to be begun.
-    queued: u64,
-    /// `active` as a share of `capacity`.
-    load: f64,
-    /// Executions that ended, with an answer or without, as far as the store remembers.
-    finished_total: u64,
-}
-
-/// A worker.
-#[derive(Debug, Serialize, ToSchema)]
-struct WorkerOut {
-    /// Its id: host, process and a random part.
-    id: String,
-    /// How many executions it can perform at once.
-    capacity: usize,
-    /// How many it performs.
-    active: usize,
-}
-
-/// Shows how busy the workers of this process are.
-#[utoipa::path(get, path = "/metrics/pool-stats", tag = "usage", responses((status = 200, body = Vec<PoolOut>)))]
-pub(super) async fn pools(State(app): State<App>) -> Answer<Json<Vec<PoolOut>>> {
-    let stats = app.engine.store().agent_stats(None).await?;
-    let (active, capacity) = app.engine.load();
-    Ok(Json(vec![PoolOut {
-        pool: "autonomous-agent-pool",
-        workers: vec![WorkerOut {
-            id: app.engine.worker().to_string(),
-            capacity,
-            active,
-        }],
-        capacity,
-        active,
-        queued: stats.iter().map(|agent| agent.queued).sum(),
-        load: if capacity == 0 {
-            0.0
-        } else {
-            active as f64 / capacity as f64
-        },
-        finished_total: stats
-            .iter()
-            .map(|agent| agent.completed + agent.failed)
-            .sum(),
-    }]))
 }

@@ -275,12 +275,16 @@ fn engine(folder: &TempDir, store: Arc<dyn Store>, panic_once: Arc<AtomicBool>) 
     let settings = engine::Settings {
         worker: "test-1".parse().unwrap(),
         capacity: 8,
-        modes: vec![domain::ExecutionMode::Autonomous],
+        modes: vec![
+            domain::ExecutionMode::Autonomous,
+            domain::ExecutionMode::Continuous,
+        ],
         lease: Duration::from_secs(10),
         poll: Duration::from_millis(200),
         max_crashes: 3,
         max_reply_bytes: 1 << 20,
         is_gone: None,
+        registration: engine::Registration::default(),
     };
     Engine::new(ports, agents, settings)
 }

@@ -11,6 +11,7 @@
 
 mod config;
 mod configs_api;
+mod conversations;
 mod documents;
 mod edge;
 mod harness;

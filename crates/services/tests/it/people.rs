@@ -133,6 +133,7 @@ async fn leave_in_doubt(system: &System, id: &str) {
     let arguments = "{\"amount\":5}".to_owned();
     let bodies = [
         StepBody::ModelCall(Box::new(ModelCall {
+            purpose: domain::Purpose::Turn,
             provider: Provider::Scripted,
             model: "m".to_owned(),
             reply: Reply {

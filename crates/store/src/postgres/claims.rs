@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use domain::{Epoch, ExecutionId, Failure, FailureCode, Priority, Time};
+use domain::{Epoch, ExecutionId, Failure, FailureCode, Priority, Time, WorkerId};
 use uuid::Uuid;
 
 use super::Postgres;
@@ -82,6 +82,7 @@ pub(super) struct Lease {
     steps: u32,
     spec: Option<String>,
     waiting: RawWaiting,
+    waits_turn: bool,
 }
 
 impl Kind for Hints {
@@ -213,7 +214,7 @@ impl Postgres {
         outcome: domain::Outcome,
         now: Time,
     ) -> Outcome<()> {
-        let ending = UnownedEnding::new(outcome)?;
+        let ending = UnownedEnding::new(outcome, self.packing)?;
         let mut conn = self.pool.get().await?;
         conn.begin();
         let owned = conn
@@ -225,10 +226,27 @@ impl Postgres {
         if let Some(row) = owned {
             let was: String = get(&row, 0)?;
             if ending.write(&mut conn, id, &was, now).await? {
-                self.signals.due.notify_one();
+                self.signals.work();
             }
         }
         conn.commit().await
+    }
+
+    pub(super) async fn news_for(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        let mut conn = self.pool.get().await?;
+        let rows = conn
+            .all(
+                "SELECT id, wakes FROM executions WHERE worker = $1 AND wakes > wakes_claimed",
+                &[&worker.as_str()],
+            )
+            .await?;
+        let signal = |row| {
+            Ok(Signal::Woken {
+                id: ExecutionId::from_uuid(get(row, 0)?),
+                wakes: journal::wakes(row, 1)?,
+            })
+        };
+        Ok(rows.iter().map(signal).collect::<Outcome<_>>()?)
     }
 
     pub(super) async fn extend(&self, renewal: Renewal) -> Result<Vec<Signal>> {
@@ -304,6 +322,7 @@ impl Lease {
             steps,
             crashes: self.crashes,
             waiting: self.waiting.read()?,
+            waits_turn: self.waits_turn,
         })
     }
 }
@@ -331,6 +350,7 @@ async fn lease(conn: &mut Conn, wanted: &[(Uuid, &Terms)]) -> Outcome<HashMap<Uu
             crashes: smalled(get(row, 2)?),
             steps: smalled(get(row, 3)?),
             spec: get(row, 7)?,
+            waits_turn: get(row, 8)?,
             waiting,
         };
         leases.insert(id, one);

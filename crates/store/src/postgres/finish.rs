@@ -1,6 +1,6 @@
 //! How an execution ends: state, result, conversation, the end of its children and the parent's wake-up at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use domain::{Message, Status, StepBody, Time};
 use tokio_postgres::Row;
@@ -8,8 +8,9 @@ use uuid::Uuid;
 
 use super::connection::Conn;
 use super::fault::Outcome;
-use super::sql::{encode, get, text};
-use crate::Result;
+use super::sql::{Packing, get, limit, text};
+use super::turns::{self, Name};
+use crate::{Digest, Result};
 
 /// An end as it will be written.
 #[derive(Debug)]
@@ -18,20 +19,35 @@ pub(super) struct Ending {
     pub(super) reason: String,
     pub(super) outcome: String,
     messages: Vec<String>,
+    digest: Option<(String, u32)>,
 }
 
 impl Ending {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: &domain::Outcome, messages: &[Message]) -> Result<Self> {
+    pub(super) fn new(
+        outcome: &domain::Outcome,
+        messages: &[Message],
+        digest: Option<&Digest>,
+        packing: Packing,
+    ) -> Result<Self> {
         let messages = messages
             .iter()
-            .map(|message| encode("the message", message));
+            .map(|message| packing.encode("the message", message));
+        let digest = digest.map(|digest| -> Result<(String, u32)> {
+            let message = packing.encode("the digest", &digest.message)?;
+            Ok((message, digest.keep))
+        });
         Ok(Self {
             status: outcome.status(),
             reason: text(&outcome.reason()).into_owned(),
-            outcome: encode("the outcome", outcome)?,
+            outcome: packing.encode("the outcome", outcome)?,
             messages: messages.collect::<Result<_>>()?,
+            digest: digest.transpose()?,
         })
+    }
+
+    const fn changes_conversation(&self) -> bool {
+        !self.messages.is_empty() || self.digest.is_some()
     }
 }
 
@@ -129,61 +145,157 @@ fn any(rows: &[Row]) -> Outcome<bool> {
     Ok(is_any)
 }
 
-/// What a batch's ends add to conversations.
+/// What a batch's ends mean to conversations: messages, and whose turn it is.
 #[derive(Default)]
 pub(super) struct Talk<'a> {
-    conversations: BTreeMap<(&'a str, &'a str), Vec<Said<'a>>>,
+    conversations: BTreeMap<Name<'a>, Vec<Said<'a>>>,
 }
 
+/// What an execution leaves behind in its conversation.
 struct Said<'a> {
     execution: Uuid,
     now: Time,
-    message: &'a str,
+    ending: &'a Ending,
 }
 
 impl<'a> Talk<'a> {
-    pub(super) fn add(
-        &mut self,
-        agent: &'a str,
-        conversation: &'a str,
-        execution: Uuid,
-        now: Time,
-        ending: &'a Ending,
-    ) {
-        if ending.messages.is_empty() {
-            return;
-        }
-        let said = ending.messages.iter().map(|message| Said {
+    pub(super) fn add(&mut self, name: Name<'a>, execution: Uuid, now: Time, ending: &'a Ending) {
+        let talk = self.conversations.entry(name).or_default();
+        talk.push(Said {
             execution,
             now,
-            message,
+            ending,
         });
-        let talk = self.conversations.entry((agent, conversation));
-        talk.or_default().extend(said);
     }
 
-    /// Writes the messages behind those that each conversation has.
-    pub(super) async fn write(&self, conn: &mut Conn) -> Outcome<()> {
-        for ((agent, conversation), said) in &self.conversations {
-            let executions: Vec<Uuid> = said.iter().map(|said| said.execution).collect();
-            let times: Vec<Time> = said.iter().map(|said| said.now).collect();
-            let messages: Vec<&str> = said.iter().map(|said| said.message).collect();
-            conn.run(
-                "WITH talk AS (
-                     INSERT INTO conversations AS c (agent_name, conversation_id, created_at, updated_at, messages)
-                     VALUES ($1, $2, ($4::timestamptz[])[1], ($4::timestamptz[])[1], cardinality($5::text[]))
-                     ON CONFLICT (agent_name, conversation_id) DO UPDATE
-                         SET updated_at = excluded.updated_at, messages = c.messages + excluded.messages
-                     RETURNING messages
-                 )
-                 INSERT INTO messages (agent_name, conversation_id, seq, execution_id, created_at, message)
-                 SELECT $1, $2, talk.messages - cardinality($5::text[]) + said.n, said.execution, said.now, said.message
-                 FROM talk, unnest($3::uuid[], $4::timestamptz[], $5::text[]) WITH ORDINALITY
-                     AS said (execution, now, message, n)",
-                &[agent, conversation, &executions, &times, &messages],
+    /// Writes the messages behind those that each conversation has, and gives the turn to the next. Tells whether
+    /// something became due.
+    pub(super) async fn write(&self, conn: &mut Conn) -> Outcome<bool> {
+        if self.conversations.is_empty() {
+            return Ok(false);
+        }
+        let before = self.lock(conn).await?;
+        self.write_messages(conn, &before).await?;
+        let mut over = BTreeMap::new();
+        for (name, said) in &self.conversations {
+            // Only one of them had the turn; others were accepted by a program that knew none.
+            for one in said {
+                over.insert(*name, (one.execution, one.now));
+                if said.len() > 1 {
+                    turns::release(conn, &over).await?;
+                }
+            }
+        }
+        turns::release(conn, &over).await
+    }
+
+    /// Locks the conversations, in the order of their names, and counts the new messages; answers how many there were.
+    async fn lock(&self, conn: &mut Conn) -> Outcome<HashMap<(String, String), i64>> {
+        let (mut agents, mut names) = (Vec::new(), Vec::new());
+        let (mut times, mut counts, mut changes) = (Vec::new(), Vec::new(), Vec::new());
+        for ((agent, name), said) in &self.conversations {
+            let count: usize = said.iter().map(|one| one.ending.messages.len()).sum();
+            agents.push(*agent);
+            names.push(*name);
+            times.extend(said.iter().map(|one| one.now).max());
+            counts.push(limit(count));
+            let changed = |one: &&Said<'_>| one.ending.changes_conversation();
+            changes.push(limit(said.iter().filter(changed).count()));
+        }
+        let rows = conn
+            .all(
+                "INSERT INTO conversations AS c (agent_name, conversation_id, created_at, updated_at, messages, version)
+                 SELECT r.agent, r.name, r.now, r.now, r.n, r.changes
+                 FROM unnest($1::text[], $2::text[], $3::timestamptz[], $4::bigint[], $5::bigint[])
+                     AS r (agent, name, now, n, changes)
+                 ORDER BY r.agent, r.name
+                 ON CONFLICT (agent_name, conversation_id) DO UPDATE
+                     SET updated_at = excluded.updated_at, messages = c.messages + excluded.messages,
+                         version = c.version + excluded.version
+                 RETURNING agent_name, conversation_id, messages",
+                &[&agents, &names, &times, &counts, &changes],
             )
             .await?;
+        let mut before = HashMap::with_capacity(rows.len());
+        for row in &rows {
+            let (agent, name): (String, String) = (get(row, 0)?, get(row, 1)?);
+            let said = self.conversations.get(&(agent.as_str(), name.as_str()));
+            let new = said.map_or(0, |said| {
+                said.iter().map(|one| one.ending.messages.len()).sum()
+            });
+            before.insert((agent, name), get::<i64>(row, 2)? - limit(new));
         }
+        Ok(before)
+    }
+
+    async fn write_messages(
+        &self,
+        conn: &mut Conn,
+        before: &HashMap<(String, String), i64>,
+    ) -> Outcome<()> {
+        let mut new = Messages::default();
+        for ((agent, name), said) in &self.conversations {
+            let known = before.get(&((*agent).to_owned(), (*name).to_owned()));
+            let mut last = known.copied().unwrap_or_default();
+            for one in said {
+                if let Some((digest, keep)) = &one.ending.digest {
+                    // It stands where the last one stood that it covers.
+                    let covered = (last - i64::from(*keep)).max(0);
+                    conn.run(
+                        "DELETE FROM messages WHERE agent_name = $1 AND conversation_id = $2 AND seq <= $3",
+                        &[agent, name, &covered],
+                    )
+                    .await?;
+                    new.add((agent, name), covered, one, digest);
+                }
+                for message in &one.ending.messages {
+                    last += 1;
+                    new.add((agent, name), last, one, message);
+                }
+            }
+        }
+        new.write(conn).await
+    }
+}
+
+/// Rows of `messages`, a column each.
+#[derive(Default)]
+struct Messages<'a> {
+    agents: Vec<&'a str>,
+    names: Vec<&'a str>,
+    seqs: Vec<i64>,
+    executions: Vec<Uuid>,
+    times: Vec<Time>,
+    messages: Vec<&'a str>,
+}
+
+impl<'a> Messages<'a> {
+    fn add(&mut self, (agent, name): Name<'a>, seq: i64, said: &Said<'_>, message: &'a str) {
+        self.agents.push(agent);
+        self.names.push(name);
+        self.seqs.push(seq);
+        self.executions.push(said.execution);
+        self.times.push(said.now);
+        self.messages.push(message);
+    }
+
+    async fn write(&self, conn: &mut Conn) -> Outcome<()> {
+        if self.messages.is_empty() {
+            return Ok(());
+        }
+        conn.run(
+            "INSERT INTO messages (agent_name, conversation_id, seq, execution_id, created_at, message)
+             SELECT * FROM unnest($1::text[], $2::text[], $3::bigint[], $4::uuid[], $5::timestamptz[], $6::text[])",
+            &[
+                &self.agents,
+                &self.names,
+                &self.seqs,
+                &self.executions,
+                &self.times,
+                &self.messages,
+            ],
+        )
+        .await?;
         Ok(())
     }
 }
@@ -197,10 +309,10 @@ pub(super) struct UnownedEnding {
 
 impl UnownedEnding {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: domain::Outcome) -> Result<Self> {
+    pub(super) fn new(outcome: domain::Outcome, packing: Packing) -> Result<Self> {
         Ok(Self {
-            ending: Ending::new(&outcome, &[])?,
-            step: encode("the outcome", &StepBody::Finished { outcome })?,
+            ending: Ending::new(&outcome, &[], None, packing)?,
+            step: packing.encode("the outcome", &StepBody::Finished { outcome })?,
         })
     }
 
@@ -225,7 +337,7 @@ impl UnownedEnding {
                      UPDATE executions e SET status = $4, status_reason = $5, finished_at = $2, due_at = NULL,
                          worker = NULL, steps = last.seq
                      FROM last WHERE e.id = $1 AND e.finished_at IS NULL
-                     RETURNING e.agent_name, e.parent_id
+                     RETURNING e.agent_name, e.parent_id, e.conversation_id, e.waits_turn
                  ), result AS (
                      INSERT INTO execution_results (execution_id, agent_name, status, outcome, created_at)
                      SELECT $1, agent_name, $4, $6, $2 FROM ended
@@ -235,7 +347,7 @@ impl UnownedEnding {
                      FROM ended, (VALUES ($7::text, -1), ($4::text, 1)) AS change (status, n) ORDER BY 2
                      ON CONFLICT (agent_name, status, slot) DO UPDATE SET n = c.n + excluded.n
                  )
-                 SELECT parent_id FROM ended",
+                 SELECT parent_id, agent_name, conversation_id, waits_turn FROM ended",
                 &[
                     &id,
                     &now,
@@ -253,6 +365,14 @@ impl UnownedEnding {
             family.wake(parent, now);
         }
         family.end_children(id, &self.ending.reason, now);
-        family.write(conn).await
+        let (agent, conversation): (String, Option<String>) = (get(&row, 1)?, get(&row, 2)?);
+        let mut talk = Talk::default();
+        if let Some(conversation) = &conversation
+            && !get::<bool>(&row, 3)?
+        {
+            talk.add((&agent, conversation), id, now, &self.ending);
+        }
+        let is_next_due = talk.write(conn).await?;
+        Ok(family.write(conn).await? || is_next_due)
     }
 }

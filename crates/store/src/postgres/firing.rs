@@ -7,10 +7,10 @@ use uuid::Uuid;
 
 use super::Postgres;
 use super::connection::Conn;
-use super::fault::Outcome;
-use super::sql::{count, get, key, limit, text, up};
+use super::fault::{Outcome, internal};
+use super::sql::{Packing, count, get, key, limit, text, up};
 use super::submit::{self, Prepared};
-use crate::{Fate, Fired, Firing, NewRun, Result};
+use crate::{Fate, Fired, Firing, NewRun, Result, Submitted};
 
 /// A run as it will be written.
 struct Run {
@@ -25,12 +25,12 @@ struct Run {
 }
 
 impl Run {
-    fn new(firing: usize, run: NewRun) -> Result<Self> {
+    fn new(firing: usize, run: NewRun, packing: Packing) -> Result<Self> {
         let state = run.fate.state().as_str();
         let (reason, start) = match run.fate {
             Fate::Start(submission) => {
                 let id = submission.execution.id;
-                (None, Some((id, Prepared::new(*submission)?)))
+                (None, Some((id, Prepared::new(*submission, packing)?)))
             }
             Fate::Wait => (None, None),
             Fate::Skip(reason) => (Some(reason), None),
@@ -57,14 +57,14 @@ struct Batch {
 }
 
 impl Batch {
-    fn new(mut firings: Vec<Firing>) -> Result<Self> {
+    fn new(mut firings: Vec<Firing>, packing: Packing) -> Result<Self> {
         let (mut runs, mut waited) = (Vec::new(), Vec::new());
         for (index, firing) in firings.iter_mut().enumerate() {
             for run in std::mem::take(&mut firing.runs) {
-                runs.push(Run::new(index, run)?);
+                runs.push(Run::new(index, run, packing)?);
             }
             for run in std::mem::take(&mut firing.waited) {
-                waited.push(Run::new(index, run)?);
+                waited.push(Run::new(index, run, packing)?);
             }
         }
         Ok(Self {
@@ -86,7 +86,7 @@ impl Postgres {
         if firings.is_empty() {
             return Ok(Vec::new());
         }
-        let batch = Batch::new(firings)?;
+        let batch = Batch::new(firings, self.packing)?;
         let mut conn = self.pool.get().await?;
         conn.begin();
         let held = hold(&mut conn, &batch).await?;
@@ -324,10 +324,9 @@ async fn start(
 
 /// The same happening was acted on before: the row is about that execution, unless another row is.
 async fn adopt(conn: &mut Conn, name: &str, at: Time, prepared: &Prepared) -> Outcome<ExecutionId> {
-    let known = submit::known_by_row(conn, prepared).await?;
-    let known = match known {
-        crate::Submitted::Existing(known) => known,
-        crate::Submitted::New | crate::Submitted::KeyMismatch => prepared.execution_id(),
+    let known = match submit::known_by_row(conn, prepared).await? {
+        Some(Submitted::Existing(known)) => known,
+        _ => return Err(internal("an execution was refused by no other").into()),
     };
     conn.run(
         "WITH other AS (

@@ -210,7 +210,7 @@ impl<K: Kind> Worker<K> {
                         self.signals.outbox.notify_one();
                     }
                     if done.has_work {
-                        self.signals.due.notify_one();
+                        self.signals.work();
                     }
                     return Ok(done.answers);
                 }

@@ -14,7 +14,7 @@ use super::finish::{self, Ending};
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
 use super::sql::{
-    count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
+    Packing, count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
 };
 use super::submit;
 use crate::consumption::{Consumption, consumption};
@@ -74,11 +74,14 @@ struct Through {
     parent: Option<Uuid>,
     is_due: bool,
     has_children: bool,
+    wakes: u64,
+    is_woken: bool,
+    waits_turn: bool,
 }
 
 impl Postgres {
     pub(super) async fn commit(&self, append: Append) -> Result<Appended> {
-        let prepared = Prepared::new(append)?;
+        let prepared = Prepared::new(append, self.packing)?;
         // Always the same lane for an execution, so that its appends stay in order.
         let lane = usize::try_from(touch(prepared.id) % self.appends.len().max(1) as u64);
         let lane = self.appends.get(lane.unwrap_or(0));
@@ -110,14 +113,14 @@ async fn select(conn: &mut Conn, id: Uuid, after: u32, limit: i64) -> Outcome<Ve
 }
 
 impl RawStep {
-    fn new(step: &Step) -> Result<Self> {
+    fn new(step: &Step, packing: Packing) -> Result<Self> {
         Ok(Self {
             seq: step.seq.get(),
             // As it will be read again.
             at: Time::from_timestamp_micros(step.at.timestamp_micros()).unwrap_or(step.at),
             epoch: step.epoch.get(),
             kind: step.body.kind().to_owned(),
-            body: encode("the step", &step.body)?,
+            body: packing.encode("the step", &step.body)?,
         })
     }
 
@@ -147,7 +150,7 @@ impl RawStep {
 }
 
 impl Prepared {
-    fn new(append: Append) -> Result<Self> {
+    fn new(append: Append, packing: Packing) -> Result<Self> {
         check(&append)?;
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
         for step in &append.steps {
@@ -161,7 +164,10 @@ impl Prepared {
                 _ => {}
             }
         }
-        let children = append.children.into_iter().map(submit::Prepared::new);
+        let children = append
+            .children
+            .into_iter()
+            .map(|child| submit::Prepared::new(child, packing));
         Ok(Self {
             id: key(append.id),
             epoch: append.epoch.get(),
@@ -171,13 +177,13 @@ impl Prepared {
             steps: append
                 .steps
                 .iter()
-                .map(RawStep::new)
+                .map(|step| RawStep::new(step, packing))
                 .collect::<Result<_>>()?,
             asked,
             answered,
             events: outbox::prepare(append.events)?,
             children: children.collect::<Result<_>>()?,
-            then: Next::new(append.then)?,
+            then: Next::new(append.then, packing)?,
         })
     }
 
@@ -216,7 +222,7 @@ impl Prepared {
 }
 
 impl Next {
-    fn new(then: Then) -> Result<Self> {
+    fn new(then: Then, packing: Packing) -> Result<Self> {
         Ok(match then {
             Then::Continue => Self::Continue,
             Then::HandBack => Self::HandBack,
@@ -231,7 +237,16 @@ impl Next {
                 until: up(until),
                 wakes_seen: count(wakes_seen),
             },
-            Then::Finish { outcome, messages } => Self::Finish(Ending::new(&outcome, &messages)?),
+            Then::Finish {
+                outcome,
+                messages,
+                digest,
+            } => Self::Finish(Ending::new(
+                &outcome,
+                &messages,
+                digest.as_deref(),
+                packing,
+            )?),
         })
     }
 }
@@ -258,12 +273,18 @@ impl Kind for Appends {
         let mut has_events = false;
         let mut answers = Vec::with_capacity(batch.len());
         for prepared in batch {
-            answers.push(if through.contains_key(&prepared.id) {
-                has_events |= !prepared.events.is_empty() || !prepared.children.is_empty();
-                Ok(Appended::Applied)
+            let Some(row) = through.get(&prepared.id) else {
+                answers.push(prepared.refused(conn).await.map_err(Into::into));
+                continue;
+            };
+            has_events |= !prepared.events.is_empty() || !prepared.children.is_empty();
+            // Whoever goes on is told; whoever parks, ends or hands back has had it looked at in the statement.
+            let goes_on = matches!(prepared.then, Next::Continue);
+            answers.push(Ok(if goes_on && row.is_woken {
+                Appended::Woken { wakes: row.wakes }
             } else {
-                prepared.refused(conn).await.map_err(Into::into)
-            });
+                Appended::Applied
+            }));
         }
         Ok(Done {
             answers,
@@ -284,6 +305,9 @@ async fn write(conn: &mut Conn, batch: &[Prepared]) -> Outcome<HashMap<Uuid, Thr
             parent: get(row, 3)?,
             is_due: get(row, 4)?,
             has_children: get(row, 5)?,
+            wakes: wakes(row, 6)?,
+            is_woken: get(row, 7)?,
+            waits_turn: get(row, 8)?,
         };
         through.insert(get(row, 0)?, one);
     }
@@ -316,11 +340,16 @@ async fn follow_up(
         if row.has_children || !prepared.children.is_empty() {
             family.end_children(prepared.id, &ending.reason, prepared.now);
         }
-        if let Some(conversation) = &row.conversation {
-            talk.add(&row.agent, conversation, prepared.id, prepared.now, ending);
+        // One that waited for its turn said nothing and has no turn to give: no need to lock the conversation, which
+        // whoever has the turn may hold while it wants to lock this row.
+        if let Some(conversation) = &row.conversation
+            && !row.waits_turn
+        {
+            let name = (row.agent.as_str(), conversation.as_str());
+            talk.add(name, prepared.id, prepared.now, ending);
         }
     }
-    talk.write(conn).await?;
+    has_work |= talk.write(conn).await?;
     has_work |= family.write(conn).await?;
     Ok(has_work)
 }

@@ -2,9 +2,10 @@
 
 use domain::{AgentName, ConversationId, Message, Time};
 use serde_json::Value;
+use uuid::Uuid;
 
 use super::Postgres;
-use super::sql::{decode, encode, get, limit, text};
+use super::sql::{decode, get, limit, text};
 use crate::Result;
 
 impl Postgres {
@@ -27,6 +28,47 @@ impl Postgres {
         rows.iter().rev().map(message).collect()
     }
 
+    /// The last message's position and origin, and how often what it belongs to was changed since it was made. Whoever
+    /// changes a conversation holds its row, so no earlier message can appear after this one.
+    pub(super) async fn talk_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        let mut conn = self.pool.get().await?;
+        let last = conn
+            .first(
+                "SELECT m.seq, m.execution_id, c.created_at, c.version
+                 FROM messages m JOIN conversations c USING (agent_name, conversation_id)
+                 WHERE m.agent_name = $1 AND m.conversation_id = $2 ORDER BY m.seq DESC LIMIT 1",
+                &[&agent.as_str(), &conversation.as_str()],
+            )
+            .await?;
+        last.map(|row| {
+            let (seq, execution) = (get::<i64>(&row, 0)?, get::<Uuid>(&row, 1)?);
+            let (made, version) = (get::<Time>(&row, 2)?, get::<i64>(&row, 3)?);
+            let made = made.timestamp_micros();
+            Ok(format!("{seq}-{execution}-{made}-{version}"))
+        })
+        .transpose()
+    }
+
+    /// The server's own number, and that of the database: a copy of it elsewhere, or one made anew, has another.
+    pub(super) async fn own_name(&self) -> Result<Option<String>> {
+        let mut conn = self.pool.get().await?;
+        let sql = "SELECT system_identifier::text || '-' || (SELECT oid FROM pg_database
+                       WHERE datname = current_database())::text
+                   FROM pg_control_system()";
+        match conn.first(sql, &[]).await {
+            Ok(row) => Ok(row.map(|row| get(&row, 0)).transpose()?),
+            Err(error) => {
+                // Some providers do not let their users ask. Then nobody shares copies with us.
+                tracing::debug!(?error, "the database does not say who it is");
+                Ok(None)
+            }
+        }
+    }
+
     /// Writes a fact unless this write was made before. Which writes were made is remembered for 30 days: a write is
     /// repeated when an execution is recovered.
     pub(super) async fn keep_fact(
@@ -37,7 +79,7 @@ impl Postgres {
         write: &str,
         now: Time,
     ) -> Result<()> {
-        let value = encode("the fact", value)?;
+        let value = self.packing.encode("the fact", value)?;
         let mut conn = self.pool.get().await?;
         conn.run(
             "WITH is_new AS (

@@ -6,10 +6,12 @@ use tokio_postgres::Row;
 use super::Postgres;
 use super::fault::Outcome;
 use super::sql::{decode, encode, get, limit};
-use crate::{OutboxEntry, Result};
+use crate::{OutboxClaim, OutboxEntry, Result};
 
 /// How many rows are read at once.
 const PAGE: usize = 1000;
+
+const CLAIM: &str = include_str!("sql/claim_outbox.sql");
 
 /// An event as it will be written.
 #[derive(Debug)]
@@ -63,20 +65,34 @@ impl Postgres {
                 .await?;
             for row in &rows {
                 after = get(row, 0)?;
-                // One that can't be read is passed over: it must not hold up those behind it.
-                match entry(row) {
-                    Ok(entry) => entries.push(entry),
-                    Err(fault) => {
-                        let error = crate::Error::from(fault);
-                        tracing::warn!(%error, "an event is not sent");
-                    }
-                }
+                entries.extend(readable(row));
             }
             if rows.len() < page {
                 break;
             }
         }
         Ok(entries)
+    }
+
+    pub(super) async fn claim_events(&self, claim: OutboxClaim) -> Result<Vec<OutboxEntry>> {
+        let until = claim.now + claim.lease;
+        let mut conn = self.pool.get().await?;
+        let rows = conn
+            .all(CLAIM, &[&claim.now, &until, &limit(claim.limit)])
+            .await?;
+        let mut entries: Vec<_> = rows.iter().filter_map(readable).collect();
+        entries.sort_unstable_by_key(|entry| entry.id);
+        Ok(entries)
+    }
+
+    pub(super) async fn release_events(&self, ids: &[i64]) -> Result<()> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        let mut conn = self.pool.get().await?;
+        let sql = "UPDATE outbox SET claimed_until = NULL WHERE id = ANY ($1)";
+        conn.run(sql, &[&ids]).await?;
+        Ok(())
     }
 
     pub(super) async fn forget_events(&self, ids: &[i64]) -> Result<()> {
@@ -88,6 +104,14 @@ impl Postgres {
             .await?;
         Ok(())
     }
+}
+
+/// One that can't be read is passed over: it must not hold up those behind it.
+fn readable(row: &Row) -> Option<OutboxEntry> {
+    entry(row)
+        .map_err(crate::Error::from)
+        .inspect_err(|error| tracing::warn!(%error, "an event is not sent"))
+        .ok()
 }
 
 fn entry(row: &Row) -> Outcome<OutboxEntry> {

@@ -7,10 +7,11 @@ use chrono::{DateTime, Datelike, Months, NaiveDate, Utc};
 use domain::Time;
 use uuid::Uuid;
 
+use super::cleanup;
 use super::connection::Conn;
 use super::fault::Outcome;
 use super::schema;
-use super::sql::get;
+use super::sql::{counted, get};
 use crate::Error;
 
 /// The tables, and how full their pages are filled: an execution's row is rewritten with every step, and finds room
@@ -57,8 +58,27 @@ pub(super) async fn prepare(conn: &mut Conn) -> Outcome<()> {
     conn.commit().await
 }
 
+/// What came of a month.
+pub(super) enum Dropped {
+    /// It went, with so many executions.
+    Whole(u64),
+    /// Something in it is not over.
+    IsOpen,
+}
+
 /// Drops the months that ended before `before`, except where something is not over; answers their names.
 pub(super) async fn drop_before(conn: &mut Conn, before: Time) -> Outcome<Vec<String>> {
+    let mut dropped = Vec::new();
+    for month in self::before(conn, before).await? {
+        if let Dropped::Whole(_) = drop_one(conn, month, false).await? {
+            dropped.push(cleanup::named(month));
+        }
+    }
+    Ok(dropped)
+}
+
+/// The months that have tables and ended before `before`, oldest first.
+pub(super) async fn before(conn: &mut Conn, before: Time) -> Outcome<Vec<NaiveDate>> {
     let rows = conn
         .all(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -66,29 +86,43 @@ pub(super) async fn drop_before(conn: &mut Conn, before: Time) -> Outcome<Vec<St
             &[],
         )
         .await?;
-    let mut dropped = Vec::new();
-    for row in &rows {
-        let name: String = get(row, 0)?;
-        let Some(month) = parse(&name) else { continue };
-        if start(month + Months::new(1)) <= before && drop_one(conn, month).await? {
-            dropped.push(month.format("%Y-%m").to_string());
-        }
-    }
-    Ok(dropped)
+    let names: Vec<String> = rows.iter().map(|row| get(row, 0)).collect::<Outcome<_>>()?;
+    let months = names.iter().filter_map(|name| parse(name));
+    Ok(months
+        .filter(|month| start(*month + Months::new(1)) <= before)
+        .collect())
 }
 
-async fn drop_one(conn: &mut Conn, month: NaiveDate) -> Outcome<bool> {
+/// Drops a month, or counts what is in it.
+pub(super) async fn drop_one(conn: &mut Conn, month: NaiveDate, dry_run: bool) -> Outcome<Dropped> {
     schema::lock(conn).await?;
     let executions = name("executions", month);
+    let here = conn
+        .query(
+            &format!("SELECT to_regclass('{executions}') IS NOT NULL"),
+            &[],
+        )
+        .await?;
+    if !here.first().map_or(Ok(false), |row| get(row, 0))? {
+        // Another process was first.
+        conn.roll_back().await?;
+        return Ok(Dropped::Whole(0));
+    }
     let open = format!("SELECT 1 FROM {executions} WHERE due_at IS NOT NULL LIMIT 1");
     if !conn.query(&open, &[]).await?.is_empty() {
-        tracing::warn!(
-            table = executions,
-            "a month is kept: something in it is not over"
-        );
         conn.roll_back().await?;
-        return Ok(false);
+        tracing::info!(table = executions, "a month is kept: not all of it is over");
+        return Ok(Dropped::IsOpen);
     }
+    let count = format!("SELECT count(*) FROM {executions}");
+    let rows = conn.query(&count, &[]).await?;
+    let all = counted(rows.first().map_or(Ok(0), |row| get(row, 0))?);
+    if dry_run {
+        conn.roll_back().await?;
+        return Ok(Dropped::Whole(all));
+    }
+    // Whoever wants a table waits behind us while we wait for those who use it: not for long.
+    conn.script("SET LOCAL lock_timeout = '2s'").await?;
     conn.script(&format!(
         "INSERT INTO execution_counts AS c (agent_name, status, slot, n)
              SELECT agent_name, status, 0, -count(*) FROM {executions} GROUP BY 1, 2 ORDER BY 1, 2
@@ -100,7 +134,7 @@ async fn drop_one(conn: &mut Conn, month: NaiveDate) -> Outcome<bool> {
             .await?;
     }
     conn.commit().await?;
-    Ok(true)
+    Ok(Dropped::Whole(all))
 }
 
 fn month_of(time: Time) -> NaiveDate {
@@ -112,7 +146,7 @@ fn start(month: NaiveDate) -> DateTime<Utc> {
     month.and_time(chrono::NaiveTime::MIN).and_utc()
 }
 
-fn name(table: &str, month: NaiveDate) -> String {
+pub(super) fn name(table: &str, month: NaiveDate) -> String {
     format!("{table}_y{}", month.format("%Ym%m"))
 }
 
@@ -123,7 +157,12 @@ fn parse(name: &str) -> Option<NaiveDate> {
 
 /// The least id of version 7 of a month.
 fn bound(month: NaiveDate) -> Uuid {
-    let millis = u128::try_from(start(month).timestamp_millis()).unwrap_or(0);
+    least_id(start(month))
+}
+
+/// The least id of version 7 of a time.
+pub(super) fn least_id(time: Time) -> Uuid {
+    let millis = u128::try_from(time.timestamp_millis()).unwrap_or(0);
     Uuid::from_u128(millis << 80)
 }
 

@@ -40,7 +40,7 @@ impl Postgres {
             .await?;
         let ended = row.map_or(Ok(0), |row| get(&row, 0))?;
         if ended > 0 {
-            self.signals.due.notify_one();
+            self.signals.work();
         }
         Ok(counted(ended))
     }

@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 3] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -35,9 +35,24 @@ const MIGRATIONS: [Migration; 3] = [
         down: include_str!("../../migrations/postgres/0002_agents.down.sql"),
     },
     Migration {
-        name: "0003_schedules",
-        up: include_str!("../../migrations/postgres/0003_schedules.up.sql"),
-        down: include_str!("../../migrations/postgres/0003_schedules.down.sql"),
+        name: "0003_workers",
+        up: include_str!("../../migrations/postgres/0003_workers.up.sql"),
+        down: include_str!("../../migrations/postgres/0003_workers.down.sql"),
+    },
+    Migration {
+        name: "0004_outbox_claims",
+        up: include_str!("../../migrations/postgres/0004_outbox_claims.up.sql"),
+        down: include_str!("../../migrations/postgres/0004_outbox_claims.down.sql"),
+    },
+    Migration {
+        name: "0005_conversations",
+        up: include_str!("../../migrations/postgres/0005_conversations.up.sql"),
+        down: include_str!("../../migrations/postgres/0005_conversations.down.sql"),
+    },
+    Migration {
+        name: "0006_schedules",
+        up: include_str!("../../migrations/postgres/0006_schedules.up.sql"),
+        down: include_str!("../../migrations/postgres/0006_schedules.down.sql"),
     },
 ];
 

@@ -36,6 +36,10 @@ pub struct Settings {
     pub statement_timeout: Duration,
     /// How many connections append at the same time: while one waits for the disk, the next one's batch is written.
     pub append_lanes: usize,
+    /// Tasks, steps, results, messages and facts longer than this are kept compressed, in bytes.
+    pub compress_above: usize,
+    /// Whether processes tell one another of work through the server; not needed where a bus does.
+    pub tells_others: bool,
     /// Whether missing migrations are made on connecting; without it, they are an error.
     pub auto_migrate: bool,
 }
@@ -55,6 +59,8 @@ impl Default for Settings {
             connect_timeout: Duration::from_secs(5),
             statement_timeout: Duration::from_secs(30),
             append_lanes: 2,
+            compress_above: 1 << 20,
+            tells_others: true,
             auto_migrate: true,
         }
     }

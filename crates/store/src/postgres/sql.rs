@@ -9,7 +9,7 @@ use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
 use super::fault::{Fault, Outcome};
-pub(super) use crate::codec::{decode, encode, parse};
+pub(super) use crate::codec::{Packing, decode, encode, parse};
 
 /// A column of a row.
 pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Outcome<T> {

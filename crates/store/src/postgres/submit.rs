@@ -10,8 +10,9 @@ use super::connection::Conn;
 use super::fault::{Outcome, internal};
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
-use super::sql::{encode, get, key, text, touch, up};
-use crate::{IdempotencyKey, Result, Submission, Submitted};
+use super::sql::{Packing, get, key, text, touch, up};
+use super::turns::{Name, Seats};
+use crate::{IdempotencyKey, Result, Submission, Submitted, WhenBusy};
 
 const SUBMIT: &str = include_str!("sql/submit.sql");
 
@@ -22,6 +23,7 @@ pub(super) struct Prepared {
     idempotency: Option<IdempotencyKey>,
     spec: String,
     events: Vec<Outgoing>,
+    when_busy: WhenBusy,
 }
 
 /// Submissions, gathered.
@@ -29,14 +31,16 @@ pub(super) struct Submits;
 
 impl Postgres {
     pub(super) async fn accept(&self, submission: Submission) -> Result<Submitted> {
-        self.submits.perform(Prepared::new(submission)?).await
+        self.submits
+            .perform(Prepared::new(submission, self.packing)?)
+            .await
     }
 }
 
 impl Prepared {
     /// Turns it into JSON, on the caller's task rather than on the one that writes.
-    pub(super) fn new(submission: Submission) -> Result<Self> {
-        let spec = encode("the task", &submission.execution)?;
+    pub(super) fn new(submission: Submission, packing: Packing) -> Result<Self> {
+        let spec = packing.encode("the task", &submission.execution)?;
         let idempotency = submission.idempotency.map(|given| IdempotencyKey {
             key: text(&given.key).into_owned(),
             body_hash: text(&given.body_hash).into_owned(),
@@ -46,16 +50,28 @@ impl Prepared {
             events: outbox::prepare(submission.events)?,
             execution: submission.execution,
             idempotency,
+            when_busy: submission.when_busy,
         })
     }
 
-    fn id(&self) -> Uuid {
-        key(self.execution.id)
+    /// The conversation that it belongs to.
+    pub(super) fn conversation(&self) -> Option<Name<'_>> {
+        let conversation = self.execution.conversation.as_ref()?;
+        Some((self.execution.agent.as_str(), conversation.as_str()))
     }
 
-    /// The execution that it is about.
-    pub(super) const fn execution_id(&self) -> ExecutionId {
-        self.execution.id
+    /// What becomes of it when that is at an earlier one.
+    pub(super) const fn when_busy(&self) -> WhenBusy {
+        self.when_busy
+    }
+
+    /// When it was accepted.
+    pub(super) const fn accepted_at(&self) -> Time {
+        self.execution.created_at
+    }
+
+    pub(super) fn id(&self) -> Uuid {
+        key(self.execution.id)
     }
 
     fn event_id(&self) -> Option<&str> {
@@ -80,19 +96,28 @@ impl Kind for Submits {
 
     async fn perform(&self, conn: &mut Conn, batch: &[Prepared]) -> Outcome<Done<Submitted>> {
         let keyed: Vec<&Prepared> = batch.iter().filter(|p| p.idempotency.is_some()).collect();
+        let is_plain = keyed.is_empty() && batch.iter().all(|p| p.conversation().is_none());
+        if !is_plain {
+            conn.begin();
+        }
         let known = if keyed.is_empty() {
             HashMap::new()
         } else {
-            conn.begin();
             take_keys(conn, &keyed).await?
         };
-        let wanted: Vec<&Prepared> = batch
+        let mut wanted: Vec<&Prepared> = batch
             .iter()
             .filter(|prepared| !known.contains_key(&prepared.id()))
             .collect();
+        let mut seats = Seats::reserve(conn, &wanted).await?;
+        let refused = std::mem::take(&mut seats.refused);
+        wanted.retain(|prepared| !refused.contains_key(&prepared.id()));
         let new = insert(conn, &wanted).await?;
+        seats.sit_down(conn, &new).await?;
         if !keyed.is_empty() {
             give_keys_back(conn, &keyed, &known, &new).await?;
+        }
+        if !is_plain {
             conn.commit().await?;
         }
         let mut answers = Vec::with_capacity(batch.len());
@@ -100,7 +125,14 @@ impl Kind for Submits {
             answers.push(match known.get(&prepared.id()) {
                 Some(answer) => Ok(*answer),
                 None if new.contains(&prepared.id()) => Ok(Submitted::New),
-                None => known_by_row(conn, prepared).await.map_err(Into::into),
+                None => match known_by_row(conn, prepared).await {
+                    Ok(Some(known)) => Ok(known),
+                    Ok(None) => refused
+                        .get(&prepared.id())
+                        .copied()
+                        .ok_or_else(|| internal("an execution was refused by no other")),
+                    Err(fault) => Err(fault.into()),
+                },
             });
         }
         Ok(Done {
@@ -113,7 +145,7 @@ impl Kind for Submits {
     }
 }
 
-/// Writes those that are not there; answers which.
+/// Writes those that are not there; answers which. It gives no seats in conversations: children have none.
 pub(super) async fn insert(conn: &mut Conn, batch: &[&Prepared]) -> Outcome<HashSet<Uuid>> {
     let mut new = HashSet::with_capacity(batch.len());
     if batch.is_empty() {
@@ -269,8 +301,11 @@ async fn give_keys_back(
     Ok(())
 }
 
-/// Which execution was in the way.
-pub(super) async fn known_by_row(conn: &mut Conn, prepared: &Prepared) -> Outcome<Submitted> {
+/// The execution that is the same, or was started by the same event.
+pub(super) async fn known_by_row(
+    conn: &mut Conn,
+    prepared: &Prepared,
+) -> Outcome<Option<Submitted>> {
     let row = conn
         .first(
             "SELECT id FROM executions WHERE id = $1
@@ -284,8 +319,6 @@ pub(super) async fn known_by_row(conn: &mut Conn, prepared: &Prepared) -> Outcom
             ],
         )
         .await?;
-    match row {
-        Some(row) => Ok(Submitted::Existing(ExecutionId::from_uuid(get(&row, 0)?))),
-        None => Err(internal("an execution was refused by no other").into()),
-    }
+    let existing = |row| Ok(Submitted::Existing(ExecutionId::from_uuid(get(&row, 0)?)));
+    row.map(existing).transpose()
 }

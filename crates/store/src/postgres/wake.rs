@@ -160,16 +160,19 @@ impl Postgres {
             by: text(by).into_owned(),
             reason: text(reason).into_owned(),
         };
-        let at_once = UnownedEnding::new(domain::Outcome::Cancelled {
-            by: wish.by.clone(),
-            reason: wish.reason.clone(),
-        })?;
+        let at_once = UnownedEnding::new(
+            domain::Outcome::Cancelled {
+                by: wish.by.clone(),
+                reason: wish.reason.clone(),
+            },
+            self.packing,
+        )?;
         let mut conn = self.pool.get().await?;
         conn.begin();
         let (answer, has_work) = cancel(&mut conn, key(id), &wish, &at_once, now).await?;
         conn.commit().await?;
         if has_work {
-            self.signals.due.notify_one();
+            self.signals.work();
         }
         Ok(answer)
     }
@@ -181,7 +184,7 @@ impl Postgres {
         let (answer, has_work) = deliver(&mut conn, &input, &answer).await?;
         conn.commit().await?;
         if has_work {
-            self.signals.due.notify_one();
+            self.signals.work();
         }
         Ok(answer)
     }

@@ -62,7 +62,7 @@ impl Sqlite {
             code: FailureCode::Corrupt,
             message: error.to_string(),
         });
-        let result = match UnownedEnding::new(outcome) {
+        let result = match UnownedEnding::new(outcome, self.packing) {
             Ok(ending) => {
                 let end = move |tx: &mut Tx<'_>| match owner(tx, execution, epoch)? {
                     true => ending.write(tx, execution, micros(now)),
@@ -101,6 +101,7 @@ struct Lease {
     epoch: u32,
     crashes: u32,
     steps: u32,
+    waits_turn: bool,
     spec: Option<String>,
     journal: Vec<RawStep>,
     waiting: RawWaiting,
@@ -146,6 +147,7 @@ impl Lease {
             steps,
             crashes: self.crashes,
             waiting: self.waiting.read(id)?,
+            waits_turn: self.waits_turn,
         })
     }
 }
@@ -169,7 +171,7 @@ fn lease(tx: &Tx<'_>, claim: &Claim, execution: [u8; 16]) -> Outcome<Option<Leas
              heartbeat_at = ?4, started_at = coalesce(started_at, ?4), status = 'running', status_reason = NULL,
              wakes_claimed = wakes
          WHERE id = ?1 AND due_at <= ?4
-         RETURNING epoch, crashes, steps, wakes, cancel_by, cancel_reason",
+         RETURNING epoch, crashes, steps, wakes, cancel_by, cancel_reason, waits_turn",
         params![
             execution,
             claim.worker.as_str(),
@@ -182,6 +184,7 @@ fn lease(tx: &Tx<'_>, claim: &Claim, execution: [u8; 16]) -> Outcome<Option<Leas
                 epoch: row.get(0)?,
                 crashes: row.get(1)?,
                 steps: row.get(2)?,
+                waits_turn: row.get(6)?,
                 spec: None,
                 journal: Vec::new(),
                 waiting: RawWaiting::new(row.get(3)?, row.get(4)?, row.get(5)?),

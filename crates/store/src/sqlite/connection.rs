@@ -12,9 +12,10 @@ use crate::{Error, Result};
 
 /// How many prepared statements a connection keeps.
 const STATEMENTS: usize = 96;
-/// How much of the database a connection keeps in memory, in KiB.
-const WRITER_CACHE_KIB: u32 = 8 * 1024;
-const READER_CACHE_KIB: u32 = 2 * 1024;
+/// How much of the database a connection keeps in memory, in KiB: the pages that every commit goes through. More would
+/// only be a second copy of what the system keeps anyway, and would count as this process's memory.
+const WRITER_CACHE_KIB: u32 = 2 * 1024;
+const READER_CACHE_KIB: u32 = 512;
 /// After how many pages the log is moved into the database file. Pages that many commits change, as the journal's
 /// last ones are, are moved once.
 const CHECKPOINT_PAGES: u32 = 4000;

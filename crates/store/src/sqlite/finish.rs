@@ -4,10 +4,11 @@ use domain::{Message, Status, StepBody};
 use rusqlite::{OptionalExtension, params};
 
 use super::fault::Outcome;
-use super::sql::{Sql, encode, limit};
+use super::sql::{Packing, Sql, limit};
+use super::turns;
 use super::wake;
 use super::writer::Tx;
-use crate::Result;
+use crate::{Digest, Result};
 
 /// An end as it will be written.
 #[derive(Debug)]
@@ -16,19 +17,30 @@ pub(super) struct Ending {
     reason: String,
     outcome: String,
     messages: Vec<String>,
+    digest: Option<(String, u32)>,
 }
 
 impl Ending {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: &domain::Outcome, messages: &[Message]) -> Result<Self> {
+    pub(super) fn new(
+        outcome: &domain::Outcome,
+        messages: &[Message],
+        digest: Option<&Digest>,
+        packing: Packing,
+    ) -> Result<Self> {
         let messages = messages
             .iter()
-            .map(|message| encode("the message", message));
+            .map(|message| packing.encode("the message", message));
+        let digest = digest.map(|digest| -> Result<(String, u32)> {
+            let message = packing.encode("the digest", &digest.message)?;
+            Ok((message, digest.keep))
+        });
         Ok(Self {
             status: outcome.status(),
             reason: outcome.reason(),
-            outcome: encode("the outcome", outcome)?,
+            outcome: packing.encode("the outcome", outcome)?,
             messages: messages.collect::<Result<_>>()?,
+            digest: digest.transpose()?,
         })
     }
 
@@ -59,6 +71,7 @@ impl Ending {
         )?;
         if let Some(conversation) = conversation {
             self.continue_conversation(tx, execution, &agent, &conversation, now)?;
+            turns::release(tx, (&agent, &conversation), execution, now)?;
         }
         wake::end_children(tx, execution, &self.reason, now)?;
         if let Some(parent) = parent {
@@ -75,19 +88,32 @@ impl Ending {
         conversation: &str,
         now: i64,
     ) -> Outcome<()> {
-        if self.messages.is_empty() {
+        if self.messages.is_empty() && self.digest.is_none() {
             return Ok(());
         }
         let added = limit(self.messages.len());
         let last: Option<i64> = tx.conn.first(
-            "INSERT INTO conversations (agent_name, conversation_id, created_at, updated_at, messages)
-             VALUES (?1, ?2, ?3, ?3, ?4)
-             ON CONFLICT DO UPDATE SET updated_at = ?3, messages = messages + ?4
+            "INSERT INTO conversations (agent_name, conversation_id, created_at, updated_at, messages, version)
+             VALUES (?1, ?2, ?3, ?3, ?4, 1)
+             ON CONFLICT DO UPDATE SET updated_at = ?3, messages = messages + ?4, version = version + 1
              RETURNING messages",
             params![agent, conversation, now, added],
             |row| row.get(0),
         )?;
         let before = last.unwrap_or(added) - added;
+        if let Some((digest, keep)) = &self.digest {
+            // It stands where the last one stood that it covers.
+            let covered = (before - i64::from(*keep)).max(0);
+            tx.conn.run(
+                "DELETE FROM messages WHERE agent_name = ?1 AND conversation_id = ?2 AND seq <= ?3",
+                params![agent, conversation, covered],
+            )?;
+            tx.conn.run(
+                "INSERT INTO messages (agent_name, conversation_id, seq, execution_id, created_at, message)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                params![agent, conversation, covered, execution, now, digest],
+            )?;
+        }
         for (seq, message) in (before + 1..).zip(&self.messages) {
             tx.conn.run(
                 "INSERT INTO messages (agent_name, conversation_id, seq, execution_id, created_at, message)
@@ -108,10 +134,10 @@ pub(super) struct UnownedEnding {
 
 impl UnownedEnding {
     /// Turns it into JSON.
-    pub(super) fn new(outcome: domain::Outcome) -> Result<Self> {
+    pub(super) fn new(outcome: domain::Outcome, packing: Packing) -> Result<Self> {
         Ok(Self {
-            ending: Ending::new(&outcome, &[])?,
-            step: encode("the outcome", &StepBody::Finished { outcome })?,
+            ending: Ending::new(&outcome, &[], None, packing)?,
+            step: packing.encode("the outcome", &StepBody::Finished { outcome })?,
         })
     }
 

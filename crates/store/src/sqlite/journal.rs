@@ -8,7 +8,7 @@ use super::Sqlite;
 use super::fault::{Outcome, internal};
 use super::finish::Ending;
 use super::outbox::{self, Outgoing};
-use super::sql::{Sql, count, decode, encode, key, limit, micros, micros_up, time};
+use super::sql::{Packing, Sql, count, decode, encode, key, limit, micros, micros_up, time};
 use super::submit;
 use super::writer::Tx;
 use crate::consumption::{Consumption, consumption};
@@ -59,7 +59,7 @@ enum Next {
 
 impl Sqlite {
     pub(super) async fn commit(&self, append: Append) -> Result<Appended> {
-        let prepared = Prepared::new(append)?;
+        let prepared = Prepared::new(append, self.packing)?;
         self.writer.write(move |tx| prepared.write(tx)).await
     }
 
@@ -101,13 +101,13 @@ pub(super) fn select(
 }
 
 impl RawStep {
-    fn new(step: &Step) -> Result<Self> {
+    fn new(step: &Step, packing: Packing) -> Result<Self> {
         Ok(Self {
             seq: step.seq.get(),
             at: micros(step.at),
             epoch: step.epoch.get(),
             kind: step.body.kind().to_owned(),
-            body: encode("the step", &step.body)?,
+            body: packing.encode("the step", &step.body)?,
         })
     }
 
@@ -126,7 +126,7 @@ impl RawStep {
 }
 
 impl Prepared {
-    fn new(append: Append) -> Result<Self> {
+    fn new(append: Append, packing: Packing) -> Result<Self> {
         check(&append)?;
         let (mut asked, mut answered) = (Vec::new(), Vec::new());
         for step in &append.steps {
@@ -140,7 +140,10 @@ impl Prepared {
                 _ => {}
             }
         }
-        let children = append.children.into_iter().map(submit::Prepared::new);
+        let children = append
+            .children
+            .into_iter()
+            .map(|child| submit::Prepared::new(child, packing));
         Ok(Self {
             execution: key(append.id),
             epoch: append.epoch.get(),
@@ -150,13 +153,13 @@ impl Prepared {
             steps: append
                 .steps
                 .iter()
-                .map(RawStep::new)
+                .map(|step| RawStep::new(step, packing))
                 .collect::<Result<_>>()?,
             asked,
             answered,
             events: outbox::prepare(append.events)?,
             children: children.collect::<Result<_>>()?,
-            then: Next::new(append.then)?,
+            then: Next::new(append.then, packing)?,
         })
     }
 
@@ -253,7 +256,7 @@ impl Prepared {
 }
 
 impl Next {
-    fn new(then: Then) -> Result<Self> {
+    fn new(then: Then, packing: Packing) -> Result<Self> {
         Ok(match then {
             Then::Continue => Self::Continue,
             Then::HandBack => Self::HandBack,
@@ -268,7 +271,16 @@ impl Next {
                 until: micros_up(until),
                 wakes_seen: count(wakes_seen),
             },
-            Then::Finish { outcome, messages } => Self::Finish(Ending::new(&outcome, &messages)?),
+            Then::Finish {
+                outcome,
+                messages,
+                digest,
+            } => Self::Finish(Ending::new(
+                &outcome,
+                &messages,
+                digest.as_deref(),
+                packing,
+            )?),
         })
     }
 

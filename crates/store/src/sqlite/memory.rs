@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Sqlite;
 use super::fault::Outcome;
-use super::sql::{Sql, decode, encode, limit, micros};
+use super::sql::{Sql, decode, id, limit, micros};
 use super::writer::Tx;
 use crate::Result;
 
@@ -34,6 +34,32 @@ impl Sqlite {
         rows.iter().rev().map(|json| decode(what, json)).collect()
     }
 
+    /// The last message's position and origin, and how often what it belongs to was changed since it was made.
+    pub(super) async fn talk_version(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+    ) -> Result<Option<String>> {
+        let (agent, conversation) = (agent.as_str().to_owned(), conversation.as_str().to_owned());
+        let read = move |conn: &rusqlite::Connection| {
+            conn.first(
+                "SELECT m.seq, m.execution_id, c.created_at, c.version
+                 FROM messages m JOIN conversations c USING (agent_name, conversation_id)
+                 WHERE m.agent_name = ?1 AND m.conversation_id = ?2 ORDER BY m.seq DESC LIMIT 1",
+                params![agent, conversation],
+                |row| {
+                    let (seq, execution): (i64, [u8; 16]) = (row.get(0)?, row.get(1)?);
+                    let (made, version): (i64, i64) = (row.get(2)?, row.get(3)?);
+                    Ok((seq, execution, made, version))
+                },
+            )
+        };
+        let last = self.readers.read(read).await?;
+        let word =
+            |(seq, execution, made, version)| format!("{seq}-{}-{made}-{version}", id(execution));
+        Ok(last.map(word))
+    }
+
     pub(super) async fn keep_fact(
         &self,
         agent: &AgentName,
@@ -45,7 +71,7 @@ impl Sqlite {
         let fact = Fact {
             agent: agent.as_str().to_owned(),
             key: key.to_owned(),
-            value: encode("the fact", value)?,
+            value: self.packing.encode("the fact", value)?,
             write: idempotency_key.to_owned(),
             now: micros(now),
         };

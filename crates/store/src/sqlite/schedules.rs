@@ -9,7 +9,7 @@ use rusqlite::{Connection, Row, params, params_from_iter};
 use super::Sqlite;
 use super::fault::Outcome;
 use super::sql::{
-    Sql, count, counted, decode, encode, id, key, limit, micros, micros_up, parse, time,
+    Packing, Sql, count, counted, decode, encode, id, key, limit, micros, micros_up, parse, time,
 };
 use super::submit::Prepared;
 use super::writer::Tx;
@@ -158,7 +158,7 @@ impl Sqlite {
     pub(super) async fn act(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
         let prepared = firings
             .into_iter()
-            .map(PreparedFiring::new)
+            .map(|firing| PreparedFiring::new(firing, self.packing))
             .collect::<Result<Vec<_>>>()?;
         self.writer
             .write(move |tx| prepared.iter().map(|firing| firing.write(tx)).collect())
@@ -429,12 +429,12 @@ struct PreparedRun {
 }
 
 impl PreparedRun {
-    fn new(run: NewRun) -> Result<Self> {
+    fn new(run: NewRun, packing: Packing) -> Result<Self> {
         let state = run.fate.state();
         let (reason, start) = match run.fate {
             Fate::Start(submission) => {
                 let id = submission.execution.id;
-                (None, Some((id, Prepared::new(*submission)?)))
+                (None, Some((id, Prepared::new(*submission, packing)?)))
             }
             Fate::Wait => (None, None),
             Fate::Skip(reason) => (Some((reason.as_str(), reason.sentence())), None),
@@ -479,10 +479,10 @@ impl PreparedRun {
 }
 
 impl PreparedFiring {
-    fn new(firing: Firing) -> Result<Self> {
+    fn new(firing: Firing, packing: Packing) -> Result<Self> {
         let prepare = |runs: Vec<NewRun>| {
             runs.into_iter()
-                .map(PreparedRun::new)
+                .map(|run| PreparedRun::new(run, packing))
                 .collect::<Result<Vec<_>>>()
         };
         Ok(Self {

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, Params, Row};
 
 use super::fault::{Outcome, corrupt};
 use crate::Result;
-pub(super) use crate::codec::{decode, encode, parse};
+pub(super) use crate::codec::{Packing, decode, encode, parse};
 
 /// Statements on a connection; all are prepared once and kept.
 pub(super) trait Sql {

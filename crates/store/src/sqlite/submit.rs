@@ -6,9 +6,10 @@ use rusqlite::params;
 use super::Sqlite;
 use super::fault::{Outcome, internal};
 use super::outbox::{self, Outgoing};
-use super::sql::{Sql, encode, id, key, micros, micros_up};
+use super::sql::{Packing, Sql, id, key, micros, micros_up};
+use super::turns::{self, Seat};
 use super::writer::Tx;
-use crate::{IdempotencyKey, Result, Submission, Submitted};
+use crate::{IdempotencyKey, Result, Submission, Submitted, WhenBusy};
 
 /// How long a caller's key is remembered.
 const KEY_LIFE_MICROS: i64 = 24 * 60 * 60 * 1_000_000;
@@ -20,24 +21,26 @@ pub(super) struct Prepared {
     idempotency: Option<IdempotencyKey>,
     spec: String,
     events: Vec<Outgoing>,
+    when_busy: WhenBusy,
 }
 
 impl Sqlite {
     pub(super) async fn accept(&self, submission: Submission) -> Result<Submitted> {
-        let prepared = Prepared::new(submission)?;
+        let prepared = Prepared::new(submission, self.packing)?;
         self.writer.write(move |tx| prepared.insert(tx)).await
     }
 }
 
 impl Prepared {
     /// Turns it into JSON, on the caller's thread rather than on the one that writes.
-    pub(super) fn new(submission: Submission) -> Result<Self> {
-        let spec = encode("the task", &submission.execution)?;
+    pub(super) fn new(submission: Submission, packing: Packing) -> Result<Self> {
+        let spec = packing.encode("the task", &submission.execution)?;
         Ok(Self {
             spec,
             events: outbox::prepare(submission.events)?,
             execution: submission.execution,
             idempotency: submission.idempotency,
+            when_busy: submission.when_busy,
         })
     }
 
@@ -47,10 +50,19 @@ impl Prepared {
         if let Some(known) = self.known_by_key(tx, now)? {
             return Ok(known);
         }
-        if !self.insert_row(tx, now)? {
-            return self.known_by_row(tx);
+        let seat = match self.seat(tx, now)? {
+            Ok(seat) => seat,
+            Err(refused) => return Ok(self.known_by_row(tx)?.unwrap_or(refused)),
+        };
+        if !self.insert_row(tx, now, seat)? {
+            let known = self.known_by_row(tx)?;
+            return Ok(known.ok_or_else(|| internal("an execution was refused by no other"))?);
         }
         let key = key(self.execution.id);
+        if let (Some(seat), Some(conversation)) = (seat, &self.execution.conversation) {
+            let (agent, conversation) = (self.execution.agent.as_str(), conversation.as_str());
+            turns::sit_down(tx, (agent, conversation), key, seat, now)?;
+        }
         tx.conn.run(
             "INSERT INTO execution_specs (execution_id, spec) VALUES (?1, ?2)",
             params![key, self.spec],
@@ -86,12 +98,23 @@ impl Prepared {
         }))
     }
 
-    fn insert_row(&self, tx: &Tx<'_>, now: i64) -> Outcome<bool> {
+    /// Its place in its conversation, if it belongs to one.
+    fn seat(&self, tx: &mut Tx<'_>, now: i64) -> Outcome<Result<Option<Seat>, Submitted>> {
+        let Some(conversation) = &self.execution.conversation else {
+            return Ok(Ok(None));
+        };
+        let name = (self.execution.agent.as_str(), conversation.as_str());
+        Ok(turns::seat(tx, name, self.when_busy, now)?.map(Some))
+    }
+
+    fn insert_row(&self, tx: &Tx<'_>, now: i64, seat: Option<Seat>) -> Outcome<bool> {
         let execution = &self.execution;
+        let waits = seat.is_some_and(|seat| seat.waits);
+        let deadline = micros_up(execution.deadline);
         let inserted = tx.conn.run(
             "INSERT INTO executions (id, agent_name, version, execution_mode, priority, status, created_at,
-                 deadline, due_at, conversation_id, trace_id, parent_id, event_id)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?6, ?8, ?9, ?10, ?11)
+                 deadline, due_at, conversation_id, trace_id, parent_id, event_id, place, waits_turn, status_reason)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?12, ?8, ?9, ?10, ?11, ?13, ?14, ?15)
              ON CONFLICT DO NOTHING",
             params![
                 key(execution.id),
@@ -100,18 +123,22 @@ impl Prepared {
                 execution.mode.as_str(),
                 execution.priority as i64,
                 now,
-                micros_up(execution.deadline),
+                deadline,
                 execution.conversation.as_ref().map(|id| id.as_str()),
                 execution.trace_id.as_str(),
                 execution.parent.map(|parent| key(parent.id)),
                 execution.event_id.as_ref().map(|id| id.as_str()),
+                if waits { deadline } else { now },
+                seat.map(|seat| seat.place),
+                waits,
+                waits.then_some(turns::WAITS),
             ],
         )?;
         Ok(inserted == 1)
     }
 
-    /// Which execution was in the way.
-    fn known_by_row(&self, tx: &Tx<'_>) -> Outcome<Submitted> {
+    /// The execution that is the same, or was started by the same event.
+    fn known_by_row(&self, tx: &Tx<'_>) -> Outcome<Option<Submitted>> {
         let execution = &self.execution;
         let found = tx.conn.first(
             "SELECT id FROM executions WHERE id = ?1
@@ -125,8 +152,7 @@ impl Prepared {
             ],
             |row| row.get(0),
         )?;
-        let found = found.ok_or_else(|| internal("an execution was refused by no other"))?;
-        Ok(Submitted::Existing(id(found)))
+        Ok(found.map(|found| Submitted::Existing(id(found))))
     }
 }
 

@@ -137,10 +137,13 @@ impl Sqlite {
             by: by.to_owned(),
             reason: reason.to_owned(),
         };
-        let at_once = UnownedEnding::new(domain::Outcome::Cancelled {
-            by: wish.by.clone(),
-            reason: wish.reason.clone(),
-        })?;
+        let at_once = UnownedEnding::new(
+            domain::Outcome::Cancelled {
+                by: wish.by.clone(),
+                reason: wish.reason.clone(),
+            },
+            self.packing,
+        )?;
         let cancel = move |tx: &mut Tx<'_>| cancel(tx, key(id), &wish, &at_once, micros(now));
         self.writer.write(cancel).await
     }

@@ -13,9 +13,13 @@ extern crate agentrunner_store as store;
 
 #[macro_use]
 mod suite;
+mod cache;
+mod counters;
 mod crash;
 mod model;
 mod postgres;
+mod redis;
+mod redis_server;
 mod refusals;
 mod server;
 mod sqlite;

@@ -8,16 +8,21 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::{ExecutionId, Seq};
 use store::postgres::{Postgres, Schema, Settings};
-use store::{Appended, Certainty, Class, Store, Then};
+use store::{Appended, Certainty, Class, Cleanup, Page, Signal, Store, Then};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::server::{Server, connect, database, session, settings};
+use testkit::servers::{Kind, Server};
+
+use crate::server::{connect, database, session, settings};
 use crate::suite::Fixture;
+use crate::suite::cleanup::{cleanup, old_task, once, over};
+use crate::suite::given;
 use crate::suite::given::{
     append, at, child, claim, claim_this, commit, finish, leased, note, notes, park, submission,
     submit, task,
 };
+use crate::suite::packing::Rows;
 
 /// A store in a database of its own.
 pub(crate) struct Served {
@@ -31,6 +36,13 @@ impl Served {
         let seq = i32::try_from(seq).unwrap();
         let changed = client.execute(sql, &[&id.as_uuid(), &seq]).await.unwrap();
         assert_eq!(changed, 1);
+    }
+
+    async fn stored(&self, sql: &str, id: ExecutionId, seq: u32) -> String {
+        let client = session(&self.url).await;
+        let seq = i32::try_from(seq).unwrap();
+        let row = client.query_one(sql, &[&id.as_uuid(), &seq]).await.unwrap();
+        row.get(0)
     }
 }
 
@@ -65,6 +77,44 @@ impl Fixture for Served {
 }
 
 behaviour!(Served);
+behaviour! { Served;
+    packing: long_things_lie_compressed_and_are_read_as_they_were, rows_from_before_stay_readable,
+        a_bomb_in_a_row_ends_its_execution_alone;
+}
+
+#[async_trait]
+impl Rows for Served {
+    async fn compressing(&self, above: usize) -> Arc<dyn Store> {
+        let settings = Settings {
+            compress_above: above,
+            ..settings(&self.url)
+        };
+        Arc::new(Postgres::connect(settings).await.unwrap())
+    }
+
+    async fn stored_step(&self, id: ExecutionId, seq: Seq) -> String {
+        let sql = "SELECT body FROM steps WHERE execution_id = $1 AND seq = $2";
+        self.stored(sql, id, seq.get()).await
+    }
+
+    async fn stored_task(&self, id: ExecutionId) -> String {
+        let sql = "SELECT spec FROM execution_specs WHERE execution_id = $1 AND $2::int = 0";
+        self.stored(sql, id, 0).await
+    }
+
+    async fn stored_result(&self, id: ExecutionId) -> String {
+        let sql = "SELECT outcome FROM execution_results WHERE execution_id = $1 AND $2::int = 0";
+        self.stored(sql, id, 0).await
+    }
+
+    async fn write_step(&self, id: ExecutionId, seq: Seq, body: &str) {
+        let client = session(&self.url).await;
+        let sql = "UPDATE steps SET body = $3 WHERE execution_id = $1 AND seq = $2";
+        let seq = i32::try_from(seq.get()).unwrap();
+        let changed = client.execute(sql, &[&id.as_uuid(), &seq, &body]).await;
+        assert_eq!(changed.unwrap(), 1);
+    }
+}
 
 /// Answers when `done` says so; a test that waits for ever has failed.
 async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
@@ -123,6 +173,25 @@ async fn two_processes_share_the_work_without_sharing_any_of_it() {
     let n = all.len();
     all.dedup();
     assert_eq!((all.len(), n), (60, 60));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_can_ask_what_woke_its_leases_without_renewing_them() {
+    let url = database().await;
+    let (orchestrator, pool) = (connect(&url).await, connect(&url).await);
+    let (w1, w2) = ("w1".parse().unwrap(), "w2".parse().unwrap());
+    let owner = leased(&pool, task("a")).await;
+    let _other = leased(&pool, task("b")).await;
+    assert_eq!(pool.woken(&w1).await.unwrap(), []);
+    let id = owner.execution.id;
+    orchestrator.cancel(id, "me", "", at(1)).await.unwrap();
+    let told = Signal::Woken { id, wakes: 1 };
+    assert_eq!(pool.woken(&w1).await.unwrap(), [told]);
+    assert_eq!(pool.woken(&w2).await.unwrap(), [], "they are another's");
+    let due = pool.execution(id).await.unwrap().unwrap().due_at;
+    assert_eq!(due, Some(at(10)), "the lease ends as it would");
+    commit(&pool, append(&owner, at(2), Vec::new(), finish())).await;
+    assert_eq!(pool.woken(&w1).await.unwrap(), []);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -208,8 +277,8 @@ async fn families_that_end_crosswise_in_two_processes_all_end() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whatever_was_acknowledged_survives_the_servers_being_killed() {
-    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
-    let store = connect(&server.url).await;
+    let server = Server::start(Kind::Postgres).await;
+    let store = connect(&server.url()).await;
     let kept = Arc::new(Mutex::new(HashMap::<ExecutionId, u32>::new()));
     for round in 0..3 {
         let mut writers = Vec::new();
@@ -252,7 +321,7 @@ async fn whatever_was_acknowledged_survives_the_servers_being_killed() {
             },
         )
         .await;
-        server.up();
+        server.up().await;
         until("the store to work again", async || {
             store.check().await.is_ok()
         })
@@ -321,6 +390,168 @@ async fn a_month_that_is_over_is_dropped_whole() {
     submit(&store, task("a")).await;
     schema.prepare_months().await.unwrap();
     assert_eq!(claim(&store, 10, at(1)).await.len(), 1);
+}
+
+/// Makes the tables of a month long ago.
+async fn make_month(url: &str, month: &str, from: i64, to: i64) {
+    let client = session(url).await;
+    let bound = |seconds: i64| {
+        let millis = u128::try_from(once(seconds).timestamp_millis()).unwrap();
+        uuid::Uuid::from_u128(millis << 80)
+    };
+    for table in [
+        "executions",
+        "execution_specs",
+        "steps",
+        "execution_results",
+        "inputs",
+    ] {
+        let sql = format!(
+            "CREATE TABLE {table}_{month} PARTITION OF {table} FOR VALUES FROM ('{}') TO ('{}')",
+            bound(from),
+            bound(to)
+        );
+        client.batch_execute(&sql).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_month_goes_whole_unless_something_in_it_goes_on() {
+    let url = database().await;
+    let store = connect(&url).await;
+    make_month(&url, "y2020m01", -3600, 3600).await;
+    let mut started = old_task("a");
+    started.event_id = Some("e-1".parse().unwrap());
+    let ended = over(&store, started).await;
+    let open = submit(&store, old_task("a")).await;
+
+    assert_eq!(cleanup_2020(&store, true).await, (1, Vec::new()));
+    assert_eq!(cleanup_2020(&store, false).await, (1, Vec::new()));
+    assert!(store.execution(ended).await.unwrap().is_none());
+    assert!(store.execution(open).await.unwrap().is_some(), "it goes on");
+
+    store.cancel(open, "me", "", once(2)).await.unwrap();
+    let month = vec!["2020-01".to_owned()];
+    assert_eq!(cleanup_2020(&store, true).await, (1, month.clone()));
+    assert!(store.execution(open).await.unwrap().is_some());
+    assert_eq!(cleanup_2020(&store, false).await, (1, month));
+    assert!(store.execution(open).await.unwrap().is_none());
+    assert!(store.agent_stats(None).await.unwrap().is_empty());
+    let client = session(&url).await;
+    let left = client
+        .query_one(
+            "SELECT (SELECT count(*) FROM execution_events),
+                 (SELECT count(*) FROM pg_class WHERE relname LIKE '%y2020m01%')",
+            &[],
+        )
+        .await
+        .unwrap();
+    assert_eq!((left.get::<_, i64>(0), left.get::<_, i64>(1)), (0, 0));
+}
+
+/// In February, when January is over.
+async fn cleanup_2020(store: &Postgres, dry_run: bool) -> (u64, Vec<String>) {
+    let before = "2020-02-02T00:00:00Z".parse().unwrap();
+    let cleaned = store.cleanup(Cleanup { before, dry_run }).await.unwrap();
+    (cleaned.executions, cleaned.months)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn copies_made_for_measuring_are_executions_like_any_other() {
+    let url = database().await;
+    let store = connect(&url).await;
+    let mut young = task("a");
+    young.created_at = chrono::Utc::now();
+    let ended = over(&store, young.clone()).await;
+    young.id = given::new_id();
+    let waits = leased(&store, young).await;
+    let until = chrono::Utc::now() + Duration::from_secs(600);
+    commit(
+        &store,
+        append(
+            &waits,
+            at(1),
+            vec![given::question(&waits, 1)],
+            park(until, 0),
+        ),
+    )
+    .await;
+    for of in [ended, waits.execution.id] {
+        store::postgres::fill(&settings(&url), of, 30)
+            .await
+            .unwrap();
+    }
+    let page = Page {
+        limit: 100,
+        after: None,
+    };
+    let all = store.executions(Default::default(), page).await.unwrap();
+    assert_eq!((all.0.len(), all.1), (62, 62), "each can be read");
+    for row in &all.0 {
+        let steps = store.steps(row.execution.id, None, 10).await.unwrap();
+        assert_eq!(steps.len(), row.steps as usize);
+        assert_eq!(row.due_at.is_none(), row.status.is_terminal());
+    }
+    let stats = store.agent_stats(None).await.unwrap();
+    assert_eq!((stats[0].completed, stats[0].active), (31, 31));
+    assert!(claim(&store, 10, chrono::Utc::now()).await.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_guides_statements_on_results_and_states_work_as_written() {
+    let url = database().await;
+    let store = connect(&url).await;
+    let old = over(&store, old_task("a")).await;
+    let young = over(&store, old_task("a")).await;
+    let remember = |key: &'static str, at| {
+        let (store, value) = (store.clone(), serde_json::json!(1));
+        async move {
+            let agent = "a".parse().unwrap();
+            store.remember(&agent, key, &value, key, at).await.unwrap();
+        }
+    };
+    remember("old", once(0)).await;
+    remember("young", chrono::Utc::now()).await;
+    let client = session(&url).await;
+    client
+        .execute(
+            "UPDATE execution_results SET created_at = now() WHERE execution_id = $1",
+            &[&young.as_uuid()],
+        )
+        .await
+        .unwrap();
+    for sql in [
+        "DELETE FROM execution_results WHERE created_at < NOW() - INTERVAL '30 days';",
+        "DELETE FROM agent_states WHERE updated_at < NOW() - INTERVAL '30 days';",
+    ] {
+        assert_eq!(client.execute(sql, &[]).await.unwrap(), 1, "{sql}");
+    }
+    let row = store.execution(old).await.unwrap().unwrap();
+    assert_eq!((row.outcome, row.status.is_terminal()), (None, true));
+    let row = store.execution(young).await.unwrap().unwrap();
+    assert!(row.outcome.is_some());
+    let facts = store.recall(&"a".parse().unwrap(), "", 10).await.unwrap();
+    assert_eq!(facts.len(), 1);
+    assert_eq!(cleanup(&store, false).await.executions, 2);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn another_process_is_told_of_work_at_once() {
+    let url = database().await;
+    let (one, other) = (connect(&url).await, connect(&url).await);
+    let due = other.due_signal().unwrap();
+    // It listens when it has said so to itself.
+    due.notified().await;
+    for told in 0..3 {
+        submit(&one, task("a")).await;
+        let heard = tokio::time::timeout(Duration::from_secs(30), due.notified()).await;
+        assert!(heard.is_ok(), "the submission {told} was not heard of");
+    }
+    // Nobody hears of his own work twice: what is told by the commit is not told again by the server.
+    let own = one.due_signal().unwrap();
+    own.notified().await;
+    let silence = tokio::time::timeout(Duration::from_millis(500), own.notified()).await;
+    assert!(silence.is_err());
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -7,7 +7,9 @@ use store::{Certainty, Class, Error, Store};
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
 
-use crate::server::{Server, connect, database, empty_database, session, settings};
+use testkit::servers::{Kind, Server};
+
+use crate::server::{connect, database, empty_database, session, settings};
 use crate::suite::given::{submission, task};
 
 /// What the store says on connecting, which it must within a few seconds and without naming a secret.
@@ -102,21 +104,21 @@ async fn a_read_only_database_is_told_plainly() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_out_of_connections_is_told_and_used_again_when_it_has_some() {
-    let server = tokio::task::spawn_blocking(Server::start).await.unwrap();
-    let admin = session(&server.url).await;
+    let server = Server::start(Kind::Postgres).await;
+    let admin = session(&server.url()).await;
     let alter = "ALTER SYSTEM SET max_connections = 12";
     admin.batch_execute(alter).await.unwrap();
-    server.stop();
-    server.up();
-    let store = connect(&server.url).await;
+    server.stop().await;
+    server.up().await;
+    let store = connect(&server.url()).await;
     let mut others = Vec::new();
     while let Ok((client, connection)) =
-        tokio_postgres::connect(&server.url, tokio_postgres::NoTls).await
+        tokio_postgres::connect(&server.url(), tokio_postgres::NoTls).await
     {
         tokio::spawn(async move { connection.await.ok() });
         others.push(client);
     }
-    let message = told(settings(&server.url)).await;
+    let message = told(settings(&server.url())).await;
     assert!(message.contains("out of connections"), "{message}");
     let error = store.submit(submission(task("a"))).await.unwrap_err();
     assert!(error.to_string().contains("out of connections"), "{error}");
@@ -180,7 +182,8 @@ async fn many_that_migrate_at_once_migrate_once() {
         .query("SELECT version FROM schema_migrations", &[])
         .await
         .unwrap();
-    assert_eq!(made.len(), 3);
+    let mut schema = Schema::connect(&settings(&url)).await.unwrap();
+    assert_eq!(made.len(), schema.status().await.unwrap().len());
 }
 
 #[tokio::test]
@@ -191,13 +194,7 @@ async fn what_is_newer_or_not_ours_is_refused_untouched() {
     client.batch_execute(sql).await.unwrap();
     let error = Postgres::connect(settings(&url)).await.unwrap_err();
     assert!(
-        matches!(
-            error,
-            Error::TooNew {
-                found: 99,
-                known: 3
-            }
-        ),
+        matches!(error, Error::TooNew { found: 99, known } if known < 99),
         "{error}"
     );
     let url = empty_database().await;

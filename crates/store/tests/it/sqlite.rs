@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::suite::Fixture;
 use crate::suite::given::{append, at, claim, commit, leased, notes, outgoing, submit, task};
+use crate::suite::packing::Rows;
 
 /// A store in a folder of its own.
 pub(crate) struct Embedded {
@@ -36,6 +37,13 @@ impl Embedded {
             .execute(sql, params![id.as_uuid().into_bytes(), seq])
             .unwrap();
         assert_eq!(changed, 1);
+    }
+
+    fn stored(&self, sql: &str, id: ExecutionId, seq: u32) -> String {
+        let conn = Connection::open(&self.path).unwrap();
+        let key = id.as_uuid().into_bytes();
+        conn.query_row(sql, params![key, seq], |row| row.get(0))
+            .unwrap()
     }
 }
 
@@ -73,6 +81,44 @@ impl Fixture for Embedded {
 }
 
 behaviour!(Embedded);
+behaviour! { Embedded;
+    packing: long_things_lie_compressed_and_are_read_as_they_were, rows_from_before_stay_readable,
+        a_bomb_in_a_row_ends_its_execution_alone;
+}
+
+#[async_trait]
+impl Rows for Embedded {
+    async fn compressing(&self, above: usize) -> Arc<dyn Store> {
+        let options = Options {
+            compress_above: above,
+            ..quick()
+        };
+        Arc::new(Sqlite::open(&self.path, options).unwrap())
+    }
+
+    async fn stored_step(&self, id: ExecutionId, seq: Seq) -> String {
+        let sql = "SELECT body FROM steps WHERE execution_id = ?1 AND seq = ?2";
+        self.stored(sql, id, seq.get())
+    }
+
+    async fn stored_task(&self, id: ExecutionId) -> String {
+        let sql = "SELECT spec FROM execution_specs WHERE execution_id = ?1 AND ?2 = 0";
+        self.stored(sql, id, 0)
+    }
+
+    async fn stored_result(&self, id: ExecutionId) -> String {
+        let sql = "SELECT outcome FROM execution_results WHERE execution_id = ?1 AND ?2 = 0";
+        self.stored(sql, id, 0)
+    }
+
+    async fn write_step(&self, id: ExecutionId, seq: Seq, body: &str) {
+        let conn = Connection::open(&self.path).unwrap();
+        let sql = "UPDATE steps SET body = ?3 WHERE execution_id = ?1 AND seq = ?2";
+        let key = id.as_uuid().into_bytes();
+        let changed = conn.execute(sql, params![key, seq.get(), body]).unwrap();
+        assert_eq!(changed, 1);
+    }
+}
 
 /// Whether SQLite finds the file whole.
 pub(crate) fn is_whole(path: &Path) -> bool {

@@ -3,14 +3,18 @@
 pub(crate) mod append;
 pub(crate) mod cancel;
 pub(crate) mod claim;
+pub(crate) mod cleanup;
 pub(crate) mod damage;
 pub(crate) mod given;
 pub(crate) mod input;
 pub(crate) mod memory;
 pub(crate) mod outbox;
+pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod schedules;
 pub(crate) mod submit;
+pub(crate) mod turns;
+pub(crate) mod workers;
 
 use std::sync::Arc;
 
@@ -52,16 +56,28 @@ macro_rules! behaviour {
                 an_execution_can_not_be_parked_as_over;
             cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
                 what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
+            turns: one_conversation_is_performed_in_order, other_conversations_do_not_wait,
+                whatever_ends_one_gives_the_turn_to_the_next, one_that_is_cancelled_while_it_waits_leaves_the_line_whole,
+                the_deadline_of_one_that_waits_still_fires, many_submit_at_once_and_each_has_its_turn,
+                ends_and_submissions_at_once_lose_nobody, as_many_wait_as_may, a_busy_conversation_can_refuse,
+                a_refused_one_is_accepted_later_under_the_same_key, those_ahead_are_told,
+                a_digest_takes_the_place_of_what_it_covers;
             input: an_answer_wakes_and_is_delivered_once, one_of_many_concurrent_answers_is_taken,
                 an_answer_must_fit, several_open_requests_are_ambiguous, nothing_asked_is_told,
                 too_late_is_too_late;
             outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
-                an_id_never_names_another_event, dead_letters_are_kept_listed_and_forgotten,
+                an_id_never_names_another_event, a_claimed_event_is_one_relays, concurrent_relays_share_nothing,
+                dead_letters_are_kept_listed_and_forgotten,
                 commits_signal_events_and_work;
-            memory: a_conversation_is_kept_in_order, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
-                usage_adds_up_by_day_and_model;
+            memory: a_conversation_is_kept_in_order, a_conversation_says_when_it_has_changed, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
+                usage_adds_up_by_day_and_model, states_are_written_and_read, only_the_expected_version_is_changed,
+                whoever_has_the_turn_owns_the_messages;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
+            workers: a_worker_is_known_as_it_last_said_until_it_leaves,
+                one_that_was_silent_for_long_is_forgotten_by_the_others, many_are_heard_at_once;
+            cleanup: what_was_over_long_ago_goes_with_all_that_is_its, what_goes_on_keeps_its_children,
+                much_goes_a_little_at_a_time;
             schedules: a_schedule_is_kept_as_it_was_seen, schedules_are_listed_by_name,
                 a_fire_time_starts_one_execution_however_many_schedulers_act, one_firing_is_all_or_nothing,
                 what_changed_since_it_was_seen_is_left_alone, a_fire_time_that_has_a_row_starts_nothing,

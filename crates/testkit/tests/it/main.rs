@@ -16,3 +16,4 @@ mod process;
 mod provider;
 mod proxy;
 mod rules;
+mod servers;

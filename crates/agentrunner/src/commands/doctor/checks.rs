@@ -126,14 +126,19 @@ pub(super) async fn message_queue(settings: &Settings) -> Option<Finding> {
     })
 }
 
-/// Redis, when it is named.
-pub(super) fn cache(settings: &Settings) -> Option<Finding> {
-    settings.servers.has_redis.then(|| {
-        Finding::warning(
-            "cache",
-            "REDIS_* is not used yet; the cache is in the process",
-            "leave it or unset it: nothing but the speed of some reading depends on it",
-        )
+/// Redis, when it is named. A start does without it; whoever named it wants to know.
+pub(super) async fn cache(settings: &Settings) -> Option<Finding> {
+    settings.servers.redis.as_ref()?;
+    let (what, place) = ("cache", &settings.servers.redis_place);
+    let opened = wiring::open_shared(settings, None).await;
+    Some(match opened.map(|shared| shared.cache.health()) {
+        Ok(Ok(())) => Finding::good(what, format!("Redis at {place} can be read and written")),
+        Ok(Err(away)) => Finding::failed(
+            what,
+            format!("Redis at {place} can't be used: {away}"),
+            "until then everything works and some reading takes longer; unset REDIS_HOST and REDIS_URL to use the cache in the process",
+        ),
+        Err(error) => Finding::failed(what, crate::screen::chain(&error), "correct REDIS_URL"),
     })
 }
 

@@ -10,13 +10,14 @@ use crate::product::{Product, Project};
 use crate::project::Ran;
 
 /// A small disk in memory, taken away at the end.
-struct SmallDisk(PathBuf);
+pub(crate) struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path) -> Self {
+    /// Mounts one, with options such as its size.
+    pub(crate) fn mount(at: &Path, options: &str) -> Self {
         std::fs::create_dir_all(at).unwrap();
         let mounted = Command::new("mount")
-            .args(["-t", "tmpfs", "-o", "size=3m", "tmpfs"])
+            .args(["-t", "tmpfs", "-o", options, "tmpfs"])
             .arg(at)
             .status()
             .unwrap();
@@ -27,14 +28,18 @@ impl SmallDisk {
         Self(at.to_owned())
     }
 
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// Takes all the space that is left.
-    fn fill(&self) {
+    pub(crate) fn fill(&self) {
         let filler = vec![0; 4096];
         let mut file = std::fs::File::create(self.0.join("filler")).unwrap();
         while std::io::Write::write_all(&mut file, &filler).is_ok() {}
     }
 
-    fn free(&self) {
+    pub(crate) fn free(&self) {
         std::fs::remove_file(self.0.join("filler")).unwrap();
     }
 }
@@ -49,7 +54,7 @@ impl Drop for SmallDisk {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_full_disk_refuses_new_work_and_loses_none_that_was_accepted() {
     let project = Project::new();
-    let disk = SmallDisk::mount(&project.path().join("small"));
+    let disk = SmallDisk::mount(&project.path().join("small"), "size=3m");
     let rig = Rig::with(project, &[("DATA_DIR", "small")]).await;
 
     // Accepted, and held in the middle: its model answers when the disk is full already.

@@ -30,6 +30,15 @@ impl Rig {
 
     /// Takes a project that has agents already, and more variables.
     pub(super) async fn with(project: Project, more: &[(&str, &str)]) -> Self {
+        Self::start(project, more, true).await
+    }
+
+    /// The same, although something that it needs is not as it should be.
+    pub(super) async fn unwell(project: Project, more: &[(&str, &str)]) -> Self {
+        Self::start(project, more, false).await
+    }
+
+    async fn start(project: Project, more: &[(&str, &str)], is_well: bool) -> Self {
         let provider = ProviderStandIn::start(behave);
         let effects = EffectsStandIn::start();
         let faults = [
@@ -56,7 +65,10 @@ impl Rig {
             ("OLLAMA_BASE_URL", &url),
         ]);
         variables.extend(more);
-        let product = Product::up(&project, &variables).await;
+        let product = match is_well {
+            true => Product::up(&project, &variables).await,
+            false => Product::up_unwell(&project, &variables).await,
+        };
         let committed = product.run("openai", "hello").await;
         assert_eq!(committed["output"], "hello to you", "{committed}");
         Self {

@@ -22,7 +22,7 @@ fn project() -> Project {
     project
 }
 
-async fn ask(
+pub(super) async fn ask(
     project: &Project,
     method: Method,
     path: &str,
@@ -52,7 +52,11 @@ async fn post(project: &Project, path: &str, body: Value) -> (StatusCode, Value)
 }
 
 /// Asks until the answer is as wanted.
-async fn until(project: &Project, path: &str, is_wanted: impl Fn(&Value) -> bool) -> Value {
+pub(super) async fn until(
+    project: &Project,
+    path: &str,
+    is_wanted: impl Fn(&Value) -> bool,
+) -> Value {
     let began = Instant::now();
     loop {
         let (_, answer) = ask(project, Method::GET, path, None).await;
@@ -73,7 +77,7 @@ fn count(runs: &Value, status: &str) -> usize {
     })
 }
 
-fn code(body: &Value) -> &str {
+pub(super) fn code(body: &Value) -> &str {
     body["error"]["code"]
         .as_str()
         .unwrap_or_else(|| panic!("{body}"))

@@ -244,6 +244,7 @@ impl Rig {
                 max_crashes: 3,
                 max_reply_bytes: 1 << 20,
                 is_gone: None,
+                registration: engine::Registration::default(),
             };
             let engine = Engine::new(ports.clone(), agents.clone(), settings);
             engine.scheduler().keeping(TimeDelta::days(10_000))
@@ -370,6 +371,7 @@ impl Rig {
             then: Then::Finish {
                 outcome,
                 messages: Vec::new(),
+                digest: None,
             },
         };
         self.store.append(end).await.unwrap();

@@ -30,7 +30,7 @@ WITH r AS MATERIALIZED (
         AND e.id = r.id AND e.epoch = r.epoch AND e.worker IS NOT NULL
         AND e.steps = coalesce(r.before, e.steps)
     RETURNING e.id, e.agent_name, e.status, e.provider, e.model, e.conversation_id, e.parent_id, e.finished_at,
-        e.due_at <= r.now AS is_due, r.outcome
+        e.due_at <= r.now AS is_due, r.outcome, e.wakes, e.wakes > e.wakes_claimed AS is_woken, e.waits_turn
 ), new_steps AS (
     INSERT INTO steps (execution_id, seq, at, epoch, kind, body)
     SELECT s.id, s.seq, s.at, s.epoch, s.kind, s.body
@@ -74,5 +74,6 @@ WITH r AS MATERIALIZED (
 )
 SELECT f.id, f.agent_name, f.conversation_id, f.parent_id, coalesce(f.is_due, false),
     f.finished_at IS NOT NULL
-        AND coalesce((SELECT true FROM executions c WHERE c.parent_id = f.id AND c.finished_at IS NULL LIMIT 1), false)
+        AND coalesce((SELECT true FROM executions c WHERE c.parent_id = f.id AND c.finished_at IS NULL LIMIT 1), false),
+    f.wakes, f.is_woken, f.waits_turn
 FROM fenced f

@@ -18,7 +18,7 @@ WITH r AS MATERIALIZED (
     FROM r JOIN due ON due.id = r.id
     WHERE e.id = ANY ($1) AND e.id >= ($1::uuid[])[1] AND e.id <= ($1::uuid[])[cardinality($1::uuid[])]
         AND e.id = r.id
-    RETURNING e.id, e.agent_name, e.epoch, e.crashes, e.steps, e.wakes, e.cancel_by, e.cancel_reason, due.was
+    RETURNING e.id, e.agent_name, e.epoch, e.crashes, e.steps, e.wakes, e.cancel_by, e.cancel_reason, e.waits_turn, due.was
 ), counts AS (
     INSERT INTO execution_counts AS c (agent_name, status, slot, n)
     SELECT agent_name, status, pg_backend_pid() % 64, sum(n)
@@ -27,5 +27,5 @@ WITH r AS MATERIALIZED (
     GROUP BY 1, 2 ORDER BY 1, 2
     ON CONFLICT (agent_name, status, slot) DO UPDATE SET n = c.n + excluded.n
 )
-SELECT l.id, l.epoch, l.crashes, l.steps, l.wakes, l.cancel_by, l.cancel_reason, s.spec
+SELECT l.id, l.epoch, l.crashes, l.steps, l.wakes, l.cancel_by, l.cancel_reason, s.spec, l.waits_turn
 FROM leased l LEFT JOIN execution_specs s ON s.execution_id = l.id AND s.execution_id = ANY ($1)

@@ -213,6 +213,7 @@ pub(crate) async fn finishing_is_one_transaction(f: &impl Fixture) {
         Then::Finish {
             outcome: done(),
             messages: vec![said("question"), said("answer")],
+            digest: None,
         },
     );
     end.events = vec![event("done")];
@@ -246,6 +247,7 @@ pub(crate) async fn what_has_ended_stays_as_it_ended(f: &impl Fixture) {
             message: "late".to_owned(),
         },
         messages: Vec::new(),
+        digest: None,
     };
     for then in [Then::Continue, Then::HandBack, park(at(9), 0), failed] {
         let late = append(&owner, at(2), Vec::new(), then);

@@ -11,7 +11,7 @@ use domain::{
     Status, Step, StepBody, StopReason, Time, Tokens, TraceId, Usage, WorkerId,
 };
 use serde_json::{Value, json};
-use store::{Append, Appended, Claim, Claimed, Store, Submission, Submitted, Then};
+use store::{Append, Appended, Claim, Claimed, Store, Submission, Submitted, Then, WhenBusy};
 use uuid::Uuid;
 
 /// How long a lease lasts here.
@@ -70,6 +70,7 @@ pub(crate) fn submission(execution: Execution) -> Submission {
         execution,
         idempotency: None,
         events: Vec::new(),
+        when_busy: WhenBusy::default(),
     }
 }
 
@@ -170,6 +171,7 @@ pub(crate) const CALL: CallRef = CallRef {
 
 pub(crate) fn model_call(owner: &Claimed, seq: u32, model: &str) -> Step {
     let call = ModelCall {
+        purpose: domain::Purpose::Turn,
         provider: Provider::Openai,
         model: model.to_owned(),
         reply: Reply {
@@ -240,6 +242,7 @@ pub(crate) fn finish() -> Then {
     Then::Finish {
         outcome: done(),
         messages: Vec::new(),
+        digest: None,
     }
 }
 

@@ -3,10 +3,12 @@
 use domain::definition::Provider;
 use domain::{AgentName, Definition, Money, Tokens, Usage};
 use serde_json::{Value, json};
-use store::{ConfigRecord, ConfigSummary, Store, Then, UsageFilter};
+use store::{
+    Change, ConfigRecord, ConfigSummary, StateChange, StateChanged, Store, Then, UsageFilter,
+};
 
 use super::Fixture;
-use super::given::{append, at, commit, done, intent, leased, model_call, said, task};
+use super::given::{append, at, commit, done, finish, intent, leased, model_call, said, task};
 
 pub(crate) async fn a_conversation_is_kept_in_order(f: &impl Fixture) {
     let store = f.store();
@@ -24,6 +26,7 @@ pub(crate) async fn a_conversation_is_kept_in_order(f: &impl Fixture) {
         let then = Then::Finish {
             outcome: done(),
             messages: texts.into_iter().map(said).collect(),
+            digest: None,
         };
         commit(&*store, append(&owner, at(1), Vec::new(), then)).await;
     }
@@ -45,6 +48,34 @@ pub(crate) async fn a_conversation_is_kept_in_order(f: &impl Fixture) {
     );
     assert_eq!(read("b", "c", 100).await, ["y"].map(said));
     assert!(read("b", "none", 100).await.is_empty());
+}
+
+pub(crate) async fn a_conversation_says_when_it_has_changed(f: &impl Fixture) {
+    let store = f.store();
+    let version = async |conversation: &str| {
+        let (agent, conversation) = ("a".parse().unwrap(), conversation.parse().unwrap());
+        store
+            .conversation_version(&agent, &conversation)
+            .await
+            .unwrap()
+    };
+    assert_eq!(version("c").await, None);
+    let mut seen = std::collections::BTreeSet::new();
+    for texts in [vec!["1", "2"], vec!["3"], vec!["3"]] {
+        let mut talk = task("a");
+        talk.conversation = Some("c".parse().unwrap());
+        let owner = leased(&*store, talk).await;
+        let then = Then::Finish {
+            outcome: done(),
+            messages: texts.into_iter().map(said).collect(),
+            digest: None,
+        };
+        commit(&*store, append(&owner, at(1), Vec::new(), then)).await;
+        let now = version("c").await.unwrap();
+        assert_eq!(version("c").await.as_ref(), Some(&now), "it stands still");
+        assert!(seen.insert(now), "and never comes back");
+    }
+    assert_eq!(version("other").await, None);
 }
 
 pub(crate) async fn facts_are_kept_once_per_write(f: &impl Fixture) {
@@ -222,4 +253,135 @@ async fn usage(
         )
     })
     .collect()
+}
+
+fn change(conversation: Option<&str>, expected: Option<u64>, change: Change) -> StateChange {
+    StateChange {
+        agent: "a".parse().unwrap(),
+        conversation: conversation.map(|id| id.parse().unwrap()),
+        expected,
+        now: at(7),
+        change,
+    }
+}
+
+fn write(state_data: Option<Value>, messages: Option<&[&str]>) -> Change {
+    Change::Write {
+        state_data,
+        metadata: None,
+        messages: messages.map(|texts| texts.iter().map(|text| said(text)).collect()),
+    }
+}
+
+pub(crate) async fn states_are_written_and_read(f: &impl Fixture) {
+    let store = f.store();
+    let agent: AgentName = "a".parse().unwrap();
+    let c = "c".parse().unwrap();
+    for (name, id) in [(None, None), (Some("c"), Some(&c))] {
+        assert_eq!(store.agent_state(&agent, id, 10).await.unwrap(), None);
+        let first = change(name, None, write(Some(json!({ "n": 1 })), None));
+        let done = store.change_state(first).await.unwrap();
+        assert_eq!(done, StateChanged::Done { version: 1 });
+        let state = store.agent_state(&agent, id, 10).await.unwrap().unwrap();
+        assert_eq!(state.state_data, json!({ "n": 1 }));
+        assert_eq!((state.metadata, state.version), (Value::Null, 1));
+        assert_eq!((state.created_at, state.updated_at), (at(7), at(7)));
+        assert!(state.messages.is_empty() && state.turn.is_none());
+    }
+    let apply = async |what| {
+        store
+            .change_state(change(Some("c"), None, what))
+            .await
+            .unwrap()
+    };
+    apply(write(None, Some(&["1", "2"]))).await;
+    let more = |texts: &[&str], keep| Change::Append {
+        messages: texts.iter().map(|text| said(text)).collect(),
+        keep,
+    };
+    apply(more(&["3", "4"], None)).await;
+    let state = store
+        .agent_state(&agent, Some(&c), 3)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(state.messages, ["2", "3", "4"].map(said));
+    assert_eq!(
+        state.state_data,
+        json!({ "n": 1 }),
+        "what is not named stays"
+    );
+    apply(more(&["5"], Some(2))).await;
+    assert_eq!(
+        store.conversation(&agent, &c, 9).await.unwrap(),
+        ["4", "5"].map(said)
+    );
+    apply(write(None, Some(&["new"]))).await;
+    assert_eq!(
+        store.conversation(&agent, &c, 9).await.unwrap(),
+        ["new"].map(said)
+    );
+    assert_eq!(
+        apply(Change::Remove).await,
+        StateChanged::Done { version: 0 }
+    );
+    assert!(store.conversation(&agent, &c, 9).await.unwrap().is_empty());
+    assert_eq!(store.agent_state(&agent, Some(&c), 9).await.unwrap(), None);
+    assert!(store.agent_state(&agent, None, 9).await.unwrap().is_some());
+}
+
+pub(crate) async fn only_the_expected_version_is_changed(f: &impl Fixture) {
+    let store = f.store();
+    let apply = async |expected| {
+        let what = change(Some("c"), expected, write(Some(json!(1)), None));
+        store.change_state(what).await.unwrap()
+    };
+    assert_eq!(apply(Some(1)).await, StateChanged::Conflict { version: 0 });
+    assert_eq!(apply(Some(0)).await, StateChanged::Done { version: 1 });
+    assert_eq!(apply(Some(0)).await, StateChanged::Conflict { version: 1 });
+    assert_eq!(apply(Some(1)).await, StateChanged::Done { version: 2 });
+    // An execution that adds to the conversation is a change as well.
+    let mut talk = task("a");
+    talk.conversation = Some("c".parse().unwrap());
+    let owner = leased(&*store, talk).await;
+    let then = Then::Finish {
+        outcome: done(),
+        messages: vec![said("x")],
+        digest: None,
+    };
+    commit(&*store, append(&owner, at(8), Vec::new(), then)).await;
+    assert_eq!(apply(Some(2)).await, StateChanged::Conflict { version: 3 });
+}
+
+pub(crate) async fn whoever_has_the_turn_owns_the_messages(f: &impl Fixture) {
+    let store = f.store();
+    let mut talk = task("a");
+    talk.conversation = Some("c".parse().unwrap());
+    let owner = leased(&*store, talk).await;
+    let busy = StateChanged::Busy(owner.execution.id);
+    let apply = async |what| {
+        store
+            .change_state(change(Some("c"), None, what))
+            .await
+            .unwrap()
+    };
+    let more = || Change::Append {
+        messages: vec![said("x")],
+        keep: None,
+    };
+    for what in [more(), Change::Remove, write(None, Some(&[]))] {
+        assert_eq!(apply(what).await, busy);
+    }
+    let (agent, c) = ("a".parse().unwrap(), "c".parse().unwrap());
+    let state = store
+        .agent_state(&agent, Some(&c), 9)
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!((state.version, state.turn), (0, Some(owner.execution.id)));
+    // What is the caller's own is never the execution's.
+    let own = apply(write(Some(json!(1)), None)).await;
+    assert_eq!(own, StateChanged::Done { version: 1 });
+    commit(&*store, append(&owner, at(8), Vec::new(), finish())).await;
+    assert_eq!(apply(more()).await, StateChanged::Done { version: 2 });
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use store::{DeadLetter, Page, Then};
+use store::{DeadLetter, OutboxClaim, Page, Store, Then};
 
 use super::Fixture;
 use super::given::{
@@ -51,6 +51,83 @@ pub(crate) async fn an_id_never_names_another_event(f: &impl Fixture) {
     // A slow relay, which had taken the first too, says so only now.
     store.outbox_done(&[slow]).await.unwrap();
     assert_eq!(outgoing(&*store).await, ["second"]);
+}
+
+/// A claim of ten seconds.
+fn claim_at(seconds: i64, limit: usize) -> OutboxClaim {
+    OutboxClaim {
+        now: at(seconds),
+        lease: Duration::from_secs(10),
+        limit,
+    }
+}
+
+async fn claimed(store: &dyn Store, claim: OutboxClaim) -> Vec<String> {
+    let entries = store.claim_outbox(claim).await.unwrap();
+    let ids = entries.into_iter().map(|entry| entry.event.id.into());
+    ids.collect()
+}
+
+pub(crate) async fn a_claimed_event_is_one_relays(f: &impl Fixture) {
+    let store = f.store();
+    let events: Vec<_> = (0..5).map(|n| event(&format!("e{n}"))).collect();
+    store.publish(&events).await.unwrap();
+    let first = store.claim_outbox(claim_at(0, 2)).await.unwrap();
+    assert_eq!(
+        first.iter().map(|e| &e.event).collect::<Vec<_>>(),
+        [&events[0], &events[1]]
+    );
+    assert_eq!(claimed(&*store, claim_at(1, 2)).await, ["e2", "e3"]);
+    assert_eq!(
+        outgoing(&*store).await.len(),
+        5,
+        "claiming is not delivering"
+    );
+    // What could not be delivered is anybody's at once, what was delivered nobody's.
+    store.outbox_done(&[first[0].id]).await.unwrap();
+    store
+        .release_outbox(&[first[0].id, first[1].id])
+        .await
+        .unwrap();
+    assert_eq!(claimed(&*store, claim_at(2, 9)).await, ["e1", "e4"]);
+    assert!(claimed(&*store, claim_at(10, 9)).await.is_empty());
+    // A relay that died delays its events until its claim runs out.
+    assert_eq!(claimed(&*store, claim_at(11, 9)).await, ["e2", "e3"]);
+    assert_eq!(claimed(&*store, claim_at(12, 9)).await, ["e1", "e4"]);
+    store.release_outbox(&[]).await.unwrap();
+}
+
+pub(crate) async fn concurrent_relays_share_nothing(f: &impl Fixture) {
+    const EVENTS: usize = 300;
+    let store = f.store();
+    let events: Vec<_> = (0..EVENTS).map(|n| event(&format!("e{n}"))).collect();
+    store.publish(&events).await.unwrap();
+    let relays: Vec<_> = (0..4)
+        .map(|_| {
+            let store = store.clone();
+            tokio::spawn(async move {
+                let mut own = Vec::new();
+                loop {
+                    let batch = store.claim_outbox(claim_at(0, 7)).await.unwrap();
+                    if batch.is_empty() {
+                        return own;
+                    }
+                    let ids: Vec<_> = batch.iter().map(|entry| entry.id).collect();
+                    own.extend(batch.into_iter().map(|entry| String::from(entry.event.id)));
+                    store.outbox_done(&ids).await.unwrap();
+                }
+            })
+        })
+        .collect();
+    let mut all = Vec::new();
+    for relay in relays {
+        all.extend(relay.await.unwrap());
+    }
+    all.sort_unstable();
+    let mut expected: Vec<_> = events.into_iter().map(|e| String::from(e.id)).collect();
+    expected.sort_unstable();
+    assert_eq!(all, expected, "each by one relay");
+    assert!(outgoing(&*store).await.is_empty());
 }
 
 pub(crate) async fn dead_letters_are_kept_listed_and_forgotten(f: &impl Fixture) {

@@ -129,6 +129,7 @@ pub(crate) async fn stats_count_each_state(f: &impl Fixture) {
             message: "late".to_owned(),
         },
         messages: Vec::new(),
+        digest: None,
     };
     commit(&*store, append(&late, at(1), Vec::new(), then)).await;
     let unwanted = submit(&*store, task("a")).await;

@@ -61,7 +61,7 @@ pub(crate) async fn fifty_concurrent_duplicates_are_one(f: &impl Fixture) {
         match call.await.unwrap() {
             Submitted::New => new += 1,
             Submitted::Existing(id) => existing.push(id),
-            Submitted::KeyMismatch => panic!("the body is the same"),
+            other => panic!("the body is the same: {other:?}"),
         }
     }
     assert_eq!((new, existing.len()), (1, 49));

@@ -1,0 +1,68 @@
+//! What `up` and `serve` have in common: start, say what runs, end in order when a signal comes.
+
+use std::time::{Duration, Instant};
+
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::cli::{Context, Exit, block_on};
+use crate::telemetry;
+use crate::wiring::System;
+
+/// Starts a system and serves until Ctrl-C or SIGTERM; a second one ends at once.
+pub(super) fn serve_until_told(
+    context: &Context,
+    start: impl Future<Output = anyhow::Result<System>>,
+) -> anyhow::Result<Exit> {
+    let began = Instant::now();
+    let log = &context.settings.log;
+    telemetry::start(log, log.is_json.unwrap_or(!context.screen.is_watched))?;
+    block_on(async {
+        // Before anything else, so that no signal finds the process without an answer to it.
+        let mut stop = Stop::listen()?;
+        let system = start.await?;
+        system.say_what_runs();
+        tracing::info!("ready in {} ms", began.elapsed().as_millis());
+        let which = stop.wait().await;
+        tracing::info!("{which}: stopping; once more ends at once");
+        // A person at a terminal has no load balancer.
+        let drain = match which {
+            TERMINATE => context.settings.work.drain,
+            _ => Duration::ZERO,
+        };
+        let stopping = Instant::now();
+        tokio::select! {
+            () = system.shutdown(drain) => {
+                tracing::info!("stopped in {} ms; nothing is lost", stopping.elapsed().as_millis());
+                Ok(Exit::Done)
+            }
+            which = stop.wait() => {
+                tracing::warn!("{which} again: ending at once; what was under way goes on at the next start");
+                Ok(Exit::Interrupted)
+            }
+        }
+    })
+}
+
+const TERMINATE: &str = "SIGTERM";
+
+/// The signals that ask for the end.
+struct Stop {
+    interrupt: Signal,
+    terminate: Signal,
+}
+
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            interrupt: signal(SignalKind::interrupt())?,
+            terminate: signal(SignalKind::terminate())?,
+        })
+    }
+
+    async fn wait(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.interrupt.recv() => "interrupt",
+            _ = self.terminate.recv() => TERMINATE,
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Forgets what was over long ago, now and then. Any number of processes may do it at once: what one has forgotten the
+//! others do not find.
+
+use std::time::Duration;
+
+use engine::Engine;
+use store::{Cleaned, Cleanup};
+use tokio_util::sync::CancellationToken;
+
+/// When it is first looked after a start: a start has better things to do.
+const FIRST: Duration = Duration::from_secs(60);
+const PERIOD: Duration = Duration::from_secs(60 * 60);
+/// Between two calls that each deleted as much as a call deletes, so that others' work goes before.
+const BREATH: Duration = Duration::from_secs(1);
+
+/// Keeps what was over for `retention` and no longer, until `stop`.
+pub(super) async fn keep(engine: Engine, retention: Duration, stop: CancellationToken) {
+    let mut pause = FIRST;
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = match forget(&engine, retention).await {
+            Ok(cleaned) if cleaned.has_more => BREATH,
+            Ok(_) => PERIOD,
+            Err(error) => {
+                tracing::warn!(%error, "what was over long ago can't be deleted; it is tried again");
+                PERIOD
+            }
+        };
+    }
+}
+
+async fn forget(engine: &Engine, retention: Duration) -> Result<Cleaned, store::Error> {
+    let cleanup = Cleanup {
+        before: engine.now() - retention,
+        dry_run: false,
+    };
+    let cleaned = engine.store().cleanup(cleanup).await?;
+    if cleaned.executions > 0 {
+        tracing::info!(
+            executions = cleaned.executions,
+            months = cleaned.months.join(", "),
+            "deleted what was over before STATE_RETENTION_DAYS"
+        );
+    }
+    Ok(cleaned)
+}

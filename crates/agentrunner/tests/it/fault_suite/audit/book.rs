@@ -1,0 +1,245 @@
+//! What the model and the tools saw, against what the journals allow.
+
+use std::collections::HashMap;
+
+use domain::StepBody;
+use testkit::effects::{Call, Route};
+
+use super::super::agents::{self, Kind};
+use super::super::load::Accepted;
+use super::super::world::World;
+use super::{Case, Check, Findings};
+
+/// Both stand-ins' books, by execution.
+pub(super) struct Book {
+    /// Turn and number of each request.
+    requests: HashMap<String, Vec<(usize, usize)>>,
+    /// Calls, checks not among them.
+    calls: HashMap<String, Vec<(usize, Call)>>,
+    /// How many calls had come when a request came.
+    calls_before: HashMap<usize, usize>,
+    request_count: usize,
+    call_count: usize,
+}
+
+impl Book {
+    pub(super) fn read(world: &World) -> Self {
+        let mut requests: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
+        let all = world.provider.requests();
+        for one in &all {
+            let name = agents::subject(&one.request.conversation);
+            let entry = requests.entry(name).or_default();
+            entry.push((one.request.turn, one.request.number));
+        }
+        let mut calls: HashMap<String, Vec<(usize, Call)>> = HashMap::new();
+        let every = world.effects.calls();
+        let call_count = every.len();
+        for call in every.into_iter().filter(|call| call.route != Route::Check) {
+            let what = what_of(&call).unwrap_or_default().to_owned();
+            if let Some((name, turn)) = agents::owner_of(&what) {
+                calls.entry(name.to_owned()).or_default().push((turn, call));
+            }
+        }
+        Self {
+            requests,
+            calls,
+            calls_before: world.arrivals.lock().unwrap().iter().copied().collect(),
+            request_count: all.len(),
+            call_count,
+        }
+    }
+
+    pub(super) fn count(&self, findings: &mut Findings) {
+        findings.model_requests = self.request_count;
+        findings.tool_calls = self.call_count;
+    }
+
+    /// I1, R5, R6 for one execution.
+    pub(super) fn check(&self, case: &Case, findings: &mut Findings) {
+        self.model_calls_are_explained(case, findings);
+        self.tool_calls_are_explained(case, findings);
+        self.effects_happened_once(case, findings);
+        self.count_late_arrivals(case, findings);
+    }
+
+    /// Each owner asked at most once for each turn, beside the failures that are in the journal; and none asked for a
+    /// turn whose answer it found there.
+    fn model_calls_are_explained(&self, case: &Case, findings: &mut Findings) {
+        let Some(requests) = self.requests.get(&case.name) else {
+            return;
+        };
+        let (mut turn, mut since, mut failures) = (0, 1, 0);
+        for step in &case.steps {
+            let epoch = step.epoch.get() as usize;
+            match &step.body {
+                StepBody::ModelCall(_) => {
+                    let allowed = epoch + 1 - since.min(epoch) + failures;
+                    let asked = requests.iter().filter(|(of, _)| *of == turn).count();
+                    if asked > allowed || asked == 0 {
+                        findings.wrong(
+                            Check::RepeatedStep,
+                            format!(
+                                "{}: the model was asked {asked} times in turn {turn}, {allowed} are explained",
+                                case.name
+                            ),
+                        );
+                    }
+                    (turn, failures) = (turn + 1, 0);
+                    since = epoch;
+                }
+                StepBody::Timer { .. } => failures += 1,
+                _ => since = epoch,
+            }
+        }
+    }
+
+    /// Each owner made each call at most once, beside the times that a person or a check allowed.
+    fn tool_calls_are_explained(&self, case: &Case, findings: &mut Findings) {
+        let Some(calls) = self.calls.get(&case.name) else {
+            return;
+        };
+        let mut arrived: HashMap<String, usize> = HashMap::new();
+        for (_, call) in calls {
+            let what = what_of(call).unwrap_or_default();
+            *arrived.entry(what.to_owned()).or_default() += 1;
+        }
+        let allowed = allowed_calls(case);
+        for (what, times) in arrived {
+            let most = allowed.get(&what).copied().unwrap_or_default();
+            if times > most {
+                findings.wrong(
+                    Check::RepeatedStep,
+                    format!("{what} was called {times} times, {most} are explained"),
+                );
+            }
+        }
+    }
+
+    fn effects_happened_once(&self, case: &Case, findings: &mut Findings) {
+        let mut effects: HashMap<&str, (Route, usize)> = HashMap::new();
+        for (_, call) in self.calls.get(&case.name).into_iter().flatten() {
+            let entry = effects.entry(what_of(call).unwrap_or_default());
+            entry.or_insert((call.route, 0)).1 += usize::from(call.effect.is_some());
+        }
+        for (what, (route, times)) in &effects {
+            let check = match route {
+                Route::Charge => Check::DoubleUnsafe,
+                _ => Check::Effects,
+            };
+            if *times > 1 {
+                findings.wrong(check, format!("{what} ({route}) happened {times} times"));
+            }
+        }
+        if case.row.status != domain::Status::Completed {
+            return;
+        }
+        for turn in 0..case.kind.turns().unwrap_or_default() {
+            for (index, tool) in case.kind.calls(turn).iter().enumerate() {
+                let what = agents::call_name(&case.name, turn, index);
+                let wanted = usize::from(matches!(*tool, "set" | "order" | "charge"));
+                let times = effects.get(what.as_str()).map_or(0, |(_, times)| *times);
+                if times < wanted {
+                    findings.wrong(Check::Effects, format!("{what} ({tool}) never happened"));
+                }
+            }
+        }
+    }
+
+    /// What came for a turn after the next turn had begun: begun by an owner that was frozen or cut off in the act.
+    fn count_late_arrivals(&self, case: &Case, findings: &mut Findings) {
+        let requests = self.requests.get(&case.name).map_or(&[][..], Vec::as_slice);
+        let next_turn_began = |turn: usize| {
+            let later = requests.iter().filter(|(of, _)| *of > turn);
+            later.map(|(_, number)| *number).min()
+        };
+        let late_requests = requests
+            .iter()
+            .filter(|(turn, number)| next_turn_began(*turn).is_some_and(|first| *number > first));
+        let calls = self.calls.get(&case.name).map_or(&[][..], Vec::as_slice);
+        let late_calls = calls.iter().filter(|(turn, call)| {
+            let before = next_turn_began(*turn).and_then(|first| self.calls_before.get(&first));
+            before.is_some_and(|before| call.number > *before)
+        });
+        findings.late_arrivals += late_requests.count() + late_calls.count();
+    }
+
+    /// I7: nothing came any more for what was called off.
+    pub(super) fn check_cancelled(&self, accepted: &[Accepted], findings: &mut Findings) {
+        for promise in accepted {
+            let Some(seen) = promise.called_off else {
+                continue;
+            };
+            let name = &promise.order.name;
+            let requests = self.requests.get(name).into_iter().flatten();
+            let requests = requests
+                .filter(|(_, number)| *number > seen.requests)
+                .count();
+            let calls = self.calls.get(name).into_iter().flatten();
+            let calls = calls.filter(|(_, call)| call.number > seen.calls).count();
+            if requests + calls > 0 {
+                findings.wrong(
+                    Check::ActedAfterEnd,
+                    format!("{name}: {requests} model requests and {calls} tool calls after it was called off"),
+                );
+            }
+        }
+    }
+}
+
+/// How often each call may have been made: by each owner from the one that intended it to the one that settled it, once.
+fn allowed_calls(case: &Case) -> HashMap<String, usize> {
+    let last = case.row.epoch.get() as usize;
+    // By the seq of the model call and the place in it.
+    let (mut turns, mut turn) = (HashMap::new(), 0);
+    let mut open: HashMap<domain::CallRef, usize> = HashMap::new();
+    let mut allowed: HashMap<String, usize> = HashMap::new();
+    let mut allow = |turns: &HashMap<domain::Seq, usize>, call: domain::CallRef, times: usize| {
+        let turn = turns.get(&call.turn).copied().unwrap_or(usize::MAX);
+        let what = agents::call_name(&case.name, turn, usize::from(call.index));
+        *allowed.entry(what).or_default() += times;
+    };
+    for step in &case.steps {
+        let epoch = step.epoch.get() as usize;
+        match &step.body {
+            StepBody::ModelCall(_) => {
+                turns.insert(step.seq, turn);
+                turn += 1;
+            }
+            StepBody::ToolIntent(intent) => {
+                open.insert(intent.call, epoch);
+            }
+            StepBody::ToolResult(result) => {
+                if let Some(intended) = open.remove(&result.call) {
+                    allow(&turns, result.call, epoch + 1 - intended);
+                }
+            }
+            _ => {}
+        }
+    }
+    for (call, intended) in open {
+        allow(&turns, call, last + 1 - intended);
+    }
+    let is_unsafe = |what: &str| {
+        let (_, turn) = agents::owner_of(what).unwrap_or_default();
+        let index = what
+            .rsplit_once('.')
+            .and_then(|(_, index)| index.parse::<usize>().ok());
+        let tools = case.kind.calls(turn);
+        index.and_then(|index| tools.get(index)) == Some(&"charge")
+    };
+    // One that is unsafe is made by the owner that intended it alone.
+    for (what, times) in &mut allowed {
+        if is_unsafe(what) && case.kind != Kind::Spender {
+            let intents = case.steps.iter().filter(|step| {
+                matches!(&step.body, StepBody::ToolIntent(intent) if intent.tool == "charge")
+            });
+            *times = (*times).min(intents.count());
+        }
+    }
+    allowed
+}
+
+/// The name of a call.
+fn what_of(call: &Call) -> Option<&str> {
+    call.name.as_deref().or(call.body["what"].as_str())
+}

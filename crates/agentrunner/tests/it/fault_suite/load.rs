@@ -1,0 +1,288 @@
+//! Those who use the product meanwhile: they hand in tasks until they are accepted, answer questions, call things off,
+//! and remember everything that they were promised.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use testkit::effects::Route;
+
+use super::agents::{Kind, TOPIC};
+use super::dice::Dice;
+use super::process::Process;
+use super::schedule::Size;
+use super::world::World;
+
+/// How long a client waits for an answer before it asks again, with the same key.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a person takes to look into the book before they say whether a call happened: what a killed process has
+/// sent is there by then. While a process is frozen nobody says so at all: it may have been stopped between a look at
+/// its lease and the call, and no program can take back what it does then. See docs/fault-suite.md.
+const SECOND_LOOK: Duration = Duration::from_millis(2500);
+/// What was begun before a cancellation was acknowledged arrives within this time.
+const ON_ITS_WAY: Duration = Duration::from_secs(1);
+
+/// Something to ask for.
+#[derive(Debug, Clone)]
+pub(super) struct Order {
+    pub(super) name: String,
+    pub(super) kind: Kind,
+    at: Duration,
+    /// Called off so long after it was accepted.
+    call_off: Option<Duration>,
+    /// Handed in once more after it was accepted.
+    twice: bool,
+}
+
+impl Order {
+    pub(super) const fn is_called_off(&self) -> bool {
+        self.call_off.is_some()
+    }
+}
+
+/// What was promised.
+#[derive(Debug, Clone)]
+pub(super) struct Accepted {
+    pub(super) order: Order,
+    /// The execution; none for an event.
+    pub(super) id: Option<String>,
+    /// What the stand-ins had seen when no more was to come.
+    pub(super) called_off: Option<Seen>,
+}
+
+/// How many requests and calls had arrived.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Seen {
+    pub(super) requests: usize,
+    pub(super) calls: usize,
+}
+
+/// Everybody who uses the product.
+pub(super) struct Load {
+    world: Arc<World>,
+    accepted: Mutex<Vec<Accepted>>,
+    /// How often a client had to ask again.
+    pub(super) refused: AtomicUsize,
+    pub(super) unknown_outcomes: AtomicUsize,
+}
+
+impl Load {
+    pub(super) fn new(world: Arc<World>) -> Arc<Self> {
+        Arc::new(Self {
+            world,
+            accepted: Mutex::default(),
+            refused: AtomicUsize::new(0),
+            unknown_outcomes: AtomicUsize::new(0),
+        })
+    }
+
+    /// Throws what is asked for, evenly over the time.
+    pub(super) fn orders(size: &Size, dice: &mut Dice) -> Vec<Order> {
+        let mut dice = dice.fork();
+        // Each delegator brings a child.
+        let mut orders = Vec::new();
+        let mut executions = 0;
+        while executions < size.executions {
+            let kind = dice.pick(&Kind::ASKED_FOR);
+            executions += if kind == Kind::Delegator { 2 } else { 1 };
+            let is_event = kind == Kind::Listener;
+            orders.push(Order {
+                name: format!("e{}-{}", orders.len(), kind.name()),
+                kind,
+                at: Duration::ZERO,
+                call_off: (!is_event && dice.chance(10)).then(|| dice.millis(0, 3000)),
+                twice: dice.chance(15),
+            });
+        }
+        let count = u32::try_from(orders.len()).expect("thousands");
+        for (n, order) in (0..count).zip(&mut orders) {
+            order.at = size.length * n / count;
+        }
+        orders
+    }
+
+    /// Hands all of it in; answers when all is accepted and what is to be called off is.
+    pub(super) async fn hand_in(self: &Arc<Self>, orders: Vec<Order>) {
+        let began = Instant::now();
+        let mut running = tokio::task::JoinSet::new();
+        for (n, order) in orders.into_iter().enumerate() {
+            let this = self.clone();
+            running.spawn(async move {
+                tokio::time::sleep_until((began + order.at).into()).await;
+                this.place(n, order).await;
+            });
+        }
+        while let Some(ended) = running.join_next().await {
+            ended.unwrap();
+        }
+    }
+
+    pub(super) fn accepted(&self) -> Vec<Accepted> {
+        self.accepted.lock().unwrap().clone()
+    }
+
+    async fn place(&self, n: usize, order: Order) {
+        let id = self.submit(n, &order).await;
+        if order.twice {
+            let again = self.submit(n + 1, &order).await;
+            if again != id {
+                let name = &order.name;
+                self.world.complain(format!(
+                    "{name} was accepted twice: as {id:?} and {again:?}"
+                ));
+            }
+        }
+        let called_off = match (&id, order.call_off) {
+            (Some(id), Some(after)) => {
+                tokio::time::sleep(after).await;
+                self.call_off(n, id).await
+            }
+            _ => None,
+        };
+        self.accepted.lock().unwrap().push(Accepted {
+            order,
+            id,
+            called_off,
+        });
+    }
+
+    /// Until it is accepted.
+    async fn submit(&self, n: usize, order: &Order) -> Option<String> {
+        let name = &order.name;
+        let (path, body) = if order.kind == Kind::Listener {
+            let body = json!({ "topic": TOPIC, "event_id": name, "data": { "name": name } });
+            ("/events", body)
+        } else {
+            let body = json!({ "agent_name": order.kind.name(), "task_data": { "prompt": name } });
+            ("/tasks", body)
+        };
+        let accepted = self
+            .insist(n, &[200, 202], |url| {
+                let request = self.world.client.post(format!("{url}{path}")).json(&body);
+                request.header("Idempotency-Key", name)
+            })
+            .await;
+        accepted.1["execution_id"].as_str().map(str::to_owned)
+    }
+
+    /// Calls it off; answers what had been seen when it was over, unless it had ended before.
+    async fn call_off(&self, n: usize, id: &str) -> Option<Seen> {
+        let (status, _) = self
+            .insist(n, &[200, 202, 409], |url| {
+                self.world.client.delete(format!("{url}/tasks/{id}"))
+            })
+            .await;
+        if status == 409 {
+            return None;
+        }
+        tokio::time::sleep(ON_ITS_WAY).await;
+        Some(Seen {
+            requests: self.world.provider.count(),
+            calls: self.world.effects.count(),
+        })
+    }
+
+    /// Asks one process after the other until one of these statuses comes. Only what says that it may be asked again
+    /// may come before that.
+    async fn insist(
+        &self,
+        n: usize,
+        wanted: &[u16],
+        request: impl Fn(&str) -> reqwest::RequestBuilder,
+    ) -> (u16, Value) {
+        for again in 0.. {
+            if let Some(url) = self.world.any_url(n + again) {
+                // Without an answer it is not known what became of the request.
+                if let Ok(answer) = request(&url).timeout(PATIENCE).send().await {
+                    let status = answer.status().as_u16();
+                    let text = answer.text().await;
+                    if wanted.contains(&status)
+                        && let Ok(text) = &text
+                    {
+                        return (status, serde_json::from_str(text).unwrap_or_default());
+                    }
+                    if !wanted.contains(&status) && !matches!(status, 429 | 503) {
+                        self.world.complain(format!("{url}: {status}: {text:?}"));
+                    }
+                }
+            }
+            self.refused.fetch_add(1, Ordering::Relaxed);
+            tokio::time::sleep(Duration::from_millis(300)).await;
+        }
+        unreachable!("it insists")
+    }
+
+    /// Answers whatever is asked, for ever.
+    pub(super) async fn answer_questions(&self) {
+        let mut seen: HashMap<(String, u64), Instant> = HashMap::new();
+        for n in 0.. {
+            tokio::time::sleep(Duration::from_millis(400)).await;
+            let Some(url) = self.world.any_url(n) else {
+                continue;
+            };
+            let inbox = self.world.client.get(format!("{url}/inbox?limit=500"));
+            let Ok(answer) = inbox.timeout(PATIENCE).send().await else {
+                continue;
+            };
+            let questions: Value = answer.json().await.unwrap_or_default();
+            if self.world.processes.iter().any(Process::is_frozen) {
+                // Asked again, and looked at again, when it goes on.
+                seen.clear();
+                continue;
+            }
+            for question in questions.as_array().into_iter().flatten() {
+                let Some(id) = question["execution_id"].as_str() else {
+                    continue;
+                };
+                let request = question["request"].as_u64().unwrap_or_default();
+                let first = seen
+                    .entry((id.to_owned(), request))
+                    .or_insert_with(Instant::now);
+                if first.elapsed() >= SECOND_LOOK {
+                    self.answer(&url, id, question).await;
+                }
+            }
+        }
+    }
+
+    async fn answer(&self, url: &str, id: &str, question: &Value) {
+        let mut answer = match question["question"].as_str() {
+            Some("approval") => json!({ "answer": "approve" }),
+            Some("clarification") => json!({ "text": "You shall." }),
+            _ => {
+                let arguments = question["arguments"].as_str().unwrap_or_default();
+                let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
+                if self.is_in_the_book(&arguments["what"]) {
+                    json!({ "answer": "happened", "result": "it is in the book" })
+                } else {
+                    json!({ "answer": "repeat" })
+                }
+            }
+        };
+        answer["request"] = question["request"].clone();
+        let input = self.world.client.post(format!("{url}/tasks/{id}/input"));
+        let Ok(taken) = input.json(&answer).timeout(PATIENCE).send().await else {
+            return;
+        };
+        let status = taken.status().as_u16();
+        // 409: it was answered by a request whose own answer was lost, or called off.
+        match status {
+            200 | 202 if question["question"] == "unknown_outcome" => {
+                self.unknown_outcomes.fetch_add(1, Ordering::Relaxed);
+            }
+            200 | 202 | 409 | 503 => {}
+            _ => {
+                let text = taken.text().await;
+                self.world
+                    .complain(format!("an answer to {question}: {status}: {text:?}"));
+            }
+        }
+    }
+
+    fn is_in_the_book(&self, what: &Value) -> bool {
+        let charges = self.world.effects.effects(Route::Charge);
+        charges.iter().any(|call| call.body["what"] == *what)
+    }
+}

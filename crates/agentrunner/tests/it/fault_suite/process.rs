@@ -1,0 +1,308 @@
+//! One process of the product, and whoever starts it again when it is gone: what a supervisor does in production.
+
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::process::Child;
+
+use super::agents;
+use crate::product::{Project, free_ports};
+
+/// Between two looks at the process.
+const GLANCE: Duration = Duration::from_millis(100);
+/// How long a kill waits for the process to serve: at its start it has little to lose.
+const WORTH_KILLING: Duration = Duration::from_secs(10);
+/// How long one that ended before it served is left alone.
+const REST: Duration = Duration::from_millis(500);
+
+/// What a process does. Any mix of them shares one set of servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Role {
+    /// All services and all pools.
+    Everything,
+    /// Takes tasks in and answers for them.
+    Orchestrator,
+    /// Performs them.
+    Pool,
+}
+
+impl Role {
+    const fn arguments(self) -> &'static [&'static str] {
+        match self {
+            Self::Everything => &["up"],
+            Self::Orchestrator => &["serve", "agent-orchestrator"],
+            Self::Pool => &["serve", "autonomous-agent-pool"],
+        }
+    }
+
+    /// Its name in the table of kills.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Everything => "process with all parts",
+            Self::Orchestrator => "orchestrator",
+            Self::Pool => "worker",
+        }
+    }
+
+    /// Whether tasks can be handed to it.
+    const fn takes_tasks(self) -> bool {
+        match self {
+            Self::Everything | Self::Orchestrator => true,
+            Self::Pool => false,
+        }
+    }
+
+    /// The variable of the port that tells of its health.
+    const fn port(self) -> &'static str {
+        match self {
+            Self::Everything | Self::Orchestrator => "ORCHESTRATOR_PORT",
+            Self::Pool => "AGENT_POOL_PORT",
+        }
+    }
+}
+
+/// The variables of all ports: each process gets one of its own for each.
+const PORTS: [&str; 6] = [
+    "STATE_MANAGER_PORT",
+    "CONFIG_SERVICE_PORT",
+    "ORCHESTRATOR_PORT",
+    "SCHEDULER_SERVICE_PORT",
+    "SLACK_GATEWAY_PORT",
+    "AGENT_POOL_PORT",
+];
+
+/// A place where a process runs, one after the other.
+pub(super) struct Process {
+    pub(super) role: Role,
+    variables: Vec<(&'static str, String)>,
+    project: Project,
+    running: Mutex<Option<Running>>,
+    /// Whether it should run.
+    is_wanted: AtomicBool,
+    is_frozen: AtomicBool,
+    /// How often it was started, and how often it ended before it served, for want of a server.
+    pub(super) starts: AtomicUsize,
+    pub(super) vain_starts: AtomicUsize,
+    /// How often it ended by itself after it had served. It must not.
+    pub(super) own_ends: Mutex<Vec<String>>,
+}
+
+struct Running {
+    child: Child,
+    url: String,
+    serves: bool,
+}
+
+impl Process {
+    pub(super) fn new(
+        role: Role,
+        effects: &str,
+        mut variables: Vec<(&'static str, String)>,
+    ) -> Self {
+        let project = Project::new();
+        agents::write(&project, effects);
+        let clock = project.path().join("clock");
+        variables.push(("TEST_CLOCK_FILE", clock.to_str().unwrap().to_owned()));
+        Self {
+            role,
+            variables,
+            project,
+            running: Mutex::default(),
+            is_wanted: AtomicBool::new(true),
+            is_frozen: AtomicBool::new(false),
+            starts: AtomicUsize::new(0),
+            vain_starts: AtomicUsize::new(0),
+            own_ends: Mutex::default(),
+        }
+    }
+
+    /// Keeps it running while it is wanted, for ever.
+    pub(super) async fn supervise(&self, client: &reqwest::Client) {
+        loop {
+            if !self.look() {
+                tokio::time::sleep(REST).await;
+            }
+            if let Some(url) = self.not_yet_serving() {
+                let live = client.get(format!("{url}/health/live"));
+                let live = live.timeout(Duration::from_secs(2)).send().await;
+                if live.is_ok_and(|answer| answer.status().is_success()) {
+                    self.now_serves(&url);
+                }
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+    }
+
+    /// Starts what is gone and wanted; `false` when it ended before it served.
+    fn look(&self) -> bool {
+        let mut running = self.lock();
+        if let Some(one) = running.as_mut()
+            && let Some(status) = one.child.try_wait().unwrap()
+        {
+            let served = one.serves;
+            *running = None;
+            if !served {
+                self.vain_starts.fetch_add(1, Ordering::Relaxed);
+                return false;
+            }
+            let what = format!("{status}\n{}", self.log_tail());
+            self.own_ends.lock().unwrap().push(what);
+        }
+        if running.is_none() && self.is_wanted.load(Ordering::Acquire) {
+            *running = Some(self.start());
+        }
+        true
+    }
+
+    fn start(&self) -> Running {
+        self.starts.fetch_add(1, Ordering::Relaxed);
+        let ports = free_ports(PORTS.len());
+        let at = PORTS.iter().position(|name| *name == self.role.port());
+        let log = std::fs::OpenOptions::new()
+            .create(true)
+            .append(true)
+            .open(self.log_path())
+            .unwrap();
+        let variables: Vec<(&str, &str)> = self
+            .variables
+            .iter()
+            .map(|(name, value)| (*name, value.as_str()))
+            .collect();
+        let child = self
+            .project
+            .command(&variables)
+            .envs(PORTS.into_iter().zip(ports.iter().map(u16::to_string)))
+            .args(self.role.arguments())
+            .stdout(log.try_clone().unwrap())
+            .stderr(Stdio::from(log))
+            .spawn()
+            .unwrap();
+        Running {
+            child,
+            url: format!("http://127.0.0.1:{}", ports[at.unwrap()]),
+            serves: false,
+        }
+    }
+
+    fn not_yet_serving(&self) -> Option<String> {
+        let running = self.lock();
+        let one = running.as_ref().filter(|one| !one.serves)?;
+        Some(one.url.clone())
+    }
+
+    fn now_serves(&self, url: &str) {
+        if let Some(one) = self.lock().as_mut().filter(|one| one.url == url) {
+            one.serves = true;
+        }
+    }
+
+    /// Where tasks are taken, if they are at this moment.
+    pub(super) fn url(&self) -> Option<String> {
+        self.health_url().filter(|_| self.role.takes_tasks())
+    }
+
+    /// Where it tells of its health, once it serves.
+    pub(super) fn health_url(&self) -> Option<String> {
+        let running = self.lock();
+        let one = running.as_ref().filter(|one| one.serves)?;
+        Some(one.url.clone())
+    }
+
+    pub(super) fn serves(&self) -> bool {
+        self.lock().as_ref().is_some_and(|one| one.serves)
+    }
+
+    /// SIGKILL; started again after `down`. One that does not serve for long is killed while it starts. Tells whether
+    /// there was something to kill.
+    pub(super) async fn kill(&self, down: Duration) -> bool {
+        let began = Instant::now();
+        while !self.serves() && began.elapsed() < WORTH_KILLING {
+            tokio::time::sleep(GLANCE).await;
+        }
+        self.is_wanted.store(false, Ordering::Release);
+        let taken = self.lock().take();
+        let was_alive = match taken {
+            Some(mut one) => {
+                let was_alive = one.child.try_wait().unwrap().is_none();
+                one.child.kill().await.unwrap();
+                was_alive
+            }
+            None => false,
+        };
+        tokio::time::sleep(down).await;
+        self.is_wanted.store(true, Ordering::Release);
+        was_alive
+    }
+
+    /// SIGSTOP, and SIGCONT after `length`. Tells whether there was something to stop.
+    pub(super) async fn freeze(&self, length: Duration) -> bool {
+        let Some(id) = self.id() else { return false };
+        self.is_frozen.store(true, Ordering::Release);
+        signal(id, "STOP");
+        tokio::time::sleep(length).await;
+        // Nothing else kills it meanwhile: one fault at a time.
+        signal(id, "CONT");
+        self.is_frozen.store(false, Ordering::Release);
+        true
+    }
+
+    pub(super) fn is_frozen(&self) -> bool {
+        self.is_frozen.load(Ordering::Acquire)
+    }
+
+    /// Sets its clock this far from the true time.
+    pub(super) fn set_clock(&self, seconds: i64) {
+        // Renamed into place, so that nobody reads half of it.
+        let (new, path) = (
+            self.project.path().join("clock.new"),
+            self.project.path().join("clock"),
+        );
+        std::fs::write(&new, (seconds * 1000).to_string()).unwrap();
+        std::fs::rename(new, path).unwrap();
+    }
+
+    pub(super) fn id(&self) -> Option<u32> {
+        self.lock().as_ref().and_then(|one| one.child.id())
+    }
+
+    fn log_path(&self) -> PathBuf {
+        self.project.path().join("up.log")
+    }
+
+    /// What all its processes logged.
+    pub(super) fn log(&self) -> String {
+        let bytes = std::fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// Keeps its log in a folder, under its number.
+    pub(super) fn keep_log(&self, folder: &std::path::Path, number: usize) {
+        std::fs::create_dir_all(folder).unwrap();
+        std::fs::copy(
+            self.log_path(),
+            folder.join(format!("process-{number}.log")),
+        )
+        .ok();
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn signal(id: u32, name: &str) {
+    let sent = std::process::Command::new("kill")
+        .args(["-s", name, &id.to_string()])
+        .status()
+        .unwrap();
+    assert!(sent.success());
+}

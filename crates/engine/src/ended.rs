@@ -1,0 +1,64 @@
+//! What the world is told when an execution ends. Kept apart from the run: an execution that can't be performed ends
+//! too, and whoever subscribes must hear of that as well.
+
+use domain::event::topics;
+use domain::{AgentName, Event, Execution, ExecutionId, Outcome, Time, Topic, TraceId};
+use serde_json::json;
+
+/// Whose end it is, as far as events tell.
+pub(crate) struct Subject {
+    pub(crate) id: ExecutionId,
+    pub(crate) agent: AgentName,
+    pub(crate) trace_id: TraceId,
+    hops: u8,
+}
+
+impl Subject {
+    pub(crate) fn new(execution: &Execution) -> Self {
+        Self {
+            id: execution.id,
+            agent: execution.agent.clone(),
+            trace_id: execution.trace_id.clone(),
+            hops: execution.hops,
+        }
+    }
+
+    /// The events that go out with the end: that it ended, and what the agent said.
+    pub(crate) fn events(&self, outcome: &Outcome, now: Time) -> Vec<Event> {
+        let status = outcome.status();
+        let (topic, output) = match outcome {
+            Outcome::Completed { output, .. } => (topics::EXECUTION_COMPLETED, Some(output)),
+            Outcome::Failed(_) | Outcome::Timeout { .. } | Outcome::Cancelled { .. } => {
+                (topics::EXECUTION_FAILED, None)
+            }
+        };
+        metrics::counter!("agentrunner_executions_total", "agent" => self.agent.to_string(), "status" => status.as_str())
+            .increment(1);
+        let data = json!({
+            "execution_id": self.id,
+            "agent_name": self.agent,
+            "status": status,
+            "output": output,
+            "reason": outcome.reason(),
+        });
+        let event = |id: String, topic: Topic| {
+            Some(Event {
+                id: id.parse().ok()?,
+                topic,
+                source: format!("agentrunner/{}", self.agent),
+                time: now,
+                trace_id: self.trace_id.clone(),
+                hops: self.hops.saturating_add(1),
+                data: data.clone(),
+            })
+        };
+        let ended = topic
+            .parse()
+            .ok()
+            .and_then(|topic| event(format!("ended-{}", self.id), topic));
+        let spoken = output
+            .and_then(|_| topics::output(&self.agent))
+            .and_then(|topic| event(format!("output-{}", self.id), topic));
+        ended.into_iter().chain(spoken).collect()
+    }
+}

@@ -1,0 +1,131 @@
+//! How busy the workers are, in all processes.
+
+use std::collections::HashMap;
+
+use axum::Json;
+use axum::extract::State;
+use domain::Time;
+use domain::fleet::{AgentLoad, PoolStats, WorkerStats, pools};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::http::{Answer, App};
+
+/// A pool of workers. Capacity, activity and throughput are those of the workers that are alive.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct PoolOut {
+    /// The service that its workers are: autonomous-agent-pool, collaborative-agent-pool, continuous-agent-runner; `up`
+    /// for processes that serve everything.
+    #[schema(example = "autonomous-agent-pool")]
+    pool: &'static str,
+    /// Its workers; one that was lost is shown for a while.
+    workers: Vec<WorkerOut>,
+    /// How many executions it can perform at once.
+    capacity: u64,
+    /// How many it performs.
+    active: u64,
+    /// How many wait to be begun.
+    queued: u64,
+    /// `active` as a share of `capacity`.
+    load: f64,
+    /// Executions that it brought to an end, per minute, over the last minute or so.
+    throughput_per_minute: f64,
+    /// Executions of its agents that ended, with an answer or without, as far as the store remembers.
+    finished_total: u64,
+}
+
+/// A worker.
+#[derive(Debug, Serialize, ToSchema)]
+struct WorkerOut {
+    /// Its id, unique to the process.
+    id: String,
+    /// alive, or lost when it has not been heard of for three quarters of AGENT_HEALTH_CHECK_INTERVAL.
+    #[schema(example = "alive")]
+    status: &'static str,
+    /// Its machine or container.
+    host: String,
+    /// Its process id there.
+    pid: u32,
+    /// The version of its program.
+    version: String,
+    /// How many executions it can perform at once.
+    capacity: u32,
+    /// How many it performs.
+    active: u32,
+    /// `active` as a share of `capacity`.
+    load: f64,
+    /// `active` as a share of what its pool performs.
+    load_share: f64,
+    /// Executions that it brought to an end, per minute, over the last minute or so.
+    throughput_per_minute: f64,
+    /// Executions that it brought to an end since it started.
+    finished: u64,
+    /// The agents that it performs.
+    agents: Vec<String>,
+    /// When it started.
+    #[schema(value_type = String, format = DateTime)]
+    started_at: Time,
+    /// When it was last heard of.
+    #[schema(value_type = String, format = DateTime)]
+    last_heartbeat: Time,
+}
+
+impl From<PoolStats> for PoolOut {
+    fn from(stats: PoolStats) -> Self {
+        Self {
+            pool: stats.pool.as_str(),
+            workers: stats.workers.into_iter().map(WorkerOut::from).collect(),
+            capacity: stats.capacity,
+            active: stats.active,
+            queued: stats.queued,
+            load: stats.load,
+            throughput_per_minute: stats.finished_per_minute,
+            finished_total: stats.finished,
+        }
+    }
+}
+
+impl From<WorkerStats> for WorkerOut {
+    fn from(stats: WorkerStats) -> Self {
+        let worker = stats.worker;
+        Self {
+            id: worker.id.to_string(),
+            status: if stats.is_alive { "alive" } else { "lost" },
+            host: worker.host,
+            pid: worker.process,
+            version: worker.version,
+            capacity: worker.capacity,
+            active: worker.active,
+            load: stats.load,
+            load_share: stats.share,
+            throughput_per_minute: worker.finished_per_minute,
+            finished: worker.finished,
+            agents: worker.agents.into_iter().map(String::from).collect(),
+            started_at: worker.started_at,
+            last_heartbeat: worker.last_heartbeat,
+        }
+    }
+}
+
+/// Shows how busy the pools are: their workers in all processes, what these perform, and what waits for them.
+#[utoipa::path(get, path = "/metrics/pool-stats", tag = "usage", responses(
+    (status = 200, description = "Pools that have workers, or agents that wait for some.", body = Vec<PoolOut>),
+))]
+pub(super) async fn list(State(app): State<App>) -> Answer<Json<Vec<PoolOut>>> {
+    let engine = &app.engine;
+    let workers = engine.workers().await?;
+    let stats = engine.store().agent_stats(None).await?;
+    let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
+    let load = |agent: engine::Agent| {
+        let stats = stats.get(&agent.definition.name);
+        AgentLoad {
+            mode: agent.definition.execution_mode,
+            queued: stats.map_or(0, |stats| stats.queued),
+            finished: stats.map_or(0, |stats| stats.completed + stats.failed),
+        }
+    };
+    let agents: Vec<AgentLoad> = engine.agents().all().into_iter().map(load).collect();
+    let interval = engine.registration().interval;
+    let pools = pools(workers, &agents, engine.now(), interval);
+    Ok(Json(pools.into_iter().map(PoolOut::from).collect()))
+}

@@ -1,0 +1,135 @@
+//! Retention: months in which everything is over go whole; what is left over in others goes a few at a time.
+
+use chrono::NaiveDate;
+use domain::Time;
+use uuid::Uuid;
+
+use super::Postgres;
+use super::connection::Conn;
+use super::fault::Outcome;
+use super::partitions::{self, Dropped};
+use super::sql::{counted, get};
+use crate::{Cleaned, Cleanup, Result};
+
+/// How many rows of executions, or of events that started some, go in one transaction.
+const CHUNK: usize = 500;
+/// How many go in one call.
+const MOST: u64 = 10_000;
+
+/// What is over, and whose parent does not go on. The creation is named for its index.
+const OLD: &str = "e.created_at < $1 AND e.finished_at < $1 AND NOT EXISTS (
+    SELECT 1 FROM executions p WHERE p.id = e.parent_id AND p.finished_at IS NULL)";
+
+impl Postgres {
+    pub(super) async fn forget(&self, cleanup: Cleanup) -> Result<Cleaned> {
+        let mut conn = self.pool.get().await?;
+        let mut cleaned = Cleaned::default();
+        let mut leftovers = vec!["executions_other".to_owned()];
+        for month in partitions::before(&mut conn, cleanup.before).await? {
+            match partitions::drop_one(&mut conn, month, cleanup.dry_run).await? {
+                Dropped::Whole(executions) => {
+                    cleaned.executions += executions;
+                    cleaned.months.push(named(month));
+                }
+                // Something in it goes on; the rest of it need not wait for that.
+                Dropped::IsOpen => leftovers.push(partitions::name("executions", month)),
+            }
+        }
+        for table in &leftovers {
+            if cleanup.dry_run {
+                cleaned.executions += count_old(&mut conn, table, cleanup.before).await?;
+            } else {
+                forget_old(&mut conn, table, cleanup.before, &mut cleaned).await?;
+            }
+        }
+        if !cleaned.months.is_empty() && !cleanup.dry_run {
+            cleaned.has_more |= forget_starters(&mut conn, cleanup.before).await?;
+        }
+        Ok(cleaned)
+    }
+}
+
+pub(super) fn named(month: NaiveDate) -> String {
+    month.format("%Y-%m").to_string()
+}
+
+async fn count_old(conn: &mut Conn, table: &str, before: Time) -> Outcome<u64> {
+    let sql = format!("SELECT count(*) FROM {table} e WHERE {OLD}");
+    let rows = conn.query(&sql, &[&before]).await?;
+    Ok(counted(rows.first().map_or(Ok(0), |row| get(row, 0))?))
+}
+
+async fn forget_old(
+    conn: &mut Conn,
+    table: &str,
+    before: Time,
+    cleaned: &mut Cleaned,
+) -> Outcome<()> {
+    let sql = format!("SELECT e.id FROM {table} e WHERE {OLD} ORDER BY e.created_at LIMIT {CHUNK}");
+    loop {
+        if cleaned.executions >= MOST {
+            cleaned.has_more = true;
+            return Ok(());
+        }
+        let rows = conn.query(&sql, &[&before]).await?;
+        let ids: Vec<Uuid> = rows.iter().map(|row| get(row, 0)).collect::<Outcome<_>>()?;
+        if !ids.is_empty() {
+            cleaned.executions += forget_these(conn, &ids).await?;
+        }
+        if ids.len() < CHUNK {
+            return Ok(());
+        }
+    }
+}
+
+/// Deletes executions that are over. A state that is over never changes, so nothing can have come between; another
+/// process may have deleted them first.
+async fn forget_these(conn: &mut Conn, ids: &[Uuid]) -> Outcome<u64> {
+    conn.begin();
+    conn.run(
+        "DELETE FROM execution_events v USING executions e
+         WHERE e.id = ANY ($1) AND v.agent_name = e.agent_name AND v.event_id = e.event_id",
+        &[&ids],
+    )
+    .await?;
+    for sql in [
+        "DELETE FROM execution_specs WHERE execution_id = ANY ($1)",
+        "DELETE FROM steps WHERE execution_id = ANY ($1)",
+        "DELETE FROM execution_results WHERE execution_id = ANY ($1)",
+        "DELETE FROM inputs WHERE execution_id = ANY ($1)",
+    ] {
+        conn.run(sql, &[&ids]).await?;
+    }
+    let gone = conn
+        .all(
+            "DELETE FROM executions WHERE id = ANY ($1) RETURNING id",
+            &[&ids],
+        )
+        .await?;
+    conn.commit().await?;
+    Ok(gone.len() as u64)
+}
+
+/// Forgets which events started executions that went with their months; tells whether there are more.
+async fn forget_starters(conn: &mut Conn, before: Time) -> Outcome<bool> {
+    let end = partitions::least_id(before);
+    let mut gone = 0;
+    while gone < MOST {
+        let rows = conn
+            .all(
+                "DELETE FROM execution_events WHERE ctid = ANY (ARRAY(
+                     SELECT v.ctid FROM execution_events v
+                     WHERE v.execution_id < $1
+                         AND NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = v.execution_id)
+                     LIMIT $2))
+                 RETURNING 1",
+                &[&end, &(CHUNK as i64)],
+            )
+            .await?;
+        gone += rows.len() as u64;
+        if rows.len() < CHUNK {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
