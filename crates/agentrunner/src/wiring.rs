@@ -142,7 +142,19 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn engine_alone(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings, Role::EVERYTHING).await?;
+        Self::without_listeners(settings, Role::EVERYTHING).await
+    }
+
+    /// The same of a process that fires schedules and performs nothing.
+    ///
+    /// # Errors
+    /// As for [`System::up`].
+    pub(crate) async fn scheduler_alone(settings: &Settings) -> anyhow::Result<Self> {
+        Self::without_listeners(settings, Part::SchedulerService.role()?).await
+    }
+
+    async fn without_listeners(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 system.config.reload().await?;

@@ -155,14 +155,14 @@ impl Scheduler {
     async fn write(&self, firings: Vec<Firing>) -> usize {
         let store = &self.core.ports.store;
         match store.fire(firings.clone()).await {
-            Ok(fired) => told(&firings, &fired),
+            Ok(fired) => told(&firings, &fired, self.core.now()),
             // One that can't be written must not hold up the others.
             Err(_) if firings.len() > 1 => {
                 let mut acted = 0;
                 for firing in firings {
                     let alone = vec![firing];
                     match store.fire(alone.clone()).await {
-                        Ok(fired) => acted += told(&alone, &fired),
+                        Ok(fired) => acted += told(&alone, &fired, self.core.now()),
                         Err(error) => complain(&alone, &error),
                     }
                 }
@@ -357,8 +357,8 @@ fn earlier(one: Option<Time>, other: Option<Time>) -> Option<Time> {
     one.into_iter().chain(other).min()
 }
 
-/// Logs and counts what was done; answers on how many schedules.
-fn told(firings: &[Firing], fired: &[Fired]) -> usize {
+/// Logs and counts what is on disk at `now`; answers on how many schedules it was acted.
+fn told(firings: &[Firing], fired: &[Fired], now: Time) -> usize {
     let mut acted = 0;
     for (firing, fired) in firings.iter().zip(fired) {
         let Fired::Done(started) = fired else {
@@ -366,7 +366,7 @@ fn told(firings: &[Firing], fired: &[Fired]) -> usize {
         };
         acted += 1;
         for (fire_time, id) in started {
-            let lag = (firing.now - *fire_time).num_milliseconds();
+            let lag = (now - *fire_time).num_milliseconds();
             metrics::histogram!("agentrunner_schedule_lag_seconds").record(lag as f64 / 1000.0);
             tracing::debug!(schedule = %firing.name, execution_id = %id, %fire_time, lag, "a scheduled run starts");
         }

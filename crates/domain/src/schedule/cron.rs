@@ -93,6 +93,15 @@ impl FromStr for Cron {
     type Err = InvalidCron;
 
     fn from_str(text: &str) -> Result<Self, InvalidCron> {
+        let cron = Self::read(text)?;
+        check_that_it_fires(&cron.text)?;
+        Ok(cron)
+    }
+}
+
+impl Cron {
+    /// Reads an expression that may never fire.
+    fn read(text: &str) -> Result<Self, InvalidCron> {
         let text = text.trim();
         if text.len() > MAX_BYTES {
             let message = format!("the expression has {} bytes", text.len());
@@ -101,25 +110,12 @@ impl FromStr for Cron {
                 format!("at most {MAX_BYTES} are taken"),
             ));
         }
-        let plain = without_nickname(text)?;
-        let fields: Vec<&str> = plain.split_whitespace().collect();
-        let (seconds, [minute, hour, day, month, weekday]) = match *fields.as_slice() {
-            [minute, hour, day, month, weekday] => ("0", [minute, hour, day, month, weekday]),
-            [second, minute, hour, day, month, weekday] => {
-                (second, [minute, hour, day, month, weekday])
-            }
-            _ => {
-                let message = format!("the expression {text:?} has {} fields", fields.len());
-                let hint = "write 5 (minute hour day month weekday), 6 with seconds first, or @daily and kin";
-                return Err(InvalidCron::new(message, hint));
-            }
-        };
+        let [second, minute, hour, day, month, weekday] = fields(text)?;
         let whole = parse(
             text,
-            &format!("{seconds} {minute} {hour} {day} {month} {weekday}"),
+            &format!("{second} {minute} {hour} {day} {month} {weekday}"),
         )?;
-        check_that_it_fires(text, seconds, [minute, hour, day, month, weekday])?;
-        let times = written_out([seconds, minute, hour], &whole);
+        let times = written_out([second, minute, hour], &whole);
         let parts = times
             .into_iter()
             .map(|[s, m, h]| parse(text, &format!("{s} {m} {h} {day} {month} {weekday}")))
@@ -128,6 +124,24 @@ impl FromStr for Cron {
             text: text.to_owned(),
             parts: if parts.is_empty() { vec![whole] } else { parts },
         })
+    }
+}
+
+/// The six fields, seconds first.
+fn fields(text: &str) -> Result<[&str; 6], InvalidCron> {
+    let plain = without_nickname(text)?;
+    let fields: Vec<&str> = plain.split_whitespace().collect();
+    match *fields.as_slice() {
+        [minute, hour, day, month, weekday] => Ok(["0", minute, hour, day, month, weekday]),
+        [second, minute, hour, day, month, weekday] => {
+            Ok([second, minute, hour, day, month, weekday])
+        }
+        _ => {
+            let message = format!("the expression {text:?} has {} fields", fields.len());
+            let hint =
+                "write 5 (minute hour day month weekday), 6 with seconds first, or @daily and kin";
+            Err(InvalidCron::new(message, hint))
+        }
     }
 }
 
@@ -171,14 +185,10 @@ fn words(error: &croner::errors::CronError) -> String {
 }
 
 /// Refuses what never happens, such as 30 February.
-fn check_that_it_fires(
-    text: &str,
-    seconds: &str,
-    [minute, hour, day, month, weekday]: [&str; 5],
-) -> Result<(), InvalidCron> {
+fn check_that_it_fires(text: &str) -> Result<(), InvalidCron> {
     // The years are bounded, so that the search ends soon. Any year to begin with serves: the calendar repeats.
     let (first, last) = (2000, 2000 + MAX_YEARS);
-    let fields = format!("{seconds} {minute} {hour} {day} {month} {weekday} {first}-{last}");
+    let fields = format!("{} {first}-{last}", fields(text)?.join(" "));
     let bounded = CronParser::builder()
         .year(Year::Required)
         .build()
@@ -223,10 +233,11 @@ impl fmt::Display for Cron {
     }
 }
 
+/// As it was kept: that it fires was found out when it came, and would be searched for again at each look.
 impl TryFrom<String> for Cron {
     type Error = InvalidCron;
     fn try_from(text: String) -> Result<Self, InvalidCron> {
-        text.parse()
+        Self::read(&text)
     }
 }
 
