@@ -22,6 +22,9 @@ const POLICIES: [&str; 3] = ["skip", "once", "all"];
 /// How many kills there are at least.
 const KILLS: u32 = 20;
 
+/// An end is stamped before it is on disk; until then the run is in the way of the next.
+const COMMIT: TimeDelta = TimeDelta::milliseconds(500);
+
 /// A row of the list of runs.
 #[derive(Debug, Deserialize)]
 struct Run {
@@ -197,8 +200,9 @@ fn judge(policy: &str, begun: Time, last: Time, runs: &[Run]) {
         // Missed is what was looked at when the next one was due already.
         let was_missed = run.noticed_at - run.fire_time >= TimeDelta::seconds(1);
         let in_the_way = |other: &Run| {
+            let was_open = |end: Time| end + COMMIT > run.noticed_at;
             other.status == "completed"
-                && (other.noticed_at >= run.noticed_at || other.finished_at > Some(run.noticed_at))
+                && (other.noticed_at >= run.noticed_at || other.finished_at.is_some_and(was_open))
         };
         match (run.status.as_str(), run.reason.as_deref(), policy) {
             ("completed", None, _) => {}
