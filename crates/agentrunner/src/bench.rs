@@ -8,6 +8,7 @@ pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod provider;
 pub(crate) mod report;
+pub(crate) mod schedules;
 pub(crate) mod startup;
 pub(crate) mod statistics;
 pub(crate) mod submit;

@@ -150,6 +150,11 @@ pub mod topics {
         topic(format!("agent.output.{agent}"))
     }
 
+    /// A schedule has started an execution of one agent.
+    pub fn scheduled_task(agent: &AgentName) -> Option<Topic> {
+        topic(format!("scheduled.task.{agent}"))
+    }
+
     /// The definition of one agent changed.
     pub fn config_changed(agent: &AgentName) -> Option<Topic> {
         topic(format!("config.changed.{agent}"))

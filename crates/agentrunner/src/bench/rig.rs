@@ -152,6 +152,8 @@ pub(crate) enum Faces {
     None,
     /// Over HTTP too.
     Http,
+    /// Through the engine, which performs nothing.
+    Scheduler,
 }
 
 /// The system under measurement.
@@ -221,6 +223,7 @@ impl Rig {
         let system = match faces {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
+            Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
         Ok(Self {
             system,

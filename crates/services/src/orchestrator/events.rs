@@ -10,10 +10,10 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::submit::idempotency_key;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
+use crate::http::idempotency::idempotency_key;
 use crate::http::{Answer, ApiError, App, Code};
 
 /// Something that happened.
