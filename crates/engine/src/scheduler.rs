@@ -22,7 +22,7 @@ use crate::shared::Shared;
 use crate::task;
 
 /// How many schedules a look takes.
-const BATCH: usize = 1024;
+const BATCH: usize = 2048;
 /// How many of them share a transaction.
 const TOGETHER: usize = 128;
 /// How many transactions a look has under way at once.

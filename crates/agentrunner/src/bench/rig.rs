@@ -27,6 +27,7 @@ const COMMITS: usize = 200;
 pub(crate) const TURNS: &str = "bench-turns";
 pub(crate) const SCHEMA: &str = "bench-schema";
 pub(crate) const ASK: &str = "bench-ask";
+pub(crate) const SCHEDULED: &str = "bench-scheduled";
 
 /// A folder that is deleted when it is dropped.
 pub(crate) struct Folder(PathBuf);
@@ -302,6 +303,11 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
             "ask",
             "tools:\n  - name: ask_human\n    type: function\n",
         ),
+        (
+            SCHEDULED,
+            "turns",
+            "tools:\n  - name: current_time\n    type: function\nschedule_config: {type: interval, interval_seconds: 86400}\n",
+        ),
     ];
     let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));
     let listeners = (0..listeners).map(|which| {
@@ -309,8 +315,13 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
         (name, "turns", format!("event_subscriptions: [{topic}]\n"))
     });
     for (name, path, rest) in agents.into_iter().chain(listeners) {
+        let mode = if name == SCHEDULED {
+            "scheduled"
+        } else {
+            "autonomous"
+        };
         let text = format!(
-            "name: {name}\nexecution_mode: autonomous\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"
+            "name: {name}\nexecution_mode: {mode}\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"
         );
         std::fs::write(folder.join(format!("config/agents/{name}.yml")), text)?;
     }

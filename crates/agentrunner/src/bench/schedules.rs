@@ -10,7 +10,7 @@ use futures::{StreamExt, TryStreamExt};
 use serde_json::json;
 
 use super::report::Report;
-use super::rig::{Faces, Rig, TURNS};
+use super::rig::{Faces, Rig, SCHEDULED};
 use super::statistics::ms;
 use crate::cli::Context;
 use crate::commands::bench::Schedules;
@@ -94,7 +94,7 @@ async fn make(engine: &Engine, count: u32, due: DateTime<Utc>) -> anyhow::Result
     let cron = format!("{} {} {} * * *", due.second(), due.minute(), due.hour());
     let config = json!({ "type": "cron", "cron": cron, "task_data": { "prompt": "Go." } });
     let new = NewSchedule {
-        agent: TURNS.to_owned(),
+        agent: SCHEDULED.to_owned(),
         config: serde_json::from_value(config)?,
     };
     let schedules = engine.schedules();
@@ -165,7 +165,7 @@ async fn told(
     due: DateTime<Utc>,
     perform: bool,
 ) -> anyhow::Result<Told> {
-    let agent = TURNS.parse()?;
+    let agent = SCHEDULED.parse()?;
     let growth = || Growth {
         wanted,
         seen: Vec::new(),

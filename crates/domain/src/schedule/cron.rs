@@ -116,13 +116,16 @@ impl Cron {
             &format!("{second} {minute} {hour} {day} {month} {weekday}"),
         )?;
         let times = written_out([second, minute, hour], &whole);
-        let parts = times
-            .into_iter()
-            .map(|[s, m, h]| parse(text, &format!("{s} {m} {h} {day} {month} {weekday}")))
-            .collect::<Result<Vec<_>, _>>()?;
+        let parts = if times.len() > 1 {
+            let one =
+                |[s, m, h]: [u16; 3]| parse(text, &format!("{s} {m} {h} {day} {month} {weekday}"));
+            times.into_iter().map(one).collect::<Result<_, _>>()?
+        } else {
+            vec![whole]
+        };
         Ok(Self {
             text: text.to_owned(),
-            parts: if parts.is_empty() { vec![whole] } else { parts },
+            parts,
         })
     }
 }
