@@ -110,6 +110,8 @@ pub(crate) enum Command {
     Inbox(commands::inbox::Inbox),
     /// Events that were given up: list, replay and delete them
     DeadLetters(commands::dead_letters::DeadLetters),
+    /// List, show, make, pause and trigger schedules
+    Schedules(commands::schedules::Schedules),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -180,6 +182,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Tasks(command) => command.run(&context),
         Command::Inbox(command) => command.run(&context),
         Command::DeadLetters(command) => command.run(&context),
+        Command::Schedules(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),

@@ -10,6 +10,7 @@ pub(crate) mod inbox;
 pub(crate) mod init;
 pub(crate) mod migrate;
 pub(crate) mod run;
+pub(crate) mod schedules;
 pub(crate) mod serve;
 pub(crate) mod tasks;
 pub(crate) mod up;

@@ -1,5 +1,6 @@
 //! Why the engine refuses a request.
 
+use domain::schedule::Flaw;
 use domain::{AgentName, ConversationId, ExecutionId, Status};
 
 /// Why the engine refuses a request.
@@ -63,10 +64,35 @@ pub enum Error {
         /// How many.
         waiting: u32,
     },
+    /// The event is one of a chain that looks endless.
+    #[error("{0}: the agents that publish and subscribe form a loop")]
+    Loop(String),
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key came with another body before; use a new key for a new request")]
     KeyMismatch,
+    /// There is no such schedule.
+    #[error("there is no schedule {name:?}{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
+    UnknownSchedule {
+        /// The name.
+        name: String,
+        /// The nearest known one.
+        nearest: Option<String>,
+    },
+    /// The schedule is not one that can be kept.
+    #[error("{}", flaws(.0))]
+    InvalidSchedule(Vec<Flaw>),
+    /// The schedule can't be made or changed as it stands; the message says what to do.
+    #[error("{0}")]
+    ScheduleConflict(String),
     /// The store can't do it.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+fn flaws(flaws: &[Flaw]) -> String {
+    let told = flaws.iter().map(|flaw| match flaw.hint.as_str() {
+        "" => format!("{}: {}", flaw.field, flaw.message),
+        hint => format!("{}: {}; {hint}", flaw.field, flaw.message),
+    });
+    told.collect::<Vec<_>>().join(" · ")
 }

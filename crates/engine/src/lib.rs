@@ -15,6 +15,8 @@ mod live;
 mod recovery;
 mod relay;
 mod run;
+mod scheduler;
+mod schedules;
 mod shared;
 mod subscriptions;
 mod task;
@@ -45,6 +47,8 @@ pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
+pub use scheduler::{Looked, Scheduler};
+pub use schedules::{MAX_NEXT, NewSchedule, Schedules, Upcoming};
 pub use task::{Accepted, NewTask};
 pub use travel::{Branch, Cut};
 
@@ -147,6 +151,7 @@ impl Engine {
             schemas: tools::Schemas::default(),
             presence,
             hint: Notify::new(),
+            schedules_changed: Notify::new(),
             new_id,
         };
         Self {
@@ -209,6 +214,25 @@ impl Engine {
     /// Whether it performs executions.
     pub fn performs(&self) -> bool {
         !self.core.settings.modes.is_empty()
+    }
+
+    /// Begins to act on schedules, those of agents' files included: call it when the files are read. Any number of
+    /// processes may.
+    pub fn start_scheduler(&self) {
+        let stop = &self.stop;
+        self.tasks
+            .spawn(schedules::follow(self.core.clone(), stop.clone()));
+        self.tasks.spawn(self.scheduler().run(stop.clone()));
+    }
+
+    /// A scheduler that looks when it is told to.
+    pub fn scheduler(&self) -> Scheduler {
+        Scheduler::new(self.core.clone())
+    }
+
+    /// The schedules, for reading and changing.
+    pub fn schedules(&self) -> Schedules {
+        Schedules::new(self.core.clone())
     }
 
     /// Accepts a task: when this answers, it is durable and will reach exactly one terminal state.

@@ -27,6 +27,7 @@ const COMMITS: usize = 200;
 pub(crate) const TURNS: &str = "bench-turns";
 pub(crate) const SCHEMA: &str = "bench-schema";
 pub(crate) const ASK: &str = "bench-ask";
+pub(crate) const SCHEDULED: &str = "bench-scheduled";
 
 /// A folder that is deleted when it is dropped.
 pub(crate) struct Folder(PathBuf);
@@ -152,6 +153,8 @@ pub(crate) enum Faces {
     None,
     /// Over HTTP too.
     Http,
+    /// Through the engine, which performs nothing.
+    Scheduler,
 }
 
 /// The system under measurement.
@@ -186,9 +189,33 @@ impl Rig {
         store_dir: Option<&Path>,
         faces: Faces,
     ) -> anyhow::Result<Self> {
+        Self::among(context, latency, capacity, store_dir, (faces, 0)).await
+    }
+
+    /// The same, with so many agents more that wait for events, and without faces.
+    ///
+    /// # Errors
+    /// As for [`Rig::start`].
+    pub(crate) async fn listened_to(
+        context: &Context,
+        listeners: u32,
+        capacity: usize,
+        store_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let among = (Faces::None, listeners);
+        Self::among(context, Duration::ZERO, capacity, store_dir, among).await
+    }
+
+    async fn among(
+        context: &Context,
+        latency: Duration,
+        capacity: usize,
+        store_dir: Option<&Path>,
+        (faces, listeners): (Faces, u32),
+    ) -> anyhow::Result<Self> {
         let folder = Folder::new(&context.settings, store_dir)?;
         let provider = Provider::start(latency).await?;
-        write_agents(folder.path(), &provider.url)?;
+        write_agents(folder.path(), &provider.url, listeners)?;
         let mut settings = context.settings.clone();
         settings.config_dir = folder.path().join("config");
         settings.data_dir = folder.path().join("data");
@@ -197,6 +224,7 @@ impl Rig {
         let system = match faces {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
+            Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
         Ok(Self {
             system,
@@ -250,7 +278,15 @@ impl Rig {
     }
 }
 
-fn write_agents(folder: &Path, provider: &str) -> std::io::Result<()> {
+/// The name of an agent that waits for events, and their topic.
+pub(crate) fn listener(which: u32) -> (String, String) {
+    (
+        format!("bench-listener-{which}"),
+        format!("bench.event.{which}"),
+    )
+}
+
+fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
     let agents = [
         (
             TURNS,
@@ -267,10 +303,25 @@ fn write_agents(folder: &Path, provider: &str) -> std::io::Result<()> {
             "ask",
             "tools:\n  - name: ask_human\n    type: function\n",
         ),
+        (
+            SCHEDULED,
+            "turns",
+            "tools:\n  - name: current_time\n    type: function\nschedule_config: {type: interval, interval_seconds: 86400}\n",
+        ),
     ];
-    for (name, path, rest) in agents {
+    let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));
+    let listeners = (0..listeners).map(|which| {
+        let (name, topic) = listener(which);
+        (name, "turns", format!("event_subscriptions: [{topic}]\n"))
+    });
+    for (name, path, rest) in agents.into_iter().chain(listeners) {
+        let mode = if name == SCHEDULED {
+            "scheduled"
+        } else {
+            "autonomous"
+        };
         let text = format!(
-            "name: {name}\nexecution_mode: autonomous\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"
+            "name: {name}\nexecution_mode: {mode}\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"
         );
         std::fs::write(folder.join(format!("config/agents/{name}.yml")), text)?;
     }

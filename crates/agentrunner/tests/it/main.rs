@@ -22,6 +22,7 @@ mod product;
 mod project;
 mod real_parts;
 mod run;
+mod schedules;
 mod serve;
 mod servers;
 mod servers_redis;

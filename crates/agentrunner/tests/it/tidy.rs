@@ -42,8 +42,10 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 10] = [
 ];
 
 /// What `domain` may use: data and arithmetic, nothing that reaches the world.
-const DOMAIN_USES: [&str; 9] = [
+const DOMAIN_USES: [&str; 11] = [
     "chrono",
+    "chrono-tz",
+    "croner",
     "regex",
     "schemars",
     "serde",

@@ -7,11 +7,13 @@ use serde_json::Value;
 
 use super::{
     Approval, ApprovalRule, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode,
-    LlmConfig, McpTool, OnApprovalTimeout, Provider, Tool, ToolKind,
+    LlmConfig, McpTool, OnApprovalTimeout, Provider, ScheduleConfig, Tool, ToolKind,
 };
+use crate::Time;
 use crate::execution::MAX_DEPTH;
 use crate::nearest::nearest;
 use crate::quantity::Money;
+use crate::schedule::Trigger;
 
 /// Something about a definition that its author should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -284,6 +286,9 @@ impl Definition {
         if self.execution_mode == ExecutionMode::Scheduled && self.schedule_config.is_none() {
             found.error("schedule_config", "it is missing", "a scheduled agent says when: type: cron with cron:, or type: interval with interval_seconds:");
         }
+        if let Some(config) = &self.schedule_config {
+            check_schedule(config, found);
+        }
     }
 
     fn check_tools(&self, found: &mut Findings) {
@@ -433,6 +438,30 @@ fn check_approval(path: &str, approval: &Approval, found: &mut Findings) {
             why,
             "write argument: with a path such as order.amount, and one of matches, equals, above, below",
         );
+    }
+}
+
+fn check_schedule(config: &ScheduleConfig, found: &mut Findings) {
+    // What comes from a variable is looked at when its value is known.
+    let has_variable =
+        |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains("${"));
+    for flaw in Trigger::from_config(config, Time::UNIX_EPOCH)
+        .err()
+        .unwrap_or_default()
+    {
+        let is_later = match flaw.field {
+            "cron" => has_variable(&config.cron),
+            "timezone" => has_variable(&config.timezone),
+            "at" => has_variable(&config.at),
+            _ => false,
+        };
+        if !is_later {
+            found.error(
+                format!("schedule_config.{}", flaw.field),
+                flaw.message,
+                flaw.hint,
+            );
+        }
     }
 }
 

@@ -18,6 +18,7 @@ use crate::execution::ResultOut;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::edge::{LONGEST_WAIT, Trace};
 use crate::http::error::ErrorBody;
+use crate::http::idempotency::idempotency_key;
 use crate::http::params::{Params, duration, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
 
@@ -335,45 +336,4 @@ pub(super) async fn outcome_within(
         .status
         .is_terminal()
         .then(|| Json(result).into_response()))
-}
-
-/// The `Idempotency-Key`, bare or quoted.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
-    let Some(value) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default();
-    let quoted = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    let key = quoted.unwrap_or(text);
-    let valid = !key.is_empty()
-        && key.len() <= 255
-        && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
-    if valid {
-        Ok(Some(key.to_owned()))
-    } else {
-        let message = "Idempotency-Key: it is 1 to 255 visible ASCII characters without quotes, such as a UUID";
-        Err(ApiError::new(Code::InvalidRequest, message))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn idempotency_keys_are_taken_bare_and_quoted() {
-        let key = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", text.parse().unwrap());
-            idempotency_key(&headers)
-        };
-        assert_eq!(key("abc").unwrap().as_deref(), Some("abc"));
-        assert_eq!(key("\"abc\"").unwrap().as_deref(), Some("abc"));
-        for bad in ["", "\"\"", "a b", "\"a", &"x".repeat(256)] {
-            assert!(key(bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
-    }
 }

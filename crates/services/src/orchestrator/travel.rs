@@ -10,13 +10,12 @@ use serde_json::Value;
 use store::IdempotencyKey;
 use utoipa::ToSchema;
 
-use super::submit::{
-    AcceptedOut, BudgetIn, accepted_response, first_answer, idempotency_key, timeout,
-};
+use super::submit::{AcceptedOut, BudgetIn, accepted_response, first_answer, timeout};
 use crate::execution::OriginOut;
 use crate::http::body::{JsonBody, OptionalBody, Payload};
 use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
+use crate::http::idempotency::idempotency_key;
 use crate::http::params::execution_id;
 use crate::http::{Answer, App};
 

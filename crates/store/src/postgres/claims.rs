@@ -125,7 +125,7 @@ impl Postgres {
 
     /// High priority first; then in turn between agents; then the longest due.
     async fn lease_due(&self, claim: &Claim, terms: &Terms) -> Result<Vec<Lease>> {
-        let mut conn = self.pool.get().await?;
+        let mut conn = self.often.get().await?;
         let mut agents = due_agents(&mut conn, claim).await?;
         if agents.is_empty() {
             return Ok(Vec::new());

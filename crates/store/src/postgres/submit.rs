@@ -360,7 +360,10 @@ async fn give_keys_back(
 }
 
 /// The execution that is the same, or was started by the same event.
-async fn known_by_row(conn: &mut Conn, prepared: &Prepared) -> Outcome<Option<Submitted>> {
+pub(super) async fn known_by_row(
+    conn: &mut Conn,
+    prepared: &Prepared,
+) -> Outcome<Option<Submitted>> {
     let row = conn
         .first(
             "SELECT id FROM executions WHERE id = $1

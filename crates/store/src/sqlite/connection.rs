@@ -4,6 +4,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::Options;
@@ -40,6 +41,10 @@ pub(super) fn open(path: &Path, options: &Options) -> Result<Connection> {
     conn.busy_timeout(options.busy_timeout)
         .map_err(Fault::from)?;
     conn.set_prepared_statement_cache_capacity(STATEMENTS);
+    // A plan does not depend on what is bound. Otherwise SQLite asks for each value whether a partial index may serve,
+    // and so compiles nearly every statement anew each time that it is run.
+    conn.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)
+        .map_err(Fault::from)?;
     Ok(conn)
 }
 

@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod packing;
 pub(crate) mod read;
+pub(crate) mod schedules;
 pub(crate) mod submit;
 pub(crate) mod turns;
 pub(crate) mod workers;
@@ -78,6 +79,12 @@ macro_rules! behaviour {
                 one_that_was_silent_for_long_is_forgotten_by_the_others, many_are_heard_at_once;
             cleanup: what_was_over_long_ago_goes_with_all_that_is_its, what_goes_on_keeps_its_children,
                 much_goes_a_little_at_a_time;
+            schedules: a_schedule_is_kept_as_it_was_seen, schedules_are_listed_by_name,
+                a_fire_time_starts_one_execution_however_many_schedulers_act, one_firing_is_all_or_nothing,
+                what_changed_since_it_was_seen_is_left_alone, a_fire_time_that_has_a_row_starts_nothing,
+                a_waiting_run_is_found_when_nothing_is_before_it, a_skipped_run_keeps_its_reason,
+                a_happening_that_was_acted_on_keeps_its_execution, due_ones_come_first_and_the_next_is_told,
+                a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

@@ -6,6 +6,7 @@ mod claims;
 mod journal;
 mod news;
 mod reads;
+mod schedules;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -16,12 +17,12 @@ use domain::execution::{Origin, Totals};
 use domain::step::{Answer, Question};
 use domain::{
     AgentName, ConversationId, Epoch, Event, EventId, Execution, ExecutionId, Message, Outcome,
-    Seq, Status, Step, Time, Worker, WorkerId,
+    ScheduleName, Seq, Status, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use store::{
     AgentState, Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result,
-    Submission, Submitted, UsageRow, WhenBusy,
+    ScheduleRecord, Submission, Submitted, UsageRow, WhenBusy,
 };
 
 use super::plant::Plant;
@@ -94,6 +95,8 @@ pub(crate) struct Tables {
     fact_writes: BTreeSet<(AgentName, String)>,
     usage: BTreeMap<(String, AgentName, &'static str, String), UsageRow>,
     workers: BTreeMap<WorkerId, Worker>,
+    schedules: BTreeMap<ScheduleName, ScheduleRecord>,
+    runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
     served: String,
     is_closed: bool,
