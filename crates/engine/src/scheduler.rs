@@ -24,7 +24,7 @@ use crate::task;
 /// How many schedules a look takes.
 const BATCH: usize = 2048;
 /// How many of them share a transaction.
-const TOGETHER: usize = 128;
+const TOGETHER: usize = 256;
 /// How many transactions a look has under way at once.
 const AT_ONCE: usize = 4;
 /// The longest rest between looks: what other processes change is found by then.

@@ -15,8 +15,8 @@ use super::statistics::ms;
 use crate::cli::Context;
 use crate::commands::bench::Schedules;
 
-/// How many are made at once.
-const MADE_AT_ONCE: usize = 64;
+/// How many are made, or taken away, at once.
+const AT_ONCE: usize = 64;
 /// How long making them may take.
 const MAKING: TimeDelta = TimeDelta::seconds(60);
 /// How long before they are due the processor's time is not counted any more.
@@ -48,7 +48,7 @@ pub(crate) async fn measure(context: &Context, args: &Schedules) -> anyhow::Resu
     let idle = Duration::from_secs(args.idle_seconds);
     let due = engine.now() + MAKING + idle;
     let due = due.with_nanosecond(0).context("a time without a second")?;
-    make(engine, args.count, due).await?;
+    let names = make(engine, args.count, due).await?;
     let left = (due - engine.now()).to_std().unwrap_or_default();
     anyhow::ensure!(
         left > REST,
@@ -58,6 +58,8 @@ pub(crate) async fn measure(context: &Context, args: &Schedules) -> anyhow::Resu
     let quiet = quiet(left - REST).await;
     spinner.set_message("all are due");
     let mut told = told(engine, u64::from(args.count), due, args.perform).await?;
+    spinner.set_message("taking them away");
+    remove(engine, &names).await?;
     spinner.finish_and_clear();
     let mut report = Report::default();
     report.add("schedules", "schedules", f64::from(args.count), "");
@@ -89,8 +91,8 @@ pub(crate) async fn measure(context: &Context, args: &Schedules) -> anyhow::Resu
     Ok(())
 }
 
-/// Makes daily schedules that are all due at the same moment.
-async fn make(engine: &Engine, count: u32, due: DateTime<Utc>) -> anyhow::Result<()> {
+/// Makes daily schedules that are all due at the same moment; answers their names, which no other run has.
+async fn make(engine: &Engine, count: u32, due: DateTime<Utc>) -> anyhow::Result<Vec<String>> {
     let cron = format!("{} {} {} * * *", due.second(), due.minute(), due.hour());
     let config = json!({ "type": "cron", "cron": cron, "task_data": { "prompt": "Go." } });
     let new = NewSchedule {
@@ -98,13 +100,25 @@ async fn make(engine: &Engine, count: u32, due: DateTime<Utc>) -> anyhow::Result
         config: serde_json::from_value(config)?,
     };
     let schedules = engine.schedules();
+    let run = uuid::Uuid::now_v7().simple();
     let each = futures::stream::iter(0..count).map(|n| {
-        let (schedules, new) = (schedules.clone(), new.clone());
-        async move { schedules.create(&format!("bench-{n}"), new, true).await }
+        let (schedules, new, name) = (schedules.clone(), new.clone(), format!("bench-{run}-{n}"));
+        async move {
+            schedules.create(&name, new, false).await?;
+            anyhow::Ok(name)
+        }
     });
-    each.buffer_unordered(MADE_AT_ONCE)
-        .try_for_each(|_| std::future::ready(Ok(())))
-        .await?;
+    each.buffer_unordered(AT_ONCE).try_collect().await
+}
+
+/// Takes them away: they would go on daily.
+async fn remove(engine: &Engine, names: &[String]) -> anyhow::Result<()> {
+    let schedules = engine.schedules();
+    let each = futures::stream::iter(names).map(|name| {
+        let schedules = schedules.clone();
+        async move { schedules.remove(name).await }
+    });
+    each.buffer_unordered(AT_ONCE).try_collect::<()>().await?;
     Ok(())
 }
 
@@ -174,16 +188,24 @@ async fn told(
         accepted: growth(),
         begun: growth(),
     };
+    let count = async || {
+        let stats = engine.store().agent_stats(Some(&agent)).await?;
+        let sum = |of: fn(&store::AgentStats) -> u64| stats.iter().map(of).sum::<u64>();
+        anyhow::Ok((
+            sum(|stats| stats.total),
+            sum(|stats| stats.total - stats.queued),
+        ))
+    };
+    // Of earlier runs on the same server.
+    let before = count().await?;
     let until = (due - engine.now()).to_std().unwrap_or_default();
     tokio::time::sleep(until).await;
     let began = Instant::now();
     loop {
-        let stats = engine.store().agent_stats(Some(&agent)).await?;
+        let (total, begun) = count().await?;
+        let (total, begun) = (total - before.0, begun.saturating_sub(before.1));
         let after = ms((engine.now() - due).to_std().unwrap_or_default());
-        let sum = |of: fn(&store::AgentStats) -> u64| stats.iter().map(of).sum::<u64>();
-        let total = sum(|stats| stats.total);
         told.accepted.seen.push((after, total));
-        let begun = total - sum(|stats| stats.queued);
         told.begun.seen.push((after, begun));
         if told.accepted.is_complete() && (!perform || told.begun.is_complete()) {
             return Ok(told);

@@ -102,7 +102,7 @@ fn planned(n: usize) -> Planned {
     let hour = 1 + pick(3);
     let minute = if hour == 2 { pick(2) * 30 } else { 0 };
     let (agent, when) = match n % 25 {
-        0..2 => (
+        0 => (
             "quick",
             When::WrittenOut {
                 hours: vec![hour],
@@ -111,7 +111,7 @@ fn planned(n: usize) -> Planned {
                 zone,
             },
         ),
-        2..6 => (
+        1..6 => (
             "quick",
             When::WrittenOut {
                 hours: vec![2, 3],
@@ -120,7 +120,7 @@ fn planned(n: usize) -> Planned {
                 zone,
             },
         ),
-        6..10 => (
+        6..8 => (
             "quick",
             When::WrittenOut {
                 hours: vec![hour],
@@ -129,7 +129,7 @@ fn planned(n: usize) -> Planned {
                 zone,
             },
         ),
-        10..19 => (
+        8..19 => (
             "quick",
             When::WrittenOut {
                 hours: vec![hour],
@@ -147,16 +147,16 @@ fn planned(n: usize) -> Planned {
                 zone,
             },
         ),
-        20..22 => (
+        20 => (
             "quick",
             When::EverySoMany {
-                step: 20,
+                step: 30,
                 hours: vec![1, 2, 3],
                 days: Days::Week(0),
                 zone,
             },
         ),
-        22..24 => (
+        21..24 => (
             "quick",
             When::Interval(600_000 + 3600 * i64::from(pick(100))),
         ),
@@ -288,9 +288,13 @@ impl Rig {
         }
     }
 
-    /// All three look at once, some are killed; if any was, one looks until nothing is left. Answers when to look next.
+    /// One, two or all three look at once, some are killed; if any was, one looks until nothing is left. Answers when to
+    /// look next.
     async fn look(&mut self, chance: &mut Chance) -> Option<Time> {
-        let looks = self.schedulers.iter().map(|scheduler| {
+        let awake = 1 + chance.below(7);
+        let each = self.schedulers.iter().enumerate();
+        let looks = each.filter(|(n, _)| awake & (1 << n) != 0);
+        let looks = looks.map(|(_, scheduler)| {
             let patience = if chance.below(8) == 0 {
                 chance.below(8)
             } else {
