@@ -291,6 +291,8 @@ async fn rows_of_nonsense_end_their_executions_alone() {
     last_answers.release();
 
     let product = stage.up(&project, &servers).await;
+    let sql = "SELECT 1 FROM executions WHERE id = $1 AND status <> 'nonsense'";
+    until_there(&client, sql, key(odd)).await;
     all_completed(&product, &[odd.clone(), well.clone()]).await;
     for (sql, id) in NONSENSE.iter().zip(&ids) {
         ends_as_corrupt(&client, key(id), sql).await;
@@ -311,14 +313,24 @@ async fn rows_of_nonsense_end_their_executions_alone() {
 /// The row says how it ended; whether a face can show the rest of it depends on what was damaged.
 async fn ends_as_corrupt(client: &tokio_postgres::Client, id: uuid::Uuid, what: &str) {
     let sql = "SELECT outcome FROM execution_results WHERE execution_id = $1";
-    let began = Instant::now();
-    let outcome: Value = loop {
-        if let Some(row) = client.query_opt(sql, &[&id]).await.unwrap() {
-            break serde_json::from_str(row.get(0)).unwrap();
-        }
-        assert!(began.elapsed() < PATIENCE, "it does not end: {what}");
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    };
+    let row = until_there(client, sql, id).await;
+    let outcome: Value = serde_json::from_str(row.get(0)).unwrap();
     let shown = outcome.to_string();
     assert!(shown.to_lowercase().contains("corrupt"), "{what}: {shown}");
+}
+
+/// The row that this finds, as soon as there is one.
+async fn until_there(
+    client: &tokio_postgres::Client,
+    sql: &str,
+    id: uuid::Uuid,
+) -> tokio_postgres::Row {
+    let began = Instant::now();
+    loop {
+        if let Some(row) = client.query_opt(sql, &[&id]).await.unwrap() {
+            return row;
+        }
+        assert!(began.elapsed() < PATIENCE, "nothing yet: {sql}");
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
 }

@@ -82,7 +82,8 @@ impl<K: Kind> std::fmt::Debug for Gatherer<K> {
 }
 
 impl<K: Kind> Gatherer<K> {
-    /// Begins to gather. The session is opened with the first batch, and again whenever it was lost.
+    /// Begins to gather. The session is opened at once, so that what was begun can go on when others take the last one of
+    /// the server later; and again whenever it was lost.
     pub(super) fn start(kind: K, server: Arc<Server>, signals: Signals) -> Self {
         let (queue, requests) = mpsc::channel(MAX_QUEUE);
         let worker = Worker {
@@ -131,6 +132,8 @@ struct Worker<K> {
 
 impl<K: Kind> Worker<K> {
     async fn serve(mut self, mut queue: mpsc::Receiver<Message<K>>) {
+        // Without one, the first batch says what is wrong.
+        self.conn = Conn::open(&self.server, Role::Batches).await.ok();
         let mut waiting: VecDeque<Call<K>> = VecDeque::new();
         let mut closing = Vec::new();
         loop {
