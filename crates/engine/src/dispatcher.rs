@@ -12,6 +12,7 @@ use domain::{
 };
 use futures::FutureExt;
 use store::{Append, Claim, Claimed, Then};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -107,6 +108,7 @@ impl Dispatcher {
         if !self.core.leases.may_claim(now + self.core.settings.lease) {
             return false;
         }
+        let asked = Instant::now();
         let claim = Claim {
             worker: self.core.settings.worker.clone(),
             now,
@@ -120,7 +122,7 @@ impl Dispatcher {
             Ok(claimed) => {
                 let full = claimed.len() == limit;
                 for one in claimed {
-                    self.begin(one);
+                    self.begin(one, asked);
                 }
                 full
             }
@@ -148,7 +150,8 @@ impl Dispatcher {
             .collect()
     }
 
-    fn begin(self: &Arc<Self>, claimed: Claimed) {
+    /// Begins what was claimed. What came with it is as it was when the store was `asked` for it.
+    fn begin(self: &Arc<Self>, claimed: Claimed, asked: Instant) {
         let committed = claimed.steps.last().map_or(0, |step| step.seq.get());
         let lease = self
             .core
@@ -162,7 +165,7 @@ impl Dispatcher {
             if over_limit {
                 this.hand_back(&claimed).await;
             } else {
-                this.perform(claimed, &lease).await;
+                this.perform(claimed, &lease, asked).await;
             }
             this.core.leases.remove(&lease);
             this.count_out(&agent);
@@ -170,12 +173,13 @@ impl Dispatcher {
         });
     }
 
-    async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>) {
+    async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>, asked: Instant) {
         let subject = Subject::new(&claimed.execution);
         let (id, agent, trace) = (subject.id, &subject.agent, &subject.trace_id);
         let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
-        let work = AssertUnwindSafe(self.work(claimed, lease, live.clone())).catch_unwind();
+        let work =
+            AssertUnwindSafe(self.work((claimed, asked), lease, live.clone())).catch_unwind();
         match work.await {
             Ok(Ok(ended)) => {
                 match ended {
@@ -208,7 +212,7 @@ impl Dispatcher {
 
     async fn work(
         &self,
-        claimed: Claimed,
+        (claimed, asked): (Claimed, Instant),
         lease: &Arc<Lease>,
         live: Arc<crate::live::LiveRun>,
     ) -> Result<Ended, Stop> {
@@ -230,7 +234,7 @@ impl Dispatcher {
                     Err(failure) => Err(failure),
                 };
                 match run {
-                    Ok((run, waiting)) => return Box::pin(run.go(waiting)).await,
+                    Ok((run, waiting)) => return Box::pin(run.go(waiting, asked)).await,
                     Err(failure) => failure,
                 }
             }

@@ -64,7 +64,7 @@ pub(crate) struct Lease {
 
 /// How often it is asked what other processes did to what this one owns: no tool call starts a second after its
 /// execution's end was asked for.
-const LISTEN: Duration = Duration::from_millis(500);
+pub(crate) const LISTEN: Duration = Duration::from_millis(500);
 
 const GO_ON: u8 = 0;
 const AT_NEXT_COMMIT: u8 = 1;

@@ -19,9 +19,10 @@ use domain::{
 };
 use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting, WhenBusy};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::ended::Subject;
-use crate::leases::Lease;
+use crate::leases::{LISTEN, Lease};
 use crate::live::LiveRun;
 use crate::shared::{DROPPED_CALLS, Shared};
 use crate::task::submitted_event;
@@ -125,10 +126,15 @@ impl Run {
         Ok((run, claimed.waiting))
     }
 
-    /// Goes on until the execution is over, parked, handed back or lost.
-    pub(crate) async fn go(mut self, waiting: Waiting) -> Result<Ended, Stop> {
+    /// Goes on until the execution is over, parked, handed back or lost. What is `waiting` is as it was when the store was
+    /// `asked` for it.
+    pub(crate) async fn go(mut self, waiting: Waiting, asked: Instant) -> Result<Ended, Stop> {
         self.load_spending().await?;
         self.absorb(waiting).await?;
+        // The store was slow, and nothing has been written since: it may have been called off.
+        if asked.elapsed() > LISTEN {
+            self.lease.tell_news();
+        }
         loop {
             if self.lease.is_lost() {
                 return Err(Stop::Lost);
