@@ -50,7 +50,7 @@ async fn cancel_closes_the_providers_stream_and_is_final() {
 async fn a_deadline_ends_a_model_that_never_answers() {
     let rig = Rig::start(json!({}), |_, _| Say::Hang).await;
     let task = NewTask {
-        timeout: Some(Duration::from_millis(300)),
+        timeout: Some(Duration::from_secs(1)),
         ..NewTask::new("a", json!("go"), "1".repeat(32).parse().unwrap())
     };
     let id = rig.engine.submit(task).await.unwrap().id;
@@ -64,7 +64,7 @@ async fn a_deadline_ends_a_tool_that_never_answers_and_says_that_its_outcome_is_
     let tools = json!({ "tools": [tool("slow", Effect::Unsafe)] });
     let rig = Rig::start(tools, |_, _| Say::Tools(vec![("slow", json!({}))])).await;
     let task = NewTask {
-        timeout: Some(Duration::from_millis(300)),
+        timeout: Some(Duration::from_secs(1)),
         ..NewTask::new("a", json!("go"), "1".repeat(32).parse().unwrap())
     };
     let id = rig.engine.submit(task).await.unwrap().id;
