@@ -123,6 +123,7 @@ impl Postgres {
 }
 
 /// Takes the schedules that are as they were seen and that nobody else is at; answers the positions of their firings.
+/// Each is looked up by itself and changed where it was found: a plan for many would search through all schedules.
 async fn hold(conn: &mut Conn, batch: &Batch) -> Outcome<HashSet<usize>> {
     let each = || batch.firings.iter();
     let names: Vec<&str> = each().map(|f| f.name.as_str()).collect();
@@ -131,17 +132,18 @@ async fn hold(conn: &mut Conn, batch: &Batch) -> Outcome<HashSet<usize>> {
     let next: Vec<Option<Time>> = each().map(|f| f.next_due.map(up)).collect();
     let rows = conn
         .all(
-            "WITH r AS MATERIALIZED (
-                 SELECT * FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[])
-                     AS r (name, version, handled_until, next_due)
-             ), held AS MATERIALIZED (
-                 SELECT s.name FROM schedules s JOIN r ON r.name = s.name AND r.version = s.version
-                 ORDER BY s.name FOR UPDATE OF s SKIP LOCKED
+            "WITH held AS MATERIALIZED (
+                 SELECT s.place, r.*
+                 FROM unnest($1::text[], $2::bigint[], $3::timestamptz[], $4::timestamptz[])
+                         AS r (name, version, handled_until, next_due)
+                     CROSS JOIN LATERAL (
+                         SELECT ctid AS place FROM schedules WHERE name = r.name AND version = r.version
+                         FOR UPDATE SKIP LOCKED) s
              )
              UPDATE schedules s
-             SET handled_until = r.handled_until, next_due = r.next_due, version = s.version + 1
-             FROM r JOIN held ON held.name = r.name
-             WHERE s.name = r.name
+             SET handled_until = held.handled_until, next_due = held.next_due, version = s.version + 1
+             FROM held
+             WHERE s.ctid = held.place
              RETURNING s.name",
             &[&names, &versions, &cursors, &next],
         )
