@@ -1,63 +1,41 @@
 //! Which agents an event starts.
 //!
-//! The patterns of all agents lie in one tree of words, so that what an event costs depends on its words and on those
-//! who want it, not on how many agents there are. Three rules:
+//! What an event costs depends on its words and on those who want it, not on how many agents there are ([`TopicTree`]).
+//! Three rules:
 //! - Patterns match as in an AMQP topic exchange ([`TopicPattern`]).
 //! - A pattern that begins with a wildcard is not about AgentRunner's own topics ([`topics::is_own`]): an agent that
 //!   wants everything would wake itself by ending. MQTT keeps its own topics from wildcards for the same reason
 //!   (MQTT 5.0, section 4.7.2).
 //! - What an agent said and that it is done are one happening. Who wants both is started by what it said.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
 use crate::event::topics;
+use crate::topic::TopicTree;
 use crate::{AgentName, Event, Topic, TopicPattern};
 
 /// Who wants which topics.
-#[derive(Debug, Clone)]
-pub struct Subscribers {
-    /// The root is the first.
-    nodes: Vec<Node>,
-}
-
-/// Where a pattern is after some of its words.
 #[derive(Debug, Clone, Default)]
-struct Node {
-    /// Where plain words lead.
-    words: HashMap<String, usize>,
-    /// Where `*` leads.
-    one: Option<usize>,
-    /// Where `#` leads.
-    any: Option<usize>,
-    /// Whether `#` led here: more words may come, and it is here still.
-    is_any: bool,
-    /// Whose patterns end here.
-    wanted_by: BTreeSet<AgentName>,
-}
-
-impl Default for Subscribers {
-    /// Nobody wants anything.
-    fn default() -> Self {
-        Self {
-            nodes: vec![Node::default()],
-        }
-    }
+pub struct Subscribers {
+    /// By patterns whose first word is a plain one.
+    by_name: TopicTree<AgentName>,
+    /// By those that begin with a wildcard.
+    by_wildcard: TopicTree<AgentName>,
 }
 
 impl Subscribers {
     /// Adds what an agent wants.
     pub fn add(&mut self, agent: &AgentName, pattern: &TopicPattern) {
-        let mut at = 0;
-        for word in pattern.as_str().split('.') {
-            at = self.step(at, word);
-        }
-        if let Some(node) = self.nodes.get_mut(at) {
-            node.wanted_by.insert(agent.clone());
-        }
+        let tree = if pattern.as_str().starts_with(['*', '#']) {
+            &mut self.by_wildcard
+        } else {
+            &mut self.by_name
+        };
+        tree.insert(pattern, agent.clone());
     }
 
     /// The agents that an event starts.
-    pub fn of<'a>(&'a self, event: &Event) -> BTreeSet<&'a AgentName> {
+    pub fn of(&self, event: &Event) -> BTreeSet<&AgentName> {
         let mut wanting = self.matching(&event.topic);
         if event.topic.as_str() == topics::EXECUTION_COMPLETED
             && let Some(said) = said(event)
@@ -68,62 +46,12 @@ impl Subscribers {
         wanting
     }
 
-    fn matching<'a>(&'a self, topic: &Topic) -> BTreeSet<&'a AgentName> {
-        let mut at = BTreeSet::new();
-        if topics::is_own(topic) {
-            at.insert(0);
-        } else {
-            self.enter(&mut at, 0);
+    fn matching(&self, topic: &Topic) -> BTreeSet<&AgentName> {
+        let mut wanting: BTreeSet<&AgentName> = self.by_name.find(topic).into_iter().collect();
+        if !topics::is_own(topic) {
+            wanting.extend(self.by_wildcard.find(topic));
         }
-        for (index, word) in topic.as_str().split('.').enumerate() {
-            let by_wildcards = index > 0 || !topics::is_own(topic);
-            let mut next = BTreeSet::new();
-            for node in at.iter().filter_map(|index| self.nodes.get(*index)) {
-                let one = node.one.filter(|_| by_wildcards);
-                for reached in node.words.get(word).copied().into_iter().chain(one) {
-                    self.enter(&mut next, reached);
-                }
-            }
-            let staying = at.iter().filter(|index| self.is_any(**index));
-            next.extend(staying);
-            at = next;
-        }
-        let ends = at.iter().filter_map(|index| self.nodes.get(*index));
-        ends.flat_map(|node| &node.wanted_by).collect()
-    }
-
-    /// Arrives at a node, and at those that a `#` for no word leads to.
-    fn enter(&self, at: &mut BTreeSet<usize>, mut node: usize) {
-        while at.insert(node) {
-            match self.nodes.get(node).and_then(|node| node.any) {
-                Some(next) => node = next,
-                None => return,
-            }
-        }
-    }
-
-    fn is_any(&self, node: usize) -> bool {
-        self.nodes.get(node).is_some_and(|node| node.is_any)
-    }
-
-    /// Where a word of a pattern leads; made when it is not there.
-    fn step(&mut self, at: usize, word: &str) -> usize {
-        let new = self.nodes.len();
-        let Some(node) = self.nodes.get_mut(at) else {
-            return at;
-        };
-        let next = match word {
-            "*" => *node.one.get_or_insert(new),
-            "#" => *node.any.get_or_insert(new),
-            _ => *node.words.entry(word.to_owned()).or_insert(new),
-        };
-        if next == new {
-            self.nodes.push(Node {
-                is_any: word == "#",
-                ..Node::default()
-            });
-        }
-        next
+        wanting
     }
 }
 

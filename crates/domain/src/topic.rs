@@ -1,11 +1,15 @@
 //! Topics and the patterns that match them, by the rules of AMQP topic exchanges: words joined by dots,
 //! `*` stands for exactly one word, `#` for any number of words, none included.
 
+mod tree;
+
 use std::fmt;
 use std::str::FromStr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+
+pub use tree::TopicTree;
 
 /// The longest topic or pattern, in bytes: the limit of an AMQP routing key.
 pub const MAX_BYTES: usize = 255;
