@@ -1,5 +1,5 @@
-//! A store that lets somebody step in at every commit of an execution's owner: for tests that break things there, and
-//! that stop the process at an exact point of the step protocol.
+//! A store that lets somebody step in at every commit of an execution's owner, and before what it reads on its way: for
+//! tests that break things there, and that stop the process at an exact point of the step protocol.
 
 use std::sync::Arc;
 
@@ -23,6 +23,12 @@ use crate::{
 pub trait Intercept: Send + Sync + 'static {
     /// Called in the place of [`Store::append`]; passes it on to `inner` or does not.
     async fn append(&self, inner: &dyn Store, append: Append) -> Result<Appended>;
+
+    /// Called before [`Store::conversation`] is passed on.
+    async fn before_conversation(&self) {}
+
+    /// Called before [`Store::woken`] is passed on.
+    async fn before_woken(&self) {}
 }
 
 /// A store with somebody who steps in.
@@ -53,6 +59,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         self.inner.renew(renewal).await
     }
     async fn woken(&self, worker: &WorkerId) -> Result<Vec<Signal>> {
+        self.intercept.before_woken().await;
         self.inner.woken(worker).await
     }
     async fn lease_holders(&self) -> Result<Vec<WorkerId>> {
@@ -141,6 +148,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         conversation: &ConversationId,
         limit: usize,
     ) -> Result<Vec<Message>> {
+        self.intercept.before_conversation().await;
         self.inner.conversation(agent, conversation, limit).await
     }
     async fn conversation_version(

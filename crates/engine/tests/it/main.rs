@@ -35,6 +35,7 @@ mod people;
 mod rig;
 mod running;
 mod simulation;
+mod slow_store;
 mod stopping;
 mod travel;
 mod watching;
