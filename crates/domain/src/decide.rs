@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Time;
 use crate::budget::{BudgetLimits, Exceeded};
-use crate::definition::{Definition, Effect, LlmConfig, OnUnknown};
+use crate::definition::{Definition, Effect, ExecutionMode, LlmConfig, OnUnknown};
 use crate::execution::{Execution, Failure, FailureCode, MAX_DEPTH, Outcome, Totals};
 use crate::id::{Epoch, ExecutionId, Seq};
 use crate::message::StopReason;
@@ -21,6 +21,7 @@ use crate::step::{
     Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelFailure, Question, Remedy,
     StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
+use crate::team::{self, Member};
 
 /// How many tool calls of one answer are made; the model is told of the others that they were not.
 pub const MAX_CALLS_PER_TURN: usize = 64;
@@ -44,6 +45,8 @@ pub struct Facts {
     pub spent_today: Totals,
     /// How much the model reads and writes together, if it is known: the one whose turn it is.
     pub context_window: Option<Tokens>,
+    /// The agents that take work; told only while a coordinator has no team ([`wants_team`]).
+    pub agents: Vec<Member>,
 }
 
 /// Somebody's word that an execution is to end.
@@ -139,7 +142,12 @@ pub fn decide(
         return end(state, facts, Outcome::Timeout { message });
     }
     match &state.turn {
-        Turn::Model(turn) => models_turn(definition, execution, state, turn, facts),
+        Turn::Model(turn) if state.team.is_some() || wants_team(execution, state) => {
+            coordinate(definition, execution, state, turn, facts)
+        }
+        Turn::Model(turn) => {
+            models_turn(definition, execution, state, (turn, Purpose::Turn), facts)
+        }
         Turn::Tools(calls) => tools_turn(definition, execution, state, calls, facts),
         Turn::Answered {
             output,
@@ -149,6 +157,13 @@ pub fn decide(
         } => answered(state, facts, output, structured.as_ref(), *stop, violations),
         Turn::Done(outcome) => Action::Done(outcome.clone()),
     }
+}
+
+/// Whether the next thing is to find out who may take part.
+pub fn wants_team(execution: &Execution, state: &State) -> bool {
+    execution.mode == ExecutionMode::Collaborative
+        && state.team.is_none()
+        && state.totals.model_calls == 0
 }
 
 /// What a failed model call leads to: another try later, another model, or the end. `jitter` is 0 to 1.
@@ -168,7 +183,7 @@ pub fn after_model_failure(
     };
     let retry = &definition.retry_config;
     if now < execution.deadline
-        && let Some(remedy) = remedy(state, run, class)
+        && let Some(remedy) = remedy(definition, state, run, class)
     {
         let reason = ModelFailure {
             class,
@@ -205,7 +220,7 @@ pub fn after_model_failure(
             };
         }
     }
-    if definition.llm_config.choice(choice + 1).is_some() {
+    if run.purpose.model(definition).choice(choice + 1).is_some() {
         return StepBody::Timer {
             until: now,
             reason: ModelFailure {
@@ -239,7 +254,12 @@ pub fn after_model_failure(
 }
 
 /// What can be done about a failure other than trying the same again.
-fn remedy(state: &State, run: &ModelRun, class: ModelErrorClass) -> Option<Remedy> {
+fn remedy(
+    definition: &Definition,
+    state: &State,
+    run: &ModelRun,
+    class: ModelErrorClass,
+) -> Option<Remedy> {
     match run.purpose {
         // It is a help, not a need.
         Purpose::Summary { .. } => Some(Remedy::NoSummary),
@@ -247,6 +267,16 @@ fn remedy(state: &State, run: &ModelRun, class: ModelErrorClass) -> Option<Remed
             pruning::tighter(state, run.fit).map(|bytes| Remedy::Prune { bytes })
         }
         Purpose::Turn => None,
+        Purpose::Plan | Purpose::Review | Purpose::Judge | Purpose::Conclude
+            if class == ModelErrorClass::ContextTooLong
+                && state.squeezes < pruning::MAX_SQUEEZES =>
+        {
+            let prompt = Prompt::new(definition, state, run.purpose, run.fit);
+            let shown: usize = prompt.messages.iter().map(crate::Message::bytes).sum();
+            let bytes = u64::try_from(shown / 2).unwrap_or(u64::MAX);
+            Some(Remedy::Prune { bytes })
+        }
+        Purpose::Plan | Purpose::Review | Purpose::Judge | Purpose::Conclude => None,
     }
 }
 
@@ -270,7 +300,7 @@ fn models_turn(
     definition: &Definition,
     execution: &Execution,
     state: &State,
-    turn: &ModelTurn,
+    (turn, purpose): (&ModelTurn, Purpose),
     facts: &Facts,
 ) -> Action {
     if let Some(until) = turn.not_before
@@ -288,27 +318,59 @@ fn models_turn(
         );
         return end(state, facts, fail(FailureCode::MaxStepsExceeded, message));
     }
-    let Some(config) = definition.llm_config.choice(turn.choice) else {
+    let Some(config) = purpose.model(definition).choice(turn.choice) else {
         let message = "the journal names a fallback model that the definition lacks".to_owned();
         return end(state, facts, fail(FailureCode::Corrupt, message));
     };
     let fit = pruning::fit(definition, execution, state, &config, facts.context_window);
     // Without room for it in the budget, older messages are left out instead.
-    if let Some(covers) = pruning::to_summarise(definition, state, fit) {
+    if purpose.is_turn()
+        && let Some(covers) = pruning::to_summarise(definition, state, fit)
+    {
         let purpose = Purpose::Summary { covers };
         let prompt = Prompt::new(definition, state, purpose, fit).estimate();
         if let Ok(room) = reserve(definition, execution, state, facts, prompt) {
             return call(execution, facts, (purpose, fit), config, room);
         }
     }
-    let prompt = Prompt::new(definition, state, Purpose::Turn, fit).estimate();
+    let prompt = Prompt::new(definition, state, purpose, fit).estimate();
     match reserve(definition, execution, state, facts, prompt) {
         Err(exceeded) => end(
             state,
             facts,
             fail(FailureCode::BudgetExceeded, exceeded.to_string()),
         ),
-        Ok(room) => call(execution, facts, (Purpose::Turn, fit), config, room),
+        Ok(room) => call(execution, facts, (purpose, fit), config, room),
+    }
+}
+
+/// What a coordinator does, as long as its answer is not there.
+fn coordinate(
+    definition: &Definition,
+    execution: &Execution,
+    state: &State,
+    turn: &ModelTurn,
+    facts: &Facts,
+) -> Action {
+    match team::next(definition, execution, state, facts) {
+        team::Next::Record(bodies) => {
+            let begins = |body: &&StepBody| matches!(body, StepBody::ChildStarted { .. });
+            let beginning = bodies.iter().filter(begins).count();
+            match reserve_tool_calls(definition, execution, state, facts, beginning) {
+                Ok(()) => Action::Record(bodies),
+                Err(exceeded) => {
+                    let outcome = fail(FailureCode::BudgetExceeded, exceeded.to_string());
+                    end(state, facts, outcome)
+                }
+            }
+        }
+        team::Next::Ask(purpose) => {
+            models_turn(definition, execution, state, (turn, purpose), facts)
+        }
+        team::Next::Wait(until) => Action::Park {
+            until: until.unwrap_or(execution.deadline).min(execution.deadline),
+        },
+        team::Next::Fail(code, message) => end(state, facts, fail(code, message)),
     }
 }
 
@@ -343,7 +405,9 @@ fn reserve(
     facts: &Facts,
     prompt: Tokens,
 ) -> Result<Option<Tokens>, Exceeded> {
-    let own = limits(definition, execution).reserve_model_call(&state.totals, prompt)?;
+    let granted = state.team.as_ref().map(|team| team.granted());
+    let own = limits(definition, execution).without(granted.unwrap_or_default());
+    let own = own.reserve_model_call(&state.spent(), prompt)?;
     let Some(per_day) = definition.budget.per_day else {
         return Ok(own);
     };
@@ -469,7 +533,7 @@ fn reserve_tool_calls(
         return Ok(());
     }
     let beginning = u32::try_from(beginning).unwrap_or(u32::MAX);
-    limits(definition, execution).reserve_tool_calls(&state.totals, beginning)?;
+    limits(definition, execution).reserve_tool_calls(&state.spent(), beginning)?;
     if let Some(per_day) = definition.budget.per_day {
         let mut today = facts.spent_today;
         today.tool_calls = today.tool_calls.saturating_add(state.totals.tool_calls);
@@ -566,6 +630,7 @@ fn propose(execution: &Execution, call: &Call, seq: Seq) -> StepBody {
             call: call.call,
             child: ExecutionId::child_of(execution.id, seq),
             agent: agent.clone(),
+            budget: None,
         },
     }
 }
@@ -718,6 +783,11 @@ fn question_of(arguments: &str) -> String {
 }
 
 fn progress_in_words(state: &State) -> String {
+    if let Some(team) = &state.team
+        && (team.open_request().is_some() || team.running().next().is_some())
+    {
+        return format!("it waited for {}", team.waits_for());
+    }
     match &state.turn {
         Turn::Model(turn) => match &turn.last_failure {
             Some((_, message)) => format!("the model's last try failed: {message}"),

@@ -197,8 +197,13 @@ impl Execution {
     }
 
     /// The first words to the model. An object with a single text under a customary name is that text;
-    /// anything else is shown as the JSON it is.
+    /// anything else is shown as the JSON it is. A coordinator's task may come with terms; the words are its
+    /// `task_description`.
     pub fn prompt(&self) -> String {
+        let task = self.input.get("task_description").and_then(Value::as_str);
+        if let (ExecutionMode::Collaborative, Some(task)) = (self.mode, task) {
+            return task.to_owned();
+        }
         const CUSTOMARY: [&str; 6] = ["prompt", "text", "message", "task", "question", "input"];
         match &self.input {
             Value::String(text) => text.clone(),
@@ -300,6 +305,12 @@ pub enum FailureCode {
     ModelRefused,
     /// The answer does not meet `output_schema`, also after it was asked to.
     OutputInvalid,
+    /// A coordinator has no plan that can be carried out, also after it was told why.
+    PlanInvalid,
+    /// A person rejected a coordinator's plan, or nobody approved it in time.
+    PlanRejected,
+    /// A step of a coordinator's plan failed for good.
+    StepFailed,
     /// It is not known whether an unsafe tool call happened, and the agent says to fail then.
     OutcomeUnknown,
     /// The tools that the agent needs can't be had.
@@ -310,6 +321,15 @@ pub enum FailureCode {
     Corrupt,
     /// Something in AgentRunner itself went wrong.
     Internal,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.usage += other.usage;
+        self.cost_usd += other.cost_usd;
+        self.model_calls = self.model_calls.saturating_add(other.model_calls);
+        self.tool_calls = self.tool_calls.saturating_add(other.tool_calls);
+    }
 }
 
 /// Running totals of an execution.

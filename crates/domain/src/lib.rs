@@ -7,6 +7,7 @@
 //! - [`Execution`] is one piece of work; its [`Step`]s are its journal, the only truth about it.
 //! - [`State`] is a journal folded; [`State::apply`] refuses a step that cannot follow.
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
+//! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
 
 pub mod budget;
@@ -18,12 +19,14 @@ pub mod fleet;
 pub mod id;
 pub mod message;
 pub mod nearest;
+pub mod plan;
 pub mod prompt;
 pub mod pruning;
 pub mod quantity;
 pub mod retry;
 pub mod state;
 pub mod step;
+pub mod team;
 pub mod topic;
 
 pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
@@ -32,14 +35,17 @@ pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
 pub use fleet::{HealthInterval, Pool, Worker};
 pub use id::{
-    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, Seq, TraceId, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, PlanStepId, Seq,
+    TraceId, WorkerId,
 };
 pub use message::{Message, Reply, StopReason, ToolCall};
+pub use plan::{Plan, PlanStep};
 pub use prompt::{Prompt, Purpose};
 pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};
+pub use team::{Member, Planning, Team};
 pub use topic::{Topic, TopicPattern};
 
 /// An instant, in UTC. The only clock that this crate knows is the one it is handed.

@@ -3,7 +3,7 @@
 use crate::definition::Effect;
 use crate::execution::{Execution, Outcome, Status, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
-use crate::message::{Message, StopReason, ToolCall};
+use crate::message::{Message, Reply, StopReason, ToolCall};
 use crate::prompt::Purpose;
 use crate::pruning;
 use crate::retry::ModelErrorClass;
@@ -11,6 +11,7 @@ use crate::step::{
     Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelCall, Question, Remedy, Step,
     StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
+use crate::team::{Planning, Team};
 use crate::{Money, Time};
 
 /// Where an execution stands.
@@ -36,6 +37,10 @@ pub struct State {
     pub ceiling: Option<u64>,
     /// How often it could not.
     pub squeezes: u32,
+    /// What those consumed that it had do something.
+    pub delegated: Totals,
+    /// A coordinator's team, once it is known.
+    pub team: Option<Box<Team>>,
     /// The position of the next step.
     pub next_seq: Seq,
 }
@@ -179,6 +184,8 @@ impl State {
             turn: Turn::Model(ModelTurn::default()),
             totals: Totals::default(),
             repairs: 0,
+            delegated: Totals::default(),
+            team: None,
             next_seq: Seq::FIRST,
         }
     }
@@ -219,16 +226,45 @@ impl State {
             StepBody::Timer { until, reason } => self.model_failed(*until, reason),
             StepBody::ToolIntent(intent) => self.intended(step.epoch, intent),
             StepBody::ToolResult(result) => self.tool_settled(result),
-            StepBody::ChildStarted { call, child, agent } => {
-                self.child_started(*call, *child, agent)
-            }
+            StepBody::Plan(planning) => self.planned(step.seq, planning),
+            StepBody::ChildStarted {
+                call,
+                child,
+                agent,
+                budget,
+            } => match &mut self.team {
+                Some(team) => {
+                    let begun =
+                        team.child_started(*call, *child, agent, budget.unwrap_or_default());
+                    self.totals.tool_calls += u32::from(begun.is_ok());
+                    begun
+                }
+                None => self.child_started(*call, *child, agent),
+            },
             StepBody::ChildFinished {
                 call,
                 child,
                 outcome,
-            } => self.child_finished(*call, *child, outcome),
-            StepBody::InputRequested(request) => self.asked(step.seq, request),
-            StepBody::InputReceived(input) => self.answered(input),
+                totals,
+            } => {
+                let totals = totals.unwrap_or_default();
+                let ended = match &mut self.team {
+                    Some(team) => team.child_finished(*call, *child, outcome, totals),
+                    None => self.child_finished(*call, *child, outcome),
+                };
+                if ended.is_ok() {
+                    self.delegated += totals;
+                }
+                ended
+            }
+            StepBody::InputRequested(request) => match &mut self.team {
+                Some(team) => team.asked(step.seq, request),
+                None => self.asked(step.seq, request),
+            },
+            StepBody::InputReceived(input) => match &mut self.team {
+                Some(team) => team.answered(input),
+                None => self.answered(input),
+            },
             StepBody::Note { .. } => Ok(()),
             StepBody::Finished { outcome } => {
                 self.turn = Turn::Done(outcome.clone());
@@ -255,8 +291,35 @@ impl State {
             {
                 Status::WaitingForInput
             }
+            Turn::Model(_)
+                if self
+                    .team
+                    .as_ref()
+                    .is_some_and(|team| team.waits_for_person()) =>
+            {
+                Status::WaitingForInput
+            }
             Turn::Tools(_) | Turn::Model(_) | Turn::Answered { .. } => Status::Running,
         }
+    }
+
+    /// What it consumed, with what those did that it had do something.
+    pub fn spent(&self) -> Totals {
+        let mut spent = self.totals;
+        spent += self.delegated;
+        spent
+    }
+
+    /// The executions under way that it had do something, with the calls that they are made under.
+    pub fn children(&self) -> Vec<(CallRef, ExecutionId)> {
+        if let Some(team) = &self.team {
+            return team.running().collect();
+        }
+        let running = self.calls().iter().filter_map(|call| match &call.progress {
+            Progress::Delegated { child, .. } => Some((call.call, *child)),
+            _ => None,
+        });
+        running.collect()
     }
 
     /// The calls of the current turn; none when it is not the tools' turn.
@@ -269,14 +332,56 @@ impl State {
 
     /// The requests that wait for a person.
     pub fn open_requests(&self) -> impl Iterator<Item = (Seq, &Question, Time)> {
-        self.calls().iter().filter_map(|call| match &call.progress {
+        let of_calls = self.calls().iter().filter_map(|call| match &call.progress {
             Progress::Asked {
                 request,
                 question,
                 until,
             } => Some((*request, question, *until)),
             _ => None,
-        })
+        });
+        let of_team = self.team.as_ref().and_then(|team| team.open_request());
+        of_calls.chain(of_team)
+    }
+
+    /// Takes what happened to the plan.
+    fn planned(&mut self, seq: Seq, planning: &Planning) -> Result<(), String> {
+        let Turn::Model(_) = self.turn else {
+            return Err("there is nothing to plan now".to_owned());
+        };
+        match (planning, &mut self.team) {
+            (Planning::Team { members, terms }, None) if self.totals.model_calls == 0 => {
+                self.team = Some(Box::new(Team::new(members.clone(), terms.clone())));
+                Ok(())
+            }
+            (_, Some(team)) => team.apply(seq, planning),
+            (_, None) => Err("there is no team".to_owned()),
+        }
+    }
+
+    /// A coordinator's model has answered.
+    fn coordinated(&mut self, call: &ModelCall) -> Result<(), String> {
+        let Some(team) = &mut self.team else {
+            return Err("there is no team".to_owned());
+        };
+        if call.purpose != Purpose::Conclude {
+            team.heard(call.purpose, &call.reply)?;
+            self.consumed(call);
+            self.turn = Turn::Model(ModelTurn::default());
+            return Ok(());
+        }
+        self.consumed(call);
+        self.transcript.push(Message::Assistant(Reply {
+            tool_calls: Vec::new(),
+            ..call.reply.clone()
+        }));
+        self.turn = Turn::Answered {
+            output: call.reply.text.clone(),
+            structured: call.structured.clone(),
+            stop: call.reply.stop,
+            violations: call.violations.clone(),
+        };
+        Ok(())
     }
 
     fn model_called(&mut self, seq: Seq, call: &ModelCall) -> Result<(), String> {
@@ -285,6 +390,9 @@ impl State {
         };
         if let Purpose::Summary { covers } = call.purpose {
             return self.summarised(covers as usize, call);
+        }
+        if self.team.is_some() {
+            return self.coordinated(call);
         }
         if call.targets.len() != call.reply.tool_calls.len() {
             return Err("the targets do not match the tool calls".to_owned());

@@ -3,11 +3,13 @@
 mod model;
 mod pause;
 mod resolve;
+mod team;
 mod tooling;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use domain::budget::BudgetLimits;
 use domain::decide::{Cancel, Facts, decide};
 use domain::definition::Provider;
 use domain::execution::{Parent, Totals};
@@ -16,6 +18,7 @@ use domain::{
     Action, AgentName, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message,
     Outcome, Seq, State, Status, Step, Tokens, ToolOutcome,
 };
+use serde_json::Value;
 use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting, WhenBusy};
 use tokio::task::JoinSet;
 
@@ -72,6 +75,8 @@ pub(crate) struct Run {
     wakes_seen: u64,
     spent_today: Totals,
     in_flight: BTreeSet<CallRef>,
+    /// What of a team's shared state its next steps are given.
+    shared: BTreeMap<String, Value>,
     /// Children that may still run.
     delegated: BTreeSet<ExecutionId>,
     running: JoinSet<(CallRef, ToolOutcome, u64)>,
@@ -113,14 +118,12 @@ impl Run {
             wakes_seen: 0,
             spent_today: Totals::default(),
             in_flight: BTreeSet::new(),
+            shared: BTreeMap::new(),
             delegated: BTreeSet::new(),
             running: JoinSet::new(),
         };
-        let open = |call: &domain::state::Call| match &call.progress {
-            domain::state::Progress::Delegated { child, .. } => Some(*child),
-            _ => None,
-        };
-        run.delegated = run.state.calls().iter().filter_map(open).collect();
+        let children = run.state.children().into_iter();
+        run.delegated = children.map(|(_, child)| child).collect();
         Ok((run, claimed.waiting))
     }
 
@@ -231,6 +234,7 @@ impl Run {
             in_flight: self.in_flight.clone(),
             spent_today: self.spent_today,
             context_window: self.context_window(),
+            agents: self.colleagues(),
         }
     }
 
@@ -254,8 +258,14 @@ impl Run {
             epoch: self.epoch,
             body,
         };
-        if let StepBody::ChildStarted { child, agent, .. } = &step.body {
-            match self.child(*child, agent, step.seq) {
+        if let StepBody::ChildStarted {
+            call,
+            child,
+            agent,
+            budget,
+        } = &step.body
+        {
+            match self.child((*call, *child), agent, *budget, step.seq) {
                 Ok(submission) => self.children.push(submission),
                 Err(message) => return self.refuse_child(&step, message),
             }
@@ -276,9 +286,9 @@ impl Run {
             return Ok(());
         }
         let events = match &then {
-            Then::Finish { outcome, .. } => {
-                Subject::new(&self.execution).events(outcome, self.core.now())
-            }
+            Then::Finish { outcome, .. } => Subject::new(&self.execution)
+                .with_team(self.state.team.as_deref())
+                .events(outcome, self.core.now()),
             // The hint once more: others need not wait for their next poll.
             Then::HandBack => submitted_event(&self.execution).into_iter().collect(),
             Then::Continue | Then::Park { .. } => Vec::new(),
@@ -343,22 +353,15 @@ impl Run {
                 }))?;
             }
         }
-        for (child, outcome) in waiting.children {
-            let waits = self
-                .state
-                .calls()
-                .iter()
-                .find_map(|call| match &call.progress {
-                    domain::state::Progress::Delegated {
-                        child: expected, ..
-                    } if *expected == child => Some(call.call),
-                    _ => None,
-                });
-            if let Some(call) = waits {
+        for ended in waiting.children {
+            let children = self.state.children();
+            let waits = children.iter().find(|(_, child)| *child == ended.id);
+            if let Some((call, child)) = waits.copied() {
                 self.record(StepBody::ChildFinished {
                     call,
                     child,
-                    outcome,
+                    outcome: ended.outcome,
+                    totals: Some(ended.totals),
                 })?;
             }
         }
@@ -397,7 +400,13 @@ impl Run {
         Ok(())
     }
 
-    fn child(&self, id: ExecutionId, name: &AgentName, seq: Seq) -> Result<Submission, String> {
+    fn child(
+        &self,
+        (call, id): (CallRef, ExecutionId),
+        name: &AgentName,
+        budget: Option<BudgetLimits>,
+        seq: Seq,
+    ) -> Result<Submission, String> {
         let agent = self
             .core
             .agents
@@ -405,15 +414,10 @@ impl Run {
             .filter(|agent| agent.definition.enabled);
         let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
         let now = self.core.now();
-        let task = self.state.calls().iter().find(|call| {
-            matches!(&call.target, domain::step::CallTarget::Agent { agent } if agent == name)
-                && matches!(call.progress, domain::state::Progress::Proposed)
+        let left = budget.unwrap_or_else(|| {
+            domain::decide::limits(&self.definition, &self.execution).remaining(&self.state.spent())
         });
-        let input = task
-            .and_then(|call| serde_json::from_str(&call.wish.arguments).ok())
-            .unwrap_or_default();
-        let left =
-            domain::decide::limits(&self.definition, &self.execution).remaining(&self.state.totals);
+        let (input, metadata) = self.task_of(call);
         let execution = Execution {
             id,
             agent: name.clone(),
@@ -424,7 +428,7 @@ impl Run {
             conversation: None,
             priority: self.execution.priority,
             created_at: now,
-            deadline: (now + std::time::Duration::from_secs(agent.definition.timeout_seconds))
+            deadline: (now + std::time::Duration::from_secs(agent.definition.longest_seconds()))
                 .min(self.execution.deadline),
             budget: left,
             trace_id: self.execution.trace_id.clone(),
@@ -436,7 +440,7 @@ impl Run {
             event_id: None,
             hops: self.execution.hops,
             callback_url: None,
-            metadata: serde_json::Value::Null,
+            metadata,
         };
         let events = submitted_event(&execution).into_iter().collect();
         Ok(Submission {
@@ -451,6 +455,9 @@ impl Run {
         let StepBody::ChildStarted { call, .. } = &step.body else {
             return Ok(());
         };
+        if self.state.team.is_some() {
+            return self.not_started(*call, message);
+        }
         let outcome = ToolOutcome::Refused { message };
         self.record(StepBody::ToolResult(domain::step::ToolResult {
             call: *call,
@@ -470,6 +477,9 @@ impl Run {
                 .collect();
             names.join(", ")
         };
+        if let Some(reason) = self.team_waits_for() {
+            return reason;
+        }
         if status == Status::WaitingForInput {
             return format!(
                 "waits for a person: {}",

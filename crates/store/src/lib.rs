@@ -44,10 +44,10 @@ use tokio::sync::Notify;
 pub use error::{Certainty, Class, Error};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
-    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, ExecutionFilter, ExecutionRow,
-    IdempotencyKey, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page, PendingInput, Renewal,
-    Signal, StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
-    WhenBusy,
+    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
+    ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page,
+    PendingInput, Renewal, Signal, StateChange, StateChanged, Submission, Submitted, Then,
+    UsageFilter, UsageRow, Waiting, WhenBusy,
 };
 
 /// What a store answers.

@@ -124,7 +124,18 @@ pub struct Waiting {
     /// Answers that are not in the journal yet.
     pub inputs: Vec<PendingInput>,
     /// Children that ended (all of them, also those that are in the journal).
-    pub children: Vec<(ExecutionId, Outcome)>,
+    pub children: Vec<EndedChild>,
+}
+
+/// A child that ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedChild {
+    /// Which.
+    pub id: ExecutionId,
+    /// How.
+    pub outcome: Outcome,
+    /// What it consumed, with all that it had others do.
+    pub totals: Totals,
 }
 
 /// A person's answer, not yet in the journal.

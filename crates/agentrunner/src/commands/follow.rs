@@ -116,6 +116,9 @@ async fn ask(screen: &Screen, question: &Question) -> anyhow::Result<Answer> {
     let hint = match question {
         Question::Clarification { .. } => "your answer",
         Question::Approval { .. } => "y to allow it, n (and a reason) to refuse",
+        Question::Plan { .. } => {
+            "y to carry it out, n (and a reason) for another one; edit it with POST /tasks/{id}/input"
+        }
         Question::UnknownOutcome { .. } => {
             "h and its result if it happened, r to call again, n (and a reason) to go on without"
         }
@@ -146,7 +149,7 @@ fn understand(question: &Question, line: &str) -> Option<Answer> {
         (Question::Clarification { .. }, _) => Some(Answer::Text {
             text: line.to_owned(),
         }),
-        (Question::Approval { .. }, "y" | "yes") => Some(Answer::Approve),
+        (Question::Approval { .. } | Question::Plan { .. }, "y" | "yes") => Some(Answer::Approve),
         (Question::UnknownOutcome { .. }, "h" | "happened") => {
             Some(Answer::Happened { result: rest })
         }

@@ -8,6 +8,8 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod collaboration;
 mod definitions;
 mod loop_rules;
+mod plans;
 mod simulation;

@@ -7,6 +7,7 @@ use domain::step::Answer as StepAnswer;
 use domain::{ExecutionId, Seq, Status};
 use http::Uri;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use store::{ExecutionFilter, InputAnswer, NewInput};
 use utoipa::{IntoParams, ToSchema};
 
@@ -109,6 +110,10 @@ pub(super) struct AnswerIn {
     /// For `happened`: the result as text.
     #[serde(default)]
     result: Option<String>,
+    /// For `edit_plan`: the plan that is carried out instead: an object with `steps`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    plan: Option<Value>,
     /// Who answers.
     #[serde(default)]
     by: Option<String>,
@@ -130,6 +135,8 @@ enum Word {
     Happened,
     /// Says that a call in doubt did not happen and is to be made.
     Repeat,
+    /// Has another plan carried out.
+    EditPlan,
 }
 
 impl AnswerIn {
@@ -146,7 +153,7 @@ impl AnswerIn {
             (Some(word), _) => word,
             (None, Some(_)) => Word::Text,
             (None, None) => {
-                let why = "say text, approve, reject, happened or repeat";
+                let why = "say text, approve, reject, happened, repeat or edit_plan";
                 return Err(invalid("answer", why));
             }
         };
@@ -154,6 +161,7 @@ impl AnswerIn {
             ("text", self.text.is_some(), Word::Text),
             ("reason", self.reason.is_some(), Word::Reject),
             ("result", self.result.is_some(), Word::Happened),
+            ("plan", self.plan.is_some(), Word::EditPlan),
         ];
         if let Some((field, ..)) = only
             .iter()
@@ -178,6 +186,10 @@ impl AnswerIn {
                 result: words(&self.result),
             }),
             Word::Repeat => Ok(StepAnswer::Repeat),
+            Word::EditPlan => match &self.plan {
+                Some(plan) => Ok(StepAnswer::EditPlan { plan: plan.clone() }),
+                None => Err(invalid("plan", "the field is missing")),
+            },
         }
     }
 }
@@ -230,10 +242,11 @@ pub(super) async fn deliver(
         .chars()
         .take(200)
         .collect();
+    let answer = given.read()?;
     let input = NewInput {
         id,
         request: given.request.map(Seq::new),
-        answer: given.read()?,
+        answer: answer.clone(),
         by,
         now: app.engine.now(),
     };
@@ -252,10 +265,13 @@ pub(super) async fn deliver(
             ))
         }
         InputAnswer::DoesNotFit(question) => {
-            let message = format!(
-                "answer: it does not fit the question; {}",
-                question.choices()
-            );
+            let message = match question.objection(&answer) {
+                Some(why) => format!("plan: it can't be carried out: {why}"),
+                None => format!(
+                    "answer: it does not fit the question; {}",
+                    question.choices()
+                ),
+            };
             Err(ApiError::new(Code::InvalidRequest, message).with(
                 "question",
                 serde_json::to_value(question).unwrap_or_default(),

@@ -52,6 +52,7 @@ macro_rules! behaviour {
                 repeating_a_lost_answer_is_harmless, giving_up_the_lease_shuts_the_fence, parking_waits_for_its_time,
                 a_wake_up_before_parking_is_not_slept_over, children_start_once_with_their_step,
                 finishing_is_one_transaction, what_has_ended_stays_as_it_ended, the_end_of_a_child_wakes_its_parent,
+                a_child_is_told_with_what_its_family_consumed,
                 an_execution_can_not_be_parked_as_over;
             cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
                 what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
