@@ -187,6 +187,9 @@ pub struct Parent {
     pub depth: u8,
 }
 
+/// The note of an execution that says whose team it works for.
+pub const TEAM: &str = "collaboration";
+
 /// How deep agents may delegate to agents.
 pub const MAX_DEPTH: u8 = 8;
 
@@ -194,6 +197,14 @@ impl Execution {
     /// How many ancestors it has.
     pub fn depth(&self) -> u8 {
         self.parent.map_or(0, |p| p.depth)
+    }
+
+    /// The coordinator's execution whose team it works for, if it does: what is delegated further belongs to it as well.
+    pub fn team(&self) -> Option<ExecutionId> {
+        // Only who has a parent was given its notes by the program and not by a caller.
+        self.parent?;
+        let team = self.metadata.get(TEAM).and_then(Value::as_str);
+        team.and_then(|id| id.parse().ok())
     }
 
     /// The first words to the model. An object with a single text under a customary name is that text;

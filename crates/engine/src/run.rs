@@ -160,6 +160,7 @@ impl Run {
             &self.facts(),
         ) {
             Action::Record(bodies) => {
+                self.load_shared(&bodies).await?;
                 for body in bodies {
                     self.record(body)?;
                 }

@@ -1,6 +1,7 @@
 //! AgentOrchestrator: agents, tasks, their events and results, questions to people.
 
 mod agents;
+mod collaboration;
 mod dead_letters;
 mod effects;
 mod events;
@@ -26,6 +27,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(submit::submit, tasks::list))
         .routes(routes!(tasks::show, tasks::cancel))
         .routes(routes!(tasks::result))
+        .routes(routes!(collaboration::submit))
+        .routes(routes!(collaboration::show))
         .routes(routes!(effects::list))
         .routes(routes!(effects::settle))
         .routes(routes!(inbox::answer))

@@ -13,8 +13,9 @@ use serde_json::Value;
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
+    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
+    Waiting,
 };
 
 /// Steps in at a commit.
@@ -182,6 +183,12 @@ impl<I: Intercept> Store for Intercepted<I> {
         limit: usize,
     ) -> Result<Vec<(String, Value)>> {
         self.inner.recall(agent, like, limit).await
+    }
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        self.inner.share(write).await
+    }
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        self.inner.shared(team, keys).await
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.inner.usage(filter).await

@@ -39,6 +39,7 @@ mod read;
 mod recovery;
 mod schema;
 mod settings;
+mod shared;
 mod sql;
 mod states;
 mod submit;
@@ -69,8 +70,9 @@ use self::submit::Submits;
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
+    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
+    Waiting,
 };
 
 pub use clock::ServerClock;
@@ -378,6 +380,14 @@ impl Store for Postgres {
         limit: usize,
     ) -> Result<Vec<(String, Value)>> {
         self.facts(agent, like, limit).await
+    }
+
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        self.write_shared(write).await
+    }
+
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        self.read_shared(team, keys).await
     }
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {

@@ -22,6 +22,7 @@ mod read;
 mod readers;
 mod recovery;
 mod schema;
+mod shared;
 mod sql;
 mod states;
 mod submit;
@@ -49,8 +50,9 @@ use self::writer::{Signals, Writer};
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
+    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
+    Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -297,6 +299,14 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<(String, Value)>> {
         self.facts(agent, like, limit).await
+    }
+
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        self.write_shared(write).await
+    }
+
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        self.read_shared(team, keys).await
     }
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {

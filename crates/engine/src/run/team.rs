@@ -1,6 +1,9 @@
 //! A coordinator's side of a run: who may take part, and what each agent of its team is given to do.
 
+use std::collections::BTreeSet;
+
 use domain::decide::wants_team;
+use domain::execution::TEAM;
 use domain::state::Progress;
 use domain::step::{CallTarget, StepBody};
 use domain::{CallRef, Member, Planning};
@@ -28,7 +31,7 @@ impl Run {
         let team = self.state.team.as_ref();
         if let Some((team, part)) = team.and_then(|team| Some((team, team.part(call)?))) {
             let brief = team.brief(part, &self.execution.prompt(), &self.shared);
-            let notes = json!({ "collaboration": self.execution.id, "step": part.step.id });
+            let notes = json!({ TEAM: self.execution.id, "step": part.step.id });
             return (json!({ "prompt": brief }), notes);
         }
         let wish = self.state.calls().iter().find(|wish| {
@@ -37,7 +40,36 @@ impl Run {
                 && matches!(wish.progress, Progress::Proposed)
         });
         let input = wish.and_then(|wish| serde_json::from_str(&wish.wish.arguments).ok());
-        (input.unwrap_or_default(), Value::Null)
+        let notes = match self.execution.team() {
+            Some(team) => json!({ TEAM: team }),
+            None => Value::Null,
+        };
+        (input.unwrap_or_default(), notes)
+    }
+
+    /// Reads what of the shared state the steps are given that are about to begin. Their tasks are written down with
+    /// their beginning, so it does not matter that a later reading might find something else.
+    pub(super) async fn load_shared(&mut self, bodies: &[StepBody]) -> Result<(), Stop> {
+        let Some(team) = &self.state.team else {
+            return Ok(());
+        };
+        let wanted = bodies.iter().filter_map(|body| match body {
+            StepBody::ChildStarted { call, .. } => team.part(*call),
+            _ => None,
+        });
+        let keys: BTreeSet<String> = wanted.flat_map(|part| part.step.inputs.clone()).collect();
+        if keys.is_empty() {
+            return Ok(());
+        }
+        let keys: Vec<String> = keys.into_iter().collect();
+        let values = self
+            .core
+            .ports
+            .store
+            .shared(self.execution.id, &keys)
+            .await?;
+        self.shared = values.into_iter().map(|v| (v.key, v.value)).collect();
+        Ok(())
     }
 
     /// A step of the plan that nobody can begin.

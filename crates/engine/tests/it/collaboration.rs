@@ -769,3 +769,38 @@ async fn another_goes_on_with_a_plan_that_was_begun() {
     let team = folded(&rig, id).await;
     assert_eq!(team.contributions.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_step_is_given_what_it_named_of_the_shared_state() {
+    let config = json!({ "planning_strategy": "sequential", "require_plan_approval": true });
+    let rig = team(config, |role, request| match role {
+        Role::Planner => {
+            let mut reads = step("y", "c", &[]);
+            reads["inputs"] = json!(["found", "nothing"]);
+            plan(&[reads])
+        }
+        Role::Agent(_) => {
+            let saw = words(request).contains("found = {\"n\":7}");
+            Say::Text(if saw { "seven" } else { "blind" })
+        }
+        Role::Author => {
+            let saw = words(request).contains("seven");
+            Say::Text(if saw { "seven" } else { "blind" })
+        }
+        role => simple(role, request),
+    })
+    .await;
+    let id = submit(&rig, json!({})).await;
+    let write = store::SharedWrite {
+        team: id,
+        key: "found".to_owned(),
+        value: json!({ "n": 7 }),
+        expected: Some(0),
+        by: id,
+        idempotency_key: "once".to_owned(),
+        now: Utc::now(),
+    };
+    rig.store.share(write).await.unwrap();
+    answer(&rig, id, Answer::Approve).await;
+    assert_eq!(output(&rig.outcome(id).await), "seven");
+}

@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 5] = [
+const MIGRATIONS: [Migration; 6] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -48,6 +48,11 @@ const MIGRATIONS: [Migration; 5] = [
         name: "0005_conversations",
         up: include_str!("../../migrations/postgres/0005_conversations.up.sql"),
         down: include_str!("../../migrations/postgres/0005_conversations.down.sql"),
+    },
+    Migration {
+        name: "0008_shared_state",
+        up: include_str!("../../migrations/postgres/0008_shared_state.up.sql"),
+        down: include_str!("../../migrations/postgres/0008_shared_state.down.sql"),
     },
 ];
 

@@ -6,6 +6,7 @@ mod claims;
 mod journal;
 mod news;
 mod reads;
+mod shared;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -21,7 +22,7 @@ use domain::{
 use serde_json::Value;
 use store::{
     AgentState, Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result,
-    Submission, Submitted, UsageRow, WhenBusy,
+    SharedWrite, Submission, Submitted, UsageRow, WhenBusy,
 };
 
 use super::plant::Plant;
@@ -93,6 +94,8 @@ pub(crate) struct Tables {
     facts: BTreeMap<(AgentName, String), (Time, Value)>,
     fact_writes: BTreeSet<(AgentName, String)>,
     usage: BTreeMap<(String, AgentName, &'static str, String), UsageRow>,
+    /// What teams share, in the order in which it was written.
+    shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
     /// The agent that was served last.
     served: String,
