@@ -1,6 +1,9 @@
 //! What happens next: a pure function of definition, execution and state. The engine performs the one action that
 //! it names, journals the outcome, and asks again.
 
+mod coordinate;
+mod failure;
+
 use std::collections::BTreeSet;
 use std::time::Duration;
 
@@ -21,7 +24,9 @@ use crate::step::{
     Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelFailure, Question, Remedy,
     StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
-use crate::team::{self, Member};
+use crate::team::Member;
+
+pub use failure::after_model_failure;
 
 /// How many tool calls of one answer are made; the model is told of the others that they were not.
 pub const MAX_CALLS_PER_TURN: usize = 64;
@@ -143,7 +148,7 @@ pub fn decide(
     }
     match &state.turn {
         Turn::Model(turn) if state.team.is_some() || wants_team(execution, state) => {
-            coordinate(definition, execution, state, turn, facts)
+            coordinate::next(definition, execution, state, turn, facts)
         }
         Turn::Model(turn) => {
             models_turn(definition, execution, state, (turn, Purpose::Turn), facts)
@@ -164,131 +169,6 @@ pub fn wants_team(execution: &Execution, state: &State) -> bool {
     execution.mode == ExecutionMode::Collaborative
         && state.team.is_none()
         && state.totals.model_calls == 0
-}
-
-/// What a failed model call leads to: another try later, another model, or the end. `jitter` is 0 to 1.
-pub fn after_model_failure(
-    definition: &Definition,
-    execution: &Execution,
-    state: &State,
-    run: &ModelRun,
-    failure: (ModelErrorClass, String, Option<Duration>),
-    now: Time,
-    jitter: f64,
-) -> StepBody {
-    let (class, message, retry_after) = failure;
-    let (choice, attempt) = match &state.turn {
-        Turn::Model(turn) => (turn.choice, turn.attempt + 1),
-        Turn::Tools(_) | Turn::Answered { .. } | Turn::Done(_) => (0, 1),
-    };
-    let retry = &definition.retry_config;
-    if now < execution.deadline
-        && let Some(remedy) = remedy(definition, state, run, class)
-    {
-        let reason = ModelFailure {
-            class,
-            message,
-            next_choice: choice,
-            attempt: attempt - 1,
-            remedy,
-        };
-        return StepBody::Timer { until: now, reason };
-    }
-    if now >= execution.deadline {
-        // Not a failure of the model: deciding again ends the execution by its deadline.
-        let reason = ModelFailure {
-            class,
-            message,
-            next_choice: choice,
-            attempt,
-            remedy: Remedy::None,
-        };
-        return StepBody::Timer { until: now, reason };
-    }
-    if class.is_retryable() && attempt <= retry.max_retries {
-        let until = now + retry.delay(attempt, jitter, retry_after);
-        if until < execution.deadline {
-            return StepBody::Timer {
-                until,
-                reason: ModelFailure {
-                    class,
-                    message,
-                    next_choice: choice,
-                    attempt,
-                    remedy: Remedy::None,
-                },
-            };
-        }
-    }
-    if run.purpose.model(definition).choice(choice + 1).is_some() {
-        return StepBody::Timer {
-            until: now,
-            reason: ModelFailure {
-                class,
-                message,
-                next_choice: choice + 1,
-                attempt: 0,
-                remedy: Remedy::None,
-            },
-        };
-    }
-    let code = match class {
-        ModelErrorClass::Refused => FailureCode::ModelRefused,
-        _ if class.is_retryable() => FailureCode::ModelUnavailable,
-        _ => FailureCode::ModelRejected,
-    };
-    let tries = match (attempt, code) {
-        _ if class == ModelErrorClass::ContextTooLong => too_long(state),
-        (0 | 1, _) => String::new(),
-        (_, FailureCode::ModelUnavailable) => format!(
-            " (after {attempt} tries; submit it again later, or raise retry_config.max_retries)"
-        ),
-        _ => format!(" (after {attempt} tries)"),
-    };
-    StepBody::Finished {
-        outcome: Outcome::Failed(Failure {
-            code,
-            message: format!("{message}{tries}"),
-        }),
-    }
-}
-
-/// What can be done about a failure other than trying the same again.
-fn remedy(
-    definition: &Definition,
-    state: &State,
-    run: &ModelRun,
-    class: ModelErrorClass,
-) -> Option<Remedy> {
-    match run.purpose {
-        // It is a help, not a need.
-        Purpose::Summary { .. } => Some(Remedy::NoSummary),
-        Purpose::Turn if class == ModelErrorClass::ContextTooLong => {
-            pruning::tighter(state, run.fit).map(|bytes| Remedy::Prune { bytes })
-        }
-        Purpose::Turn => None,
-        Purpose::Plan | Purpose::Review | Purpose::Judge | Purpose::Conclude
-            if class == ModelErrorClass::ContextTooLong
-                && state.squeezes < pruning::MAX_SQUEEZES =>
-        {
-            let prompt = Prompt::new(definition, state, run.purpose, run.fit);
-            let shown: usize = prompt.messages.iter().map(crate::Message::bytes).sum();
-            let bytes = u64::try_from(shown / 2).unwrap_or(u64::MAX);
-            Some(Remedy::Prune { bytes })
-        }
-        Purpose::Plan | Purpose::Review | Purpose::Judge | Purpose::Conclude => None,
-    }
-}
-
-fn too_long(state: &State) -> String {
-    let pruned = match state.squeezes {
-        0 => String::new(),
-        1 => ", also after older messages were left out".to_owned(),
-        times => format!(", also after older messages were left out {times} times"),
-    };
-    format!(
-        " (what the model is shown is longer than it can read{pruned}: use a model with a longer context, or shorten the task, the system prompt or the tools' descriptions)"
-    )
 }
 
 /// The limits that hold for an execution: its definition's and its request's, whichever is tighter.
@@ -341,36 +221,6 @@ fn models_turn(
             fail(FailureCode::BudgetExceeded, exceeded.to_string()),
         ),
         Ok(room) => call(execution, facts, (purpose, fit), config, room),
-    }
-}
-
-/// What a coordinator does, as long as its answer is not there.
-fn coordinate(
-    definition: &Definition,
-    execution: &Execution,
-    state: &State,
-    turn: &ModelTurn,
-    facts: &Facts,
-) -> Action {
-    match team::next(definition, execution, state, facts) {
-        team::Next::Record(bodies) => {
-            let begins = |body: &&StepBody| matches!(body, StepBody::ChildStarted { .. });
-            let beginning = bodies.iter().filter(begins).count();
-            match reserve_tool_calls(definition, execution, state, facts, beginning) {
-                Ok(()) => Action::Record(bodies),
-                Err(exceeded) => {
-                    let outcome = fail(FailureCode::BudgetExceeded, exceeded.to_string());
-                    end(state, facts, outcome)
-                }
-            }
-        }
-        team::Next::Ask(purpose) => {
-            models_turn(definition, execution, state, (turn, purpose), facts)
-        }
-        team::Next::Wait(until) => Action::Park {
-            until: until.unwrap_or(execution.deadline).min(execution.deadline),
-        },
-        team::Next::Fail(code, message) => end(state, facts, fail(code, message)),
     }
 }
 

@@ -7,7 +7,7 @@ use crate::Time;
 use crate::decide::{Facts, limits};
 use crate::definition::{Definition, OnStepFailure, PlanningStrategy};
 use crate::execution::{Execution, FailureCode, MAX_DEPTH};
-use crate::id::{AgentName, ExecutionId};
+use crate::id::{AgentName, ExecutionId, PlanStepId};
 use crate::message::StopReason;
 use crate::nearest::nearest;
 use crate::plan::{self, Draft, DraftStep, Drafted};
@@ -303,10 +303,12 @@ impl Look<'_> {
                 return Next::Record(bodies);
             }
         }
-        if self.team.delivered().next().is_some() {
+        let is_running = self.team.running().next().is_some();
+        let holds_up = replan.is_none() && self.team.review_frees_a_step();
+        if self.team.delivered().next().is_some() && (holds_up || !is_running) {
             return Next::Ask(Purpose::Review);
         }
-        if self.team.running().next().is_some() {
+        if is_running {
             return Next::Wait(None);
         }
         match replan {
@@ -412,6 +414,20 @@ impl Team {
         self.parts.iter().filter(is_new)
     }
 
+    /// Whether a step could begin if what was delivered were accepted. As long as none could, results are reviewed
+    /// together when all are there: one call for many, and nobody waits for it.
+    fn review_frees_a_step(&self) -> bool {
+        let find = |id: &PlanStepId| self.parts.iter().find(|part| part.step.id == *id);
+        let is_there =
+            |part: &Part| part.is_accepted() || matches!(part.standing, Standing::Delivered { .. });
+        self.parts.iter().any(|part| {
+            let waits = || part.step.depends_on.iter().filter_map(find);
+            part.standing == Standing::Waiting
+                && waits().all(is_there)
+                && waits().any(|before| !before.is_accepted())
+        })
+    }
+
     /// How often a part may be begun still.
     pub(super) const fn attempts_left(&self, part: &Part) -> u32 {
         (self.terms.max_retries + 1).saturating_sub(part.attempts)
@@ -419,7 +435,7 @@ impl Team {
 
     /// The parts that may begin: nothing that they wait for is missing.
     fn ready(&self) -> impl Iterator<Item = &Part> {
-        let is_done = |id: &crate::id::PlanStepId| {
+        let is_done = |id: &PlanStepId| {
             let mut parts = self.parts.iter();
             parts.any(|part| part.step.id == *id && part.is_accepted())
         };

@@ -14,7 +14,7 @@ impl Tables {
             upto.filter(|other| other.key == key).count() as u64
         };
         let once = |other: &&SharedWrite| other.idempotency_key == write.idempotency_key;
-        if let Some(at) = written.iter().position(|other| once(other)) {
+        if let Some(at) = written.iter().position(once) {
             let version = version_at(&written[at].key, at + 1);
             return SharedAnswer::Written { version };
         }
