@@ -114,6 +114,18 @@ impl BudgetLimits {
         }
     }
 
+    /// One of `n` equal parts: what each of so many children may have at once.
+    pub fn part_of(self, n: u32) -> Self {
+        let n = n.max(1);
+        Self {
+            max_tokens: self.max_tokens.map(|limit| Tokens(limit.0 / u64::from(n))),
+            max_cost_usd: self
+                .max_cost_usd
+                .map(|limit| Money::from_nanos(limit.nanos() / u64::from(n))),
+            max_tool_calls: self.max_tool_calls.map(|limit| limit / n),
+        }
+    }
+
     /// What is left after others were promised `granted`.
     pub fn without(self, granted: Self) -> Self {
         Self {
@@ -126,20 +138,6 @@ impl BudgetLimits {
             max_tool_calls: self
                 .max_tool_calls
                 .map(|limit| limit.saturating_sub(granted.max_tool_calls.unwrap_or_default())),
-        }
-    }
-
-    /// An equal part of it for each of so many: together they never consume more than it.
-    pub fn share(self, among: u32) -> Self {
-        let among = among.max(1);
-        Self {
-            max_tokens: self
-                .max_tokens
-                .map(|limit| Tokens(limit.0 / u64::from(among))),
-            max_cost_usd: self
-                .max_cost_usd
-                .map(|limit| Money::from_nanos(limit.nanos() / u64::from(among))),
-            max_tool_calls: self.max_tool_calls.map(|limit| limit / among),
         }
     }
 
@@ -247,7 +245,7 @@ mod tests {
                 ..BudgetLimits::default()
             };
             let left = limits(limit).without(limits(granted));
-            let each = left.share(among);
+            let each = left.part_of(among);
             let all = (1..among).fold(each, |sum, _| sum.plus(each));
             prop_assert!(all.max_tokens.unwrap().0 + granted.min(limit) <= limit);
             prop_assert!(u64::from(all.max_tool_calls.unwrap()) + granted.min(limit) <= limit);

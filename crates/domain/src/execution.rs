@@ -334,15 +334,6 @@ pub enum FailureCode {
     Internal,
 }
 
-impl std::ops::AddAssign for Totals {
-    fn add_assign(&mut self, other: Self) {
-        self.usage += other.usage;
-        self.cost_usd += other.cost_usd;
-        self.model_calls = self.model_calls.saturating_add(other.model_calls);
-        self.tool_calls = self.tool_calls.saturating_add(other.tool_calls);
-    }
-}
-
 /// Running totals of an execution.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Totals {
@@ -355,6 +346,15 @@ pub struct Totals {
     pub model_calls: u32,
     /// Tool calls that were begun.
     pub tool_calls: u32,
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.usage += other.usage;
+        self.cost_usd += other.cost_usd;
+        self.model_calls = self.model_calls.saturating_add(other.model_calls);
+        self.tool_calls = self.tool_calls.saturating_add(other.tool_calls);
+    }
 }
 
 #[cfg(test)]

@@ -21,8 +21,10 @@ pub struct State {
     pub transcript: Vec<Message>,
     /// What it is at.
     pub turn: Turn,
-    /// What it consumed.
+    /// What it consumed itself.
     pub totals: Totals,
+    /// What those consumed that worked for it and are done.
+    pub delegated: Totals,
     /// How often an answer was sent back because it did not meet the schema.
     pub repairs: u32,
     /// Which message of the transcript the execution is about: those before it were said before.
@@ -37,8 +39,6 @@ pub struct State {
     pub ceiling: Option<u64>,
     /// How often it could not.
     pub squeezes: u32,
-    /// What those consumed that it had do something.
-    pub delegated: Totals,
     /// A coordinator's team, once it is known.
     pub team: Option<Box<Team>>,
     /// The position of the next step.
@@ -183,8 +183,8 @@ impl State {
             squeezes: 0,
             turn: Turn::Model(ModelTurn::default()),
             totals: Totals::default(),
-            repairs: 0,
             delegated: Totals::default(),
+            repairs: 0,
             team: None,
             next_seq: Seq::FIRST,
         }
@@ -245,18 +245,17 @@ impl State {
                 call,
                 child,
                 outcome,
-                totals,
-            } => {
-                let totals = totals.unwrap_or_default();
-                let ended = match &mut self.team {
-                    Some(team) => team.child_finished(*call, *child, outcome, totals),
-                    None => self.child_finished(*call, *child, outcome),
-                };
-                if ended.is_ok() {
-                    self.delegated += totals;
+                spent,
+            } => match &mut self.team {
+                Some(team) => {
+                    let ended = team.child_finished(*call, *child, outcome, *spent);
+                    if ended.is_ok() {
+                        self.delegated += *spent;
+                    }
+                    ended
                 }
-                ended
-            }
+                None => self.child_finished(*call, *child, outcome, *spent),
+            },
             StepBody::InputRequested(request) => match &mut self.team {
                 Some(team) => team.asked(step.seq, request),
                 None => self.asked(step.seq, request),
@@ -275,6 +274,13 @@ impl State {
         self.next_seq = step.seq.plus(1);
         self.close_turn();
         Ok(())
+    }
+
+    /// What it consumed and had others consume: what its limits are compared with.
+    pub fn spent(&self) -> Totals {
+        let mut spent = self.totals;
+        spent += self.delegated;
+        spent
     }
 
     /// The status that every face shows for a begun execution in this state.
@@ -301,13 +307,6 @@ impl State {
             }
             Turn::Tools(_) | Turn::Model(_) | Turn::Answered { .. } => Status::Running,
         }
-    }
-
-    /// What it consumed, with what those did that it had do something.
-    pub fn spent(&self) -> Totals {
-        let mut spent = self.totals;
-        spent += self.delegated;
-        spent
     }
 
     /// The executions under way that it had do something, with the calls that they are made under.
@@ -568,6 +567,7 @@ impl State {
         call: CallRef,
         child: ExecutionId,
         outcome: &Outcome,
+        spent: Totals,
     ) -> Result<(), String> {
         let entry = self.call_mut(call)?;
         match &entry.progress {
@@ -585,6 +585,7 @@ impl State {
                 message: format!("the agent did not finish: {}", other.reason()),
             },
         });
+        self.delegated += spent;
         Ok(())
     }
 

@@ -64,9 +64,9 @@ pub enum StepBody {
         child: ExecutionId,
         /// How it ended.
         outcome: Outcome,
-        /// What it consumed, with all that it had others do; absent in journals of older programs.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        totals: Option<Totals>,
+        /// What it consumed, with all that worked for it.
+        #[serde(default, skip_serializing_if = "is_nothing")]
+        spent: Totals,
     },
     /// Nothing can go on before a person answers.
     InputRequested(InputRequest),
@@ -89,6 +89,10 @@ pub enum StepBody {
         /// How.
         outcome: Outcome,
     },
+}
+
+fn is_nothing(totals: &Totals) -> bool {
+    *totals == Totals::default()
 }
 
 impl StepBody {

@@ -362,7 +362,7 @@ impl Run {
                     call,
                     child,
                     outcome: ended.outcome,
-                    totals: Some(ended.totals),
+                    spent: ended.totals,
                 })?;
             }
         }

@@ -396,7 +396,7 @@ impl Look<'_> {
         // An equal part for each step that is still to be done, and one for the coordinator's own words.
         let among = u32::try_from(waiting.count() + 1).unwrap_or(u32::MAX);
         let left = limits(self.definition, self.execution).remaining(&self.state.spent());
-        let budget = left.without(team.granted()).share(among);
+        let budget = left.without(team.granted()).part_of(among);
         let start = |(part, seq): (&Part, u32)| StepBody::ChildStarted {
             call: part.call,
             child: ExecutionId::child_of(self.execution.id, self.state.next_seq.plus(seq)),

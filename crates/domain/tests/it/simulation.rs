@@ -337,10 +337,10 @@ impl Walk {
                 call,
                 child,
                 outcome,
-                totals: Some(Totals {
+                spent: Totals {
                     model_calls: 1,
                     ..Totals::default()
-                }),
+                },
             });
         }
         let open = self
