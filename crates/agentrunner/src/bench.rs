@@ -2,11 +2,13 @@
 //! alone, so that a figure can be judged.
 
 pub(crate) mod disk;
+pub(crate) mod events;
 pub(crate) mod fill;
 pub(crate) mod latency;
 pub(crate) mod memory;
 pub(crate) mod provider;
 pub(crate) mod report;
+pub(crate) mod schedules;
 pub(crate) mod startup;
 pub(crate) mod statistics;
 pub(crate) mod submit;

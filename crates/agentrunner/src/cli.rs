@@ -104,8 +104,14 @@ pub(crate) enum Command {
     Chat(commands::chat::Chat),
     /// List the agents
     Agents(commands::agents::Agents),
-    /// List, show, cancel and answer executions
+    /// List, show, cancel, retry and fork executions
     Tasks(commands::tasks::Tasks),
+    /// What waits for a person: list and answer it
+    Inbox(commands::inbox::Inbox),
+    /// Events that were given up: list, replay and delete them
+    DeadLetters(commands::dead_letters::DeadLetters),
+    /// List, show, make, pause and trigger schedules
+    Schedules(commands::schedules::Schedules),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -174,6 +180,9 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Chat(command) => command.run(&context),
         Command::Agents(command) => command.run(&context),
         Command::Tasks(command) => command.run(&context),
+        Command::Inbox(command) => command.run(&context),
+        Command::DeadLetters(command) => command.run(&context),
+        Command::Schedules(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),
@@ -251,6 +260,11 @@ mod tests {
             "agentrunner run helper hi --file x",
             "agentrunner tasks show",
             "agentrunner tasks show not-a-uuid",
+            "agentrunner tasks fork 0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f",
+            "agentrunner inbox approve 0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f:x",
+            "agentrunner inbox edit 0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f not-json",
+            "agentrunner inbox settle 0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f",
+            "agentrunner dead-letters replay",
             "agentrunner bench --executions none",
         ] {
             assert!(

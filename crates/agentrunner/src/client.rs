@@ -118,6 +118,14 @@ impl Client {
         .await
     }
 
+    pub(crate) async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
+        read(
+            self.send(self.request(Method::PATCH, path).json(body))
+                .await?,
+        )
+        .await
+    }
+
     pub(crate) async fn delete(&self, path: &str) -> anyhow::Result<Value> {
         read(self.send(self.request(Method::DELETE, path)).await?).await
     }

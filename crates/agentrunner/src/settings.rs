@@ -60,6 +60,7 @@ pub(crate) struct Listen {
     pub(crate) state_manager: u16,
     pub(crate) config_service: u16,
     pub(crate) orchestrator: u16,
+    pub(crate) scheduler: u16,
     pub(crate) pool: u16,
 }
 
@@ -229,6 +230,7 @@ impl Settings {
             state_manager: values.port("STATE_MANAGER_PORT"),
             config_service: values.port("CONFIG_SERVICE_PORT"),
             orchestrator: values.port("ORCHESTRATOR_PORT"),
+            scheduler: values.port("SCHEDULER_SERVICE_PORT"),
             pool: values.port("AGENT_POOL_PORT"),
         };
         check_listen(&listen, mistakes);
@@ -296,6 +298,7 @@ fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
         ("STATE_MANAGER_PORT", listen.state_manager),
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
+        ("SCHEDULER_SERVICE_PORT", listen.scheduler),
         ("AGENT_POOL_PORT", listen.pool),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {

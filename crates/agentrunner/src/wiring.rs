@@ -90,6 +90,9 @@ impl System {
                     Engagement::Relay => system.engine.start_relay(),
                     Engagement::None => {}
                 }
+                if system.role.fires_schedules {
+                    system.engine.start_scheduler();
+                }
                 system.serve(listeners)?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
@@ -139,7 +142,19 @@ impl System {
     /// # Errors
     /// As for [`System::up`].
     pub(crate) async fn engine_alone(settings: &Settings) -> anyhow::Result<Self> {
-        let system = Self::build(settings, Role::EVERYTHING).await?;
+        Self::without_listeners(settings, Role::EVERYTHING).await
+    }
+
+    /// The same of a process that fires schedules and performs nothing.
+    ///
+    /// # Errors
+    /// As for [`System::up`].
+    pub(crate) async fn scheduler_alone(settings: &Settings) -> anyhow::Result<Self> {
+        Self::without_listeners(settings, Part::SchedulerService.role()?).await
+    }
+
+    async fn without_listeners(settings: &Settings, role: Role) -> anyhow::Result<Self> {
+        let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 system.config.reload().await?;
@@ -176,6 +191,11 @@ impl System {
     /// Where StateManager listens; empty when nothing does.
     pub(crate) fn state_manager_url(&self) -> String {
         self.url(Service::StateManager)
+    }
+
+    /// Where SchedulerService listens; empty when nothing does.
+    pub(crate) fn scheduler_url(&self) -> String {
+        self.url(Service::SchedulerService)
     }
 
     /// Logs each choice and each listener, a line each.

@@ -3,6 +3,7 @@
 
 mod coordinate;
 mod failure;
+mod people;
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -12,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::Time;
 use crate::budget::{BudgetLimits, Exceeded};
 use crate::definition::{Definition, Effect, ExecutionMode, LlmConfig, OnUnknown};
-use crate::execution::{Execution, Failure, FailureCode, MAX_DEPTH, Outcome, Totals};
-use crate::id::{Epoch, ExecutionId, Seq};
+use crate::execution::{Execution, Failure, FailureCode, Outcome, Totals};
+use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::StopReason;
 use crate::prompt::{Prompt, Purpose};
 use crate::pruning::{self, Fit};
@@ -21,12 +22,12 @@ use crate::quantity::Tokens;
 use crate::retry::ModelErrorClass;
 use crate::state::{Call, ModelTurn, Progress, State, Turn};
 use crate::step::{
-    Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelFailure, Question, Remedy,
-    StepBody, ToolIntent, ToolOutcome, ToolResult,
+    CallRef, CallTarget, ModelFailure, Remedy, StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
 use crate::team::Member;
 
 pub use failure::after_model_failure;
+pub use people::expiry;
 
 /// How many tool calls of one answer are made; the model is told of the others that they were not.
 pub const MAX_CALLS_PER_TURN: usize = 64;
@@ -351,8 +352,16 @@ fn tools_turn(
         ) {
             Next::Record(body) => records.push(*body),
             Next::Run(run) => runs.push(run),
-            Next::Fail(message) => {
-                return end(state, facts, fail(FailureCode::OutcomeUnknown, message));
+            Next::Fail {
+                code,
+                message,
+                because,
+            } => {
+                let mut end = end(state, facts, fail(code, message));
+                if let (Action::Record(bodies), Some(because)) = (&mut end, because) {
+                    bodies.insert(0, *because);
+                }
+                return end;
             }
             Next::Wait => {}
         }
@@ -366,9 +375,12 @@ fn tools_turn(
     if !facts.in_flight.is_empty() {
         return Action::AwaitTools;
     }
-    let expiry = state.open_requests().map(|(_, _, until)| until).min();
+    let expiry = state.open_requests().map(|(_, _, until)| expiry(until));
     Action::Park {
-        until: expiry.unwrap_or(execution.deadline).min(execution.deadline),
+        until: expiry
+            .chain([execution.deadline])
+            .min()
+            .unwrap_or(execution.deadline),
     }
 }
 
@@ -395,21 +407,27 @@ fn reserve_tool_calls(
 /// Whether the call is about to begin, and so counts against the budget.
 fn begins(call: &Call) -> bool {
     usize::from(call.call.index) < MAX_CALLS_PER_TURN
-        && matches!(call.progress, Progress::Proposed)
-        && matches!(
-            call.target,
-            CallTarget::Tool {
-                approval: false,
-                ..
-            } | CallTarget::Agent { .. }
-        )
+        && match (&call.progress, &call.target) {
+            (
+                Progress::Proposed,
+                CallTarget::Tool { approval, .. } | CallTarget::Agent { approval, .. },
+            ) => !approval,
+            // Allowed by a person; a repetition was counted when it was begun first.
+            (Progress::Allowed { key }, _) => key.is_none(),
+            _ => false,
+        }
 }
 
 /// What one call needs next.
 enum Next {
     Record(Box<StepBody>),
     Run(ToolRun),
-    Fail(String),
+    Fail {
+        code: FailureCode,
+        message: String,
+        /// What led to it.
+        because: Option<Box<StepBody>>,
+    },
     Wait,
 }
 
@@ -421,67 +439,89 @@ fn advance(
     facts: &Facts,
 ) -> Next {
     match &call.progress {
-        Progress::Proposed => Next::Record(Box::new(propose(execution, call, seq))),
-        Progress::Allowed { key } => {
-            Next::Record(Box::new(intent(execution, call, seq, key.clone())))
+        Progress::Proposed => {
+            Next::Record(Box::new(propose(definition, execution, call, seq, facts)))
         }
+        Progress::Allowed { key } => Next::Record(Box::new(match &call.target {
+            CallTarget::Agent { agent, .. } => delegate(definition, execution, call, agent, seq),
+            CallTarget::Tool { .. } | CallTarget::Person | CallTarget::Refused { .. } => {
+                intent(execution, call, seq, key.clone())
+            }
+        })),
         Progress::Intended { epoch, key } => in_doubt_or_new(definition, call, *epoch, key, facts),
         Progress::Unknown { key, times, known } => {
             unknown(definition, execution, call, (key, *times, known), facts)
         }
-        Progress::Asked { request, until, .. } if *until <= facts.now => {
-            Next::Record(Box::new(StepBody::InputReceived(InputReceived {
-                request: *request,
-                answer: Answer::Expired,
-                by: "time-out".to_owned(),
-            })))
+        Progress::Asked {
+            request,
+            question,
+            until,
+        } if expiry(*until) <= facts.now => {
+            people::unanswered(definition, call, (*request, question, *until))
         }
         Progress::Asked { .. } | Progress::Delegated { .. } | Progress::Settled(_) => Next::Wait,
     }
 }
 
-fn propose(execution: &Execution, call: &Call, seq: Seq) -> StepBody {
-    let refuse = |message: String| {
-        StepBody::ToolResult(ToolResult {
-            call: call.call,
-            outcome: ToolOutcome::Refused { message },
-            took_ms: 0,
-        })
-    };
+fn propose(
+    definition: &Definition,
+    execution: &Execution,
+    call: &Call,
+    seq: Seq,
+    facts: &Facts,
+) -> StepBody {
     if usize::from(call.call.index) >= MAX_CALLS_PER_TURN {
-        return refuse(format!(
-            "not called: at most {MAX_CALLS_PER_TURN} calls are made at once"
-        ));
+        return refuse(
+            call,
+            format!("not called: at most {MAX_CALLS_PER_TURN} calls are made at once"),
+        );
     }
     match &call.target {
-        CallTarget::Refused { message } => refuse(message.clone()),
-        CallTarget::Tool {
-            approval: false, ..
-        } => intent(execution, call, seq, None),
-        CallTarget::Tool { approval: true, .. } => ask(
-            execution,
-            call,
-            Question::Approval {
-                tool: call.wish.name.clone(),
-                arguments: call.wish.arguments.clone(),
-            },
-        ),
-        CallTarget::Person => ask(
-            execution,
-            call,
-            Question::Clarification {
-                text: question_of(&call.wish.arguments),
-            },
-        ),
-        CallTarget::Agent { .. } if execution.depth() >= MAX_DEPTH => refuse(format!(
-            "not called: agents delegate at most {MAX_DEPTH} deep"
-        )),
-        CallTarget::Agent { agent } => StepBody::ChildStarted {
-            call: call.call,
-            child: ExecutionId::child_of(execution.id, seq),
-            agent: agent.clone(),
-            budget: None,
-        },
+        CallTarget::Refused { message } => refuse(call, message.clone()),
+        // Before anybody is asked: a person's word would not help.
+        CallTarget::Agent { .. } if is_too_deep(definition, execution) => {
+            let deepest = execution.deepest(definition.max_delegation_depth);
+            refuse(
+                call,
+                format!("not called: agents delegate at most {deepest} deep here"),
+            )
+        }
+        CallTarget::Tool { approval: true, .. } | CallTarget::Agent { approval: true, .. } => {
+            people::approval(definition, execution, call, facts.now)
+        }
+        CallTarget::Tool { .. } => intent(execution, call, seq, None),
+        CallTarget::Person => people::clarification(definition, execution, call, facts.now),
+        CallTarget::Agent { agent, .. } => delegate(definition, execution, call, agent, seq),
+    }
+}
+
+fn refuse(call: &Call, message: String) -> StepBody {
+    StepBody::ToolResult(ToolResult {
+        call: call.call,
+        outcome: ToolOutcome::Refused { message },
+        took_ms: 0,
+    })
+}
+
+fn is_too_deep(definition: &Definition, execution: &Execution) -> bool {
+    execution.depth() >= execution.deepest(definition.max_delegation_depth)
+}
+
+fn delegate(
+    definition: &Definition,
+    execution: &Execution,
+    call: &Call,
+    agent: &AgentName,
+    seq: Seq,
+) -> StepBody {
+    if is_too_deep(definition, execution) {
+        return refuse(call, "not called: it would be too deep".to_owned());
+    }
+    StepBody::ChildStarted {
+        call: call.call,
+        child: ExecutionId::child_of(execution.id, seq),
+        agent: agent.clone(),
+        budget: None,
     }
 }
 
@@ -491,14 +531,6 @@ fn intent(execution: &Execution, call: &Call, seq: Seq, key: Option<String>) -> 
         tool: call.wish.name.clone(),
         effect: call.effect().unwrap_or_default(),
         key: key.unwrap_or_else(|| format!("{}-{seq}", execution.id)),
-    })
-}
-
-fn ask(execution: &Execution, call: &Call, question: Question) -> StepBody {
-    StepBody::InputRequested(InputRequest {
-        call: call.call,
-        question,
-        until: execution.deadline,
     })
 }
 
@@ -551,20 +583,17 @@ fn unknown(
         Effect::ReadOnly | Effect::Idempotent | Effect::Checkable | Effect::Unsafe => {}
     }
     if entry_of(definition, call).is_some_and(|entry| entry.on_unknown == OnUnknown::Fail) {
-        return Next::Fail(format!(
-            "the outcome of tool {:?} (key {key}) is unknown: {known}; the agent says on_unknown: fail",
-            call.wish.name
-        ));
+        return Next::Fail {
+            code: FailureCode::OutcomeUnknown,
+            message: format!(
+                "the outcome of tool {:?} (key {key}) is unknown: {known}; the agent says on_unknown: fail",
+                call.wish.name
+            ),
+            because: None,
+        };
     }
-    Next::Record(Box::new(ask(
-        execution,
-        call,
-        Question::UnknownOutcome {
-            tool: call.wish.name.clone(),
-            arguments: call.wish.arguments.clone(),
-            key: key.to_owned(),
-            known: known.to_owned(),
-        },
+    Next::Record(Box::new(people::unknown_outcome(
+        definition, execution, call, key, known,
     )))
 }
 
@@ -618,18 +647,6 @@ fn end(state: &State, facts: &Facts, outcome: Outcome) -> Action {
 
 const fn fail(code: FailureCode, message: String) -> Outcome {
     Outcome::Failed(Failure { code, message })
-}
-
-fn question_of(arguments: &str) -> String {
-    serde_json::from_str::<serde_json::Value>(arguments)
-        .ok()
-        .and_then(|value| {
-            value
-                .get("question")
-                .and_then(|q| q.as_str())
-                .map(str::to_owned)
-        })
-        .unwrap_or_else(|| arguments.to_owned())
 }
 
 fn progress_in_words(state: &State) -> String {

@@ -2,6 +2,7 @@
 //!
 //! Reading refuses unknown fields and wrong types; [`Definition::problems`] refuses what no agent can work with.
 
+mod approval;
 pub mod expand;
 mod llm;
 mod modes;
@@ -16,14 +17,17 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
+pub use approval::{
+    Approval, ApprovalRule, ArgumentRule, OnApprovalTimeout, OnClarificationTimeout,
+};
 pub use llm::{FallbackModel, LlmConfig, Provider};
 pub use modes::{
     CollaborativeConfig, ContinuousConfig, MisfirePolicy, OnConcurrent, OnStepFailure,
     OverlapPolicy, PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
 };
 pub use tool::{
-    AgentTool, ApiTool, Approval, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool,
-    OnUnknown, Tool, ToolKind,
+    AgentTool, ApiTool, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool, OnUnknown,
+    Tool, ToolKind,
 };
 pub use validate::{Problem, Severity};
 
@@ -111,6 +115,27 @@ pub struct Definition {
     /// What it may call.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool>,
+    /// Which calls of its tools a person must allow, besides those that a tool's own `requires_approval` names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requires_approval: Option<Approval>,
+    /// How long an approval is waited for, in seconds; as long as the execution may take when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval_timeout_seconds: Option<u64>,
+    /// What becomes of a call that nobody allowed or refused in time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_approval_timeout: OnApprovalTimeout,
+    /// How long an answer to a question is waited for, in seconds; as long as the execution may take when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clarification_timeout_seconds: Option<u64>,
+    /// What becomes of a question that nobody answered in time.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub on_clarification_timeout: OnClarificationTimeout,
+    /// For whom its questions are, in a word of your own: shown in the inbox, and to filter by.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
+    /// How many levels of agents may work below it, 0 to 8; 8 when absent, and never more than those above it leave.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_delegation_depth: Option<u8>,
     /// How failed model calls are repeated.
     #[serde(default)]
     pub retry_config: RetryConfig,
@@ -166,6 +191,10 @@ impl Definition {
     pub fn tool(&self, name: &str) -> Option<&Tool> {
         self.tools.iter().find(|tool| tool.name == name)
     }
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 const fn yes() -> bool {

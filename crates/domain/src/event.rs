@@ -115,6 +115,25 @@ fn trace_of(parent: &str) -> Option<TraceId> {
 pub mod topics {
     use super::{AgentName, ExecutionId, Topic};
 
+    /// How they begin.
+    const OWN: [&str; 10] = [
+        "agent.execution.",
+        "agent.health.",
+        "agent.output.",
+        "agent.registered",
+        "autonomous.task.",
+        "collaboration.completed.",
+        "collaborative.task.",
+        "config.changed.",
+        "continuous.task.",
+        "scheduled.task.",
+    ];
+
+    /// Whether only AgentRunner itself speaks on a topic: what is said there must be true.
+    pub fn is_own(topic: &Topic) -> bool {
+        OWN.iter().any(|own| topic.as_str().starts_with(own))
+    }
+
     fn topic(text: String) -> Option<Topic> {
         text.parse().ok()
     }
@@ -129,6 +148,11 @@ pub mod topics {
     /// The answers of one agent.
     pub fn output(agent: &AgentName) -> Option<Topic> {
         topic(format!("agent.output.{agent}"))
+    }
+
+    /// A schedule has started an execution of one agent.
+    pub fn scheduled_task(agent: &AgentName) -> Option<Topic> {
+        topic(format!("scheduled.task.{agent}"))
     }
 
     /// The definition of one agent changed.

@@ -162,6 +162,9 @@ pub struct Execution {
     /// The execution that delegated it, and by which step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,
+    /// The execution whose beginning it shares.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub origin: Option<Origin>,
     /// The event that started it: one (agent, event id) starts one execution.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub event_id: Option<EventId>,
@@ -185,6 +188,49 @@ pub struct Parent {
     pub seq: Seq,
     /// How many ancestors it has.
     pub depth: u8,
+    /// How many ancestors those below it may have at most.
+    #[serde(default = "max_depth")]
+    pub deepest: u8,
+}
+
+const fn max_depth() -> u8 {
+    MAX_DEPTH
+}
+
+/// Where an execution branched off from another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Origin {
+    /// The other one.
+    pub id: ExecutionId,
+    /// How many steps they share: those up to this one. None when it does the same work from the beginning.
+    pub steps: u32,
+    /// What it was told there besides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Where the shared steps themselves go from one execution's to another's, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seams: Vec<Seam>,
+}
+
+impl Origin {
+    /// All places where the journal goes from one execution's steps to another's, the last its own.
+    pub fn all_seams(&self) -> Vec<Seam> {
+        let own = Seam {
+            after: self.steps,
+            message: self.message.clone(),
+        };
+        self.seams.iter().cloned().chain([own]).collect()
+    }
+}
+
+/// Where a journal goes from one execution's steps to another's.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Seam {
+    /// After how many steps.
+    pub after: u32,
+    /// What the other one was told there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
 }
 
 /// The note of an execution that says whose team it works for.
@@ -205,6 +251,14 @@ impl Execution {
         self.parent?;
         let team = self.metadata.get(TEAM).and_then(Value::as_str);
         team.and_then(|id| id.parse().ok())
+    }
+
+    /// How many ancestors those below it may have, when its own definition allows `own` levels.
+    pub fn deepest(&self, own: Option<u8>) -> u8 {
+        let inherited = self.parent.map_or(MAX_DEPTH, |p| p.deepest.min(MAX_DEPTH));
+        own.map_or(inherited, |levels| {
+            inherited.min(self.depth().saturating_add(levels))
+        })
     }
 
     /// The first words to the model. An object with a single text under a customary name is that text;
@@ -316,6 +370,8 @@ pub enum FailureCode {
     ModelRefused,
     /// The answer does not meet `output_schema`, also after it was asked to.
     OutputInvalid,
+    /// A person did not answer in time, and the agent says to fail then.
+    NobodyAnswered,
     /// A coordinator has no plan that can be carried out, also after it was told why.
     PlanInvalid,
     /// A person rejected a coordinator's plan, or nobody approved it in time.

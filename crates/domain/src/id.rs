@@ -129,6 +129,19 @@ text_id! {
 }
 
 text_id! {
+    /// The name of a schedule, by the same rule as an agent's: a schedule in an agent's file has the agent's name.
+    ScheduleName, "schedule name",
+    "it is 1 to 63 lowercase letters, digits, '-' or '_', and begins with a letter or digit",
+    |s| s.parse::<AgentName>().is_ok()
+}
+
+impl From<&AgentName> for ScheduleName {
+    fn from(agent: &AgentName) -> Self {
+        Self(agent.as_str().to_owned())
+    }
+}
+
+text_id! {
     /// Names a conversation with one agent; chosen by the caller.
     ConversationId, "conversation id", "it is 1 to 255 bytes without control characters",
     |s| !s.is_empty() && s.len() <= 255 && !s.chars().any(char::is_control)

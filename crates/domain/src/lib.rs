@@ -6,6 +6,7 @@
 //! - [`Definition`] is an agent as its YAML file says it; [`Definition::problems`] is the whole validation.
 //! - [`Execution`] is one piece of work; its [`Step`]s are its journal, the only truth about it.
 //! - [`State`] is a journal folded; [`State::apply`] refuses a step that cannot follow.
+//! - [`Schedule`] says when an agent works by itself; [`schedule::plan()`] what becomes of each due time.
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
@@ -24,8 +25,10 @@ pub mod prompt;
 pub mod pruning;
 pub mod quantity;
 pub mod retry;
+pub mod schedule;
 pub mod state;
 pub mod step;
+mod subscribers;
 pub mod team;
 pub mod topic;
 
@@ -35,18 +38,23 @@ pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
 pub use fleet::{HealthInterval, Pool, Worker};
 pub use id::{
-    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, PlanStepId, Seq,
-    TraceId, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, PlanStepId,
+    ScheduleName, Seq, TraceId, WorkerId,
 };
 pub use message::{Message, Reply, StopReason, ToolCall};
 pub use plan::{Plan, PlanStep};
 pub use prompt::{Prompt, Purpose};
 pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
+pub use schedule::Schedule;
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};
+pub use subscribers::Subscribers;
 pub use team::{Member, Planning, Team};
 pub use topic::{Topic, TopicPattern};
 
 /// An instant, in UTC. The only clock that this crate knows is the one it is handed.
 pub type Time = chrono::DateTime<chrono::Utc>;
+
+/// A length of time, forwards or backwards.
+pub use chrono::TimeDelta;

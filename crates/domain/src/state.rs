@@ -1,7 +1,10 @@
 //! A journal folded into what it amounts to. [`State::apply`] is the only way that a state changes.
 
+mod branch;
+mod coordination;
+
 use crate::definition::Effect;
-use crate::execution::{Execution, Outcome, Status, Totals};
+use crate::execution::{Execution, Origin, Outcome, Seam, Status, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::{Message, Reply, StopReason, ToolCall};
 use crate::prompt::Purpose;
@@ -11,7 +14,7 @@ use crate::step::{
     Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelCall, Question, Remedy, Step,
     StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
-use crate::team::{Planning, Team};
+use crate::team::Team;
 use crate::{Money, Time};
 
 /// Where an execution stands.
@@ -43,6 +46,8 @@ pub struct State {
     pub team: Option<Box<Team>>,
     /// The position of the next step.
     pub next_seq: Seq,
+    /// Where its journal goes from another execution's steps to its own, and where that one's did before.
+    seams: Vec<Seam>,
 }
 
 /// What an execution is at.
@@ -91,6 +96,10 @@ pub struct Call {
     pub target: CallTarget,
     /// How far it is.
     pub progress: Progress,
+    /// Whether a person put other arguments in the place of the model's.
+    pub is_edited: bool,
+    /// The answer of the agent that it was handed over to, with how that one stopped.
+    pub handed_over: Option<(Option<serde_json::Value>, StopReason)>,
 }
 
 /// How far a tool call is.
@@ -173,7 +182,8 @@ impl State {
         transcript.push(Message::User {
             text: execution.prompt(),
         });
-        Self {
+        let origin = execution.origin.as_ref();
+        let mut state = Self {
             own: transcript.len() - 1,
             transcript,
             summaries: 0,
@@ -187,7 +197,10 @@ impl State {
             repairs: 0,
             team: None,
             next_seq: Seq::FIRST,
-        }
+            seams: origin.map(Origin::all_seams).unwrap_or_default(),
+        };
+        state.branch_off(0);
+        state
     }
 
     /// The state that a journal amounts to.
@@ -273,6 +286,7 @@ impl State {
         .map_err(illegal)?;
         self.next_seq = step.seq.plus(1);
         self.close_turn();
+        self.branch_off(step.seq.get());
         Ok(())
     }
 
@@ -343,46 +357,6 @@ impl State {
         of_calls.chain(of_team)
     }
 
-    /// Takes what happened to the plan.
-    fn planned(&mut self, seq: Seq, planning: &Planning) -> Result<(), String> {
-        let Turn::Model(_) = self.turn else {
-            return Err("there is nothing to plan now".to_owned());
-        };
-        match (planning, &mut self.team) {
-            (Planning::Team { members, terms }, None) if self.totals.model_calls == 0 => {
-                self.team = Some(Box::new(Team::new(members.clone(), terms.clone())));
-                Ok(())
-            }
-            (_, Some(team)) => team.apply(seq, planning),
-            (_, None) => Err("there is no team".to_owned()),
-        }
-    }
-
-    /// A coordinator's model has answered.
-    fn coordinated(&mut self, call: &ModelCall) -> Result<(), String> {
-        let Some(team) = &mut self.team else {
-            return Err("there is no team".to_owned());
-        };
-        if call.purpose != Purpose::Conclude {
-            team.heard(call.purpose, &call.reply)?;
-            self.consumed(call);
-            self.turn = Turn::Model(ModelTurn::default());
-            return Ok(());
-        }
-        self.consumed(call);
-        self.transcript.push(Message::Assistant(Reply {
-            tool_calls: Vec::new(),
-            ..call.reply.clone()
-        }));
-        self.turn = Turn::Answered {
-            output: call.reply.text.clone(),
-            structured: call.structured.clone(),
-            stop: call.reply.stop,
-            violations: call.violations.clone(),
-        };
-        Ok(())
-    }
-
     fn model_called(&mut self, seq: Seq, call: &ModelCall) -> Result<(), String> {
         let Turn::Model(_) = self.turn else {
             return Err("it is not the model's turn".to_owned());
@@ -414,6 +388,8 @@ impl State {
                         wish: wish.clone(),
                         target: target.clone(),
                         progress: Progress::Proposed,
+                        is_edited: false,
+                        handed_over: None,
                     })
                     .collect(),
             )
@@ -550,10 +526,14 @@ impl State {
         agent: &AgentName,
     ) -> Result<(), String> {
         let entry = self.call_mut(call)?;
-        let (CallTarget::Agent { .. }, Progress::Proposed) = (&entry.target, &entry.progress)
-        else {
-            return Err(format!("call {call} starts no agent"));
+        let may_start = match (&entry.target, &entry.progress) {
+            (CallTarget::Agent { approval, .. }, Progress::Proposed) => !approval,
+            (CallTarget::Agent { .. }, Progress::Allowed { .. }) => true,
+            _ => false,
         };
+        if !may_start {
+            return Err(format!("call {call} starts no agent"));
+        }
         entry.progress = Progress::Delegated {
             child,
             agent: agent.clone(),
@@ -576,6 +556,17 @@ impl State {
             } if *expected == child => {}
             _ => return Err(format!("call {call} does not wait for {child}")),
         }
+        if let (
+            CallTarget::Agent {
+                hand_over: true, ..
+            },
+            Outcome::Completed {
+                structured, stop, ..
+            },
+        ) = (&entry.target, outcome)
+        {
+            entry.handed_over = Some((structured.clone(), *stop));
+        }
         entry.progress = Progress::Settled(match outcome {
             Outcome::Completed { output, .. } => ToolOutcome::Succeeded {
                 content: output.clone(),
@@ -593,9 +584,11 @@ impl State {
         let call = self.call_mut(request.call)?;
         let fits = match (&request.question, &call.target, &call.progress) {
             (Question::Clarification { .. }, CallTarget::Person, Progress::Proposed) => true,
-            (Question::Approval { .. }, CallTarget::Tool { approval, .. }, Progress::Proposed) => {
-                *approval
-            }
+            (
+                Question::Approval { .. },
+                CallTarget::Tool { approval, .. } | CallTarget::Agent { approval, .. },
+                Progress::Proposed,
+            ) => *approval,
             (
                 Question::UnknownOutcome { .. },
                 CallTarget::Tool { .. },
@@ -621,16 +614,20 @@ impl State {
         let asked = calls.iter_mut().find_map(|call| match &call.progress {
             Progress::Asked {
                 request, question, ..
-            } if *request == input.request => Some((question.clone(), &mut call.progress)),
+            } if *request == input.request => Some((question.clone(), call)),
             _ => None,
         });
-        let Some((question, progress)) = asked else {
+        let Some((question, call)) = asked else {
             return Err(format!("step {} asks nothing", input.request));
         };
         if input.answer != Answer::Expired && !question.accepts(&input.answer) {
             return Err("the answer does not fit the question".to_owned());
         }
-        *progress = consequence(question, &input.answer);
+        if let Answer::Edit { arguments } = &input.answer {
+            call.wish.arguments.clone_from(arguments);
+            call.is_edited = true;
+        }
+        call.progress = consequence(question, &input.answer);
         Ok(())
     }
 
@@ -656,6 +653,12 @@ impl State {
             .map(|call| match &call.progress {
                 Progress::Settled(outcome) => {
                     let (content, is_error) = outcome.for_model();
+                    let content = if call.is_edited {
+                        let arguments = &call.wish.arguments;
+                        format!("[a person changed the arguments to {arguments}]\n{content}")
+                    } else {
+                        content
+                    };
                     let (call_id, name) = (call.wish.id.clone(), call.wish.name.clone());
                     Some(Message::Tool {
                         call_id,
@@ -667,10 +670,41 @@ impl State {
                 _ => None,
             })
             .collect();
-        if let Some(results) = results {
-            self.transcript.extend(results);
-            self.turn = Turn::Model(ModelTurn::default());
+        let Some(results) = results else {
+            return;
+        };
+        let next = calls.iter().find_map(handed_over);
+        self.transcript.extend(results);
+        self.turn = match next {
+            Some((reply, structured)) => {
+                let (output, stop) = (reply.text.clone(), reply.stop);
+                self.transcript.push(Message::Assistant(reply));
+                Turn::Answered {
+                    output,
+                    structured,
+                    stop,
+                    violations: Vec::new(),
+                }
+            }
+            None => Turn::Model(ModelTurn::default()),
+        };
+    }
+}
+
+/// The answer that another agent gave in the place of the model, if the work was handed over to one.
+fn handed_over(call: &Call) -> Option<(Reply, Option<serde_json::Value>)> {
+    let (structured, stop) = call.handed_over.clone()?;
+    match &call.progress {
+        Progress::Settled(ToolOutcome::Succeeded { content, .. }) => {
+            let reply = Reply {
+                text: content.clone(),
+                tool_calls: Vec::new(),
+                stop,
+                provider_data: None,
+            };
+            Some((reply, structured))
         }
+        _ => None,
     }
 }
 
@@ -684,7 +718,9 @@ fn consequence(question: Question, answer: &Answer) -> Progress {
                 truncated: false,
             })
         }
-        (Question::Approval { .. }, Answer::Approve) => Progress::Allowed { key: None },
+        (Question::Approval { .. }, Answer::Approve | Answer::Edit { .. }) => {
+            Progress::Allowed { key: None }
+        }
         (Question::UnknownOutcome { .. }, Answer::Happened { result }) => {
             settled(ToolOutcome::Succeeded {
                 content: result.clone(),

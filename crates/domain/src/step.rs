@@ -183,6 +183,12 @@ pub enum CallTarget {
     Agent {
         /// Which.
         agent: AgentName,
+        /// Whether a person must allow it.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        approval: bool,
+        /// Whether its answer is the answer.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        hand_over: bool,
     },
     /// A person: the arguments hold the question.
     Person,
@@ -314,6 +320,15 @@ pub struct InputRequest {
     pub question: Question,
     /// When it is too late to answer.
     pub until: Time,
+    /// Why a person is asked, where that does not go without saying.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    /// Who is asked, if the agent says so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered_by: Option<String>,
+    /// What is done when nobody answers in time, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub otherwise: Option<String>,
 }
 
 /// What kind of answer a person is asked for.
@@ -353,6 +368,16 @@ pub enum Question {
 }
 
 impl Question {
+    /// The kind, as API and journal spell it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Clarification { .. } => "clarification",
+            Self::Approval { .. } => "approval",
+            Self::UnknownOutcome { .. } => "unknown_outcome",
+            Self::Plan { .. } => "plan",
+        }
+    }
+
     /// Why an answer of the right kind can't be taken, if so: an edited plan must be one that can be carried out.
     pub fn objection(&self, answer: &Answer) -> Option<String> {
         let (Self::Plan { rules, .. }, Answer::EditPlan { plan }) = (self, answer) else {
@@ -372,7 +397,10 @@ impl Question {
             Self::Clarification { .. } => {
                 matches!(answer, Answer::Text { .. } | Answer::Reject { .. })
             }
-            Self::Approval { .. } => matches!(answer, Answer::Approve | Answer::Reject { .. }),
+            Self::Approval { .. } => matches!(
+                answer,
+                Answer::Approve | Answer::Edit { .. } | Answer::Reject { .. }
+            ),
             Self::UnknownOutcome { .. } => {
                 matches!(
                     answer,
@@ -390,7 +418,9 @@ impl Question {
     pub const fn choices(&self) -> &'static str {
         match self {
             Self::Clarification { .. } => "answer with text, or reject with a reason",
-            Self::Approval { .. } => "approve, or reject with a reason",
+            Self::Approval { .. } => {
+                "approve, edit (with other arguments), or reject with a reason"
+            }
             Self::UnknownOutcome { .. } => {
                 "say that it happened (with its result), that it is to be repeated, or reject with a reason"
             }
@@ -423,6 +453,11 @@ pub enum Answer {
     },
     /// The call may be made.
     Approve,
+    /// The call may be made, with other arguments.
+    Edit {
+        /// These, as JSON text.
+        arguments: String,
+    },
     /// The call may not be made, or an unknown one is not to be repeated.
     Reject {
         /// What the model is told.

@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::definition::expand::MissingVariable;
 use domain::nearest::nearest;
-use domain::{AgentName, ConfigVersion, Definition, Time};
+use domain::{AgentName, ConfigVersion, Definition, Event, Subscribers, Time};
 use tokio::sync::watch;
 
 /// Replaces `${NAME}` in a definition.
@@ -29,10 +29,18 @@ pub struct Agent {
 /// The current agents. Cheap to clone; all clones see the same.
 #[derive(Clone)]
 pub struct Agents {
-    current: Arc<RwLock<BTreeMap<AgentName, Agent>>>,
+    current: Arc<RwLock<Current>>,
     /// Counts replacements.
     version: watch::Sender<u64>,
     expand: Expand,
+}
+
+/// One set of agents.
+#[derive(Default)]
+struct Current {
+    by_name: BTreeMap<AgentName, Agent>,
+    /// What the enabled ones subscribe to.
+    subscribers: Subscribers,
 }
 
 impl Agents {
@@ -47,23 +55,43 @@ impl Agents {
 
     /// The agent of that name.
     pub fn get(&self, name: &AgentName) -> Option<Agent> {
-        self.read().get(name).cloned()
+        self.read().by_name.get(name).cloned()
     }
 
     /// All, by name.
     pub fn all(&self) -> Vec<Agent> {
-        self.read().values().cloned().collect()
+        self.read().by_name.values().cloned().collect()
     }
 
     /// The name that a misspelt one probably meant.
     pub fn nearest(&self, name: &str) -> Option<AgentName> {
         let agents = self.read();
-        nearest(name, agents.keys().map(AgentName::as_str)).and_then(|name| name.parse().ok())
+        nearest(name, agents.by_name.keys().map(AgentName::as_str))
+            .and_then(|name| name.parse().ok())
+    }
+
+    /// Those that an event starts.
+    pub(crate) fn started_by(&self, event: &Event) -> Vec<Agent> {
+        let agents = self.read();
+        let names = agents.subscribers.of(event).into_iter();
+        names
+            .filter_map(|name| agents.by_name.get(name))
+            .cloned()
+            .collect()
     }
 
     /// Puts a set of agents in the place of the current one, at once.
     pub fn replace(&self, agents: BTreeMap<AgentName, Agent>) {
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = agents;
+        let mut subscribers = Subscribers::default();
+        for agent in agents.values().filter(|agent| agent.definition.enabled) {
+            for pattern in &agent.definition.event_subscriptions {
+                subscribers.add(&agent.definition.name, pattern);
+            }
+        }
+        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current {
+            by_name: agents,
+            subscribers,
+        };
         self.version.send_modify(|version| *version += 1);
     }
 
@@ -80,7 +108,7 @@ impl Agents {
         (self.expand)(definition)
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, BTreeMap<AgentName, Agent>> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Current> {
         self.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,6 +1,7 @@
 //! Why the engine refuses a request.
 
-use domain::{AgentName, ConversationId, ExecutionId};
+use domain::schedule::Flaw;
+use domain::{AgentName, ConversationId, ExecutionId, Status};
 
 /// Why the engine refuses a request.
 #[derive(Debug, thiserror::Error)]
@@ -25,6 +26,20 @@ pub enum Error {
         /// What is wrong with it and what to do.
         message: String,
     },
+    /// There is no such execution.
+    #[error("there is no execution {0}; GET /tasks lists the executions")]
+    UnknownExecution(ExecutionId),
+    /// Nothing can begin where that execution was.
+    #[error("{message}")]
+    CanNotBranch {
+        /// How the execution stands.
+        status: Status,
+        /// Why not, and what can be done.
+        message: String,
+    },
+    /// What the tools take can't be found out now.
+    #[error("{0}")]
+    ToolsUnavailable(String),
     /// The conversation is at an earlier message, and the agent says to refuse then.
     #[error(
         "conversation {conversation} of agent {agent} is at an earlier message (execution {running}), and the agent says on_concurrent_message: reject; wait for its end, or cancel it"
@@ -49,10 +64,35 @@ pub enum Error {
         /// How many.
         waiting: u32,
     },
+    /// The event is one of a chain that looks endless.
+    #[error("{0}: the agents that publish and subscribe form a loop")]
+    Loop(String),
     /// The idempotency key came with another body before.
     #[error("this Idempotency-Key came with another body before; use a new key for a new request")]
     KeyMismatch,
+    /// There is no such schedule.
+    #[error("there is no schedule {name:?}{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
+    UnknownSchedule {
+        /// The name.
+        name: String,
+        /// The nearest known one.
+        nearest: Option<String>,
+    },
+    /// The schedule is not one that can be kept.
+    #[error("{}", flaws(.0))]
+    InvalidSchedule(Vec<Flaw>),
+    /// The schedule can't be made or changed as it stands; the message says what to do.
+    #[error("{0}")]
+    ScheduleConflict(String),
     /// The store can't do it.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+fn flaws(flaws: &[Flaw]) -> String {
+    let told = flaws.iter().map(|flaw| match flaw.hint.as_str() {
+        "" => format!("{}: {}", flaw.field, flaw.message),
+        hint => format!("{}: {}; {hint}", flaw.field, flaw.message),
+    });
+    told.collect::<Vec<_>>().join(" · ")
 }

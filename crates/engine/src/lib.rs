@@ -3,6 +3,7 @@
 //! There is one engine. The pools and modes are settings of it.
 
 mod agents;
+mod answer;
 mod definitions;
 mod dispatcher;
 mod ended;
@@ -14,14 +15,18 @@ mod live;
 mod recovery;
 mod relay;
 mod run;
+mod scheduler;
+mod schedules;
 mod shared;
 mod subscriptions;
 mod task;
+mod travel;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::event::topics;
+use domain::execution::Origin;
 use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
@@ -42,7 +47,10 @@ pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
+pub use scheduler::{Looked, Scheduler};
+pub use schedules::{MAX_NEXT, NewSchedule, Schedules, Upcoming};
 pub use task::{Accepted, NewTask};
+pub use travel::{Branch, Cut};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
 pub type Clock = Arc<dyn Fn() -> Time + Send + Sync>;
@@ -143,6 +151,7 @@ impl Engine {
             schemas: tools::Schemas::default(),
             presence,
             hint: Notify::new(),
+            schedules_changed: Notify::new(),
             new_id,
         };
         Self {
@@ -207,6 +216,25 @@ impl Engine {
         !self.core.settings.modes.is_empty()
     }
 
+    /// Begins to act on schedules, those of agents' files included: call it when the files are read. Any number of
+    /// processes may.
+    pub fn start_scheduler(&self) {
+        let stop = &self.stop;
+        self.tasks
+            .spawn(schedules::follow(self.core.clone(), stop.clone()));
+        self.tasks.spawn(self.scheduler().run(stop.clone()));
+    }
+
+    /// A scheduler that looks when it is told to.
+    pub fn scheduler(&self) -> Scheduler {
+        Scheduler::new(self.core.clone())
+    }
+
+    /// The schedules, for reading and changing.
+    pub fn schedules(&self) -> Schedules {
+        Schedules::new(self.core.clone())
+    }
+
     /// Accepts a task: when this answers, it is durable and will reach exactly one terminal state.
     ///
     /// # Errors
@@ -235,12 +263,18 @@ impl Engine {
     /// Gives a person's answer to an open request.
     ///
     /// # Errors
-    /// The store can't be reached.
+    /// The tool does not take the arguments that the person wrote, or it can't be found out whether it does; or the store
+    /// can't be reached.
     pub async fn answer(&self, input: NewInput) -> Result<InputAnswer, Error> {
-        let id = input.id;
-        let answer = self.core.ports.store.deliver_input(input).await?;
-        self.core.leases.tell_news(id);
-        Ok(answer)
+        answer::answer(&self.core, input).await
+    }
+
+    /// Accepts an execution that begins where another one was, and tells what it shares with that one.
+    ///
+    /// # Errors
+    /// There is no such execution or step, it goes on still, its agent takes no work, or the store can't take it.
+    pub async fn branch(&self, wish: Branch) -> Result<(Accepted, Origin), Error> {
+        travel::branch(&self.core, wish).await
     }
 
     /// Takes an event in, durably.

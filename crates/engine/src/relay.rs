@@ -6,7 +6,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bus::{Bus, Consumer};
-use domain::event::MAX_HOPS;
 use domain::{Event, EventId, Time};
 use futures::{StreamExt, stream};
 use store::{DeadLetter, OutboxClaim, OutboxEntry, Store};
@@ -77,9 +76,6 @@ async fn relay_once(core: &Shared) -> Option<usize> {
 
 /// Whether nothing is left to start. What can't be started is left to the queue of subscriptions, which says so.
 async fn start_agents(core: &Shared, event: &Event) -> bool {
-    if event.hops > MAX_HOPS {
-        return true;
-    }
     match subscriptions::start(core, event).await {
         Err(Error::Store(error)) => {
             tracing::warn!(topic = %event.topic, "an event waits to start agents: {error}");

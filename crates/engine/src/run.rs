@@ -1,8 +1,9 @@
 //! Performs one claimed execution: asks [`domain::decide()`], does what it names, journals the outcome, asks again.
 
+mod children;
 mod model;
 mod pause;
-mod resolve;
+pub(crate) mod resolve;
 mod team;
 mod tooling;
 
@@ -130,7 +131,7 @@ impl Run {
     /// Goes on until the execution is over, parked, handed back or lost.
     pub(crate) async fn go(mut self, waiting: Waiting) -> Result<Ended, Stop> {
         self.load_spending().await?;
-        self.absorb(waiting)?;
+        self.absorb(waiting).await?;
         loop {
             if self.lease.is_lost() {
                 return Err(Stop::Lost);
@@ -143,7 +144,7 @@ impl Run {
             }
             if self.lease.take_news() {
                 let waiting = self.core.ports.store.waiting(self.execution.id).await?;
-                self.absorb(waiting)?;
+                self.absorb(waiting).await?;
             }
             if let Some(ended) = self.step().await? {
                 return Ok(ended);
@@ -336,7 +337,7 @@ impl Run {
     }
 
     /// Takes what has come from outside into the journal.
-    fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
+    async fn absorb(&mut self, waiting: Waiting) -> Result<(), Stop> {
         self.wakes_seen = waiting.wakes;
         self.lease.has_seen_wakes(waiting.wakes);
         self.cancel = waiting.cancel;
@@ -415,9 +416,7 @@ impl Run {
             .filter(|agent| agent.definition.enabled);
         let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
         let now = self.core.now();
-        let left = budget.unwrap_or_else(|| {
-            domain::decide::limits(&self.definition, &self.execution).remaining(&self.state.spent())
-        });
+        let budget = budget.unwrap_or_else(|| self.budget_of_child());
         let (input, metadata) = self.task_of(call);
         let execution = Execution {
             id,
@@ -431,13 +430,15 @@ impl Run {
             created_at: now,
             deadline: (now + std::time::Duration::from_secs(agent.definition.longest_seconds()))
                 .min(self.execution.deadline),
-            budget: left,
+            budget,
             trace_id: self.execution.trace_id.clone(),
             parent: Some(Parent {
                 id: self.execution.id,
                 seq,
                 depth: self.execution.depth() + 1,
+                deepest: self.execution.deepest(self.definition.max_delegation_depth),
             }),
+            origin: None,
             event_id: None,
             hops: self.execution.hops,
             callback_url: None,

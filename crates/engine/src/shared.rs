@@ -30,6 +30,8 @@ pub(crate) struct Shared {
     pub(crate) presence: Presence,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
+    /// Told when a schedule was changed here.
+    pub(crate) schedules_changed: Notify,
     pub(crate) new_id: NewId,
 }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use bus::{Consumer, Delivery, Subscription};
 use domain::event::MAX_HOPS;
 use domain::{Event, TopicPattern};
+use store::{ExecutionFilter, Page};
 use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
@@ -22,6 +23,10 @@ use crate::{Agent, Error};
 const QUEUE: &str = "agent-subscriptions";
 /// How long to wait before trying to join the queue again.
 const PAUSE: Duration = Duration::from_secs(2);
+/// From how many events that led to one another on the executions of the trace are counted.
+const LONG_CHAIN: u8 = 4;
+/// How many executions a trace may have for a long chain to start another.
+const MOST_OF_A_TRACE: u64 = 1000;
 
 /// Listens until `stop`. The queue's patterns follow the agents' files live.
 pub(crate) async fn listen(core: Arc<Shared>, stop: CancellationToken) {
@@ -72,12 +77,6 @@ fn subscription(agents: &[Agent]) -> Subscription {
 }
 
 async fn deliver(core: &Shared, delivery: Delivery) {
-    if delivery.event.hops > MAX_HOPS {
-        let hops = delivery.event.hops;
-        return delivery.reject(format!(
-            "{hops} events led to this one, more than {MAX_HOPS}: the agents that publish and subscribe form a loop"
-        ));
-    }
     match start(core, &delivery.event).await {
         Ok(()) => delivery.done(),
         // Delivered again, it starts only those that it has not started.
@@ -91,19 +90,16 @@ async fn deliver(core: &Shared, delivery: Delivery) {
 /// Starts the agents that want an event and that it has not started yet. When this answers, they are on disk.
 ///
 /// # Errors
-/// The store can't take one, or an agent can't take the event: the first that couldn't. The others are started.
+/// The event is one of a loop, the store can't take an execution, or an agent can't take the event: the first that
+/// couldn't. The others are started.
 pub(crate) async fn start(core: &Shared, event: &Event) -> Result<(), Error> {
+    let agents = core.agents.started_by(event);
+    if agents.is_empty() {
+        return Ok(());
+    }
+    refuse_loops(core, event).await?;
     let mut refusal = None;
-    for agent in core.agents.all() {
-        let wants = agent.definition.enabled
-            && agent
-                .definition
-                .event_subscriptions
-                .iter()
-                .any(|pattern| pattern.matches(&event.topic));
-        if !wants {
-            continue;
-        }
+    for agent in agents {
         match task::submit(core, task(&agent, event)).await {
             Ok(accepted) => {
                 tracing::debug!(execution_id = %accepted.id, agent_name = %accepted.agent, "started by an event");
@@ -113,6 +109,35 @@ pub(crate) async fn start(core: &Shared, event: &Event) -> Result<(), Error> {
         }
     }
     refusal.map_or(Ok(()), Err)
+}
+
+/// Bounds what agents make of one another's events: how long a chain of them gets, and, as each may start several, how
+/// many executions a chain that has become long has started.
+async fn refuse_loops(core: &Shared, event: &Event) -> Result<(), Error> {
+    let hops = event.hops;
+    if hops > MAX_HOPS {
+        return Err(Error::Loop(format!(
+            "{hops} events led to this one, more than {MAX_HOPS}"
+        )));
+    }
+    if hops < LONG_CHAIN {
+        return Ok(());
+    }
+    let of_trace = ExecutionFilter {
+        trace_id: Some(event.trace_id.clone()),
+        ..ExecutionFilter::default()
+    };
+    let one = Page {
+        limit: 1,
+        after: None,
+    };
+    let (_, started) = core.ports.store.executions(of_trace, one).await?;
+    if started >= MOST_OF_A_TRACE {
+        return Err(Error::Loop(format!(
+            "{started} executions belong to its trace, and at most {MOST_OF_A_TRACE} are started by a chain of {LONG_CHAIN} or more events"
+        )));
+    }
+    Ok(())
 }
 
 fn task(agent: &Agent, event: &Event) -> NewTask {

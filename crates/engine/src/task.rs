@@ -16,7 +16,7 @@ use crate::Error;
 use crate::shared::Shared;
 
 /// The longest `task_data`, in bytes of JSON.
-const MAX_INPUT_BYTES: usize = 1 << 20;
+pub(crate) const MAX_INPUT_BYTES: usize = 1 << 20;
 
 /// A task for an agent.
 #[derive(Debug, Clone)]
@@ -122,6 +122,7 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
         budget: task.budget,
         trace_id: task.trace_id.clone(),
         parent: None,
+        origin: None,
         event_id: task.event_id,
         hops: task.hops,
         callback_url: task.callback_url,
@@ -153,7 +154,7 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
 }
 
 /// The execution that was accepted as `id`, and whether it had been before.
-fn accepted(
+pub(crate) fn accepted(
     submitted: Submitted,
     id: ExecutionId,
     agent: &AgentName,
@@ -163,6 +164,10 @@ fn accepted(
         (Submitted::New, _) => Ok((id, false)),
         (Submitted::Existing(id), _) => Ok((id, true)),
         (Submitted::KeyMismatch, _) => Err(Error::KeyMismatch),
+        (Submitted::NoOrigin, _) => Err(Error::Invalid {
+            field: "from_step",
+            message: "the steps that are to be shared are gone; submit the task anew".to_owned(),
+        }),
         (Submitted::Busy(running), Some(conversation)) => Err(Error::Busy {
             agent: agent.clone(),
             conversation,

@@ -2,8 +2,8 @@
 
 use axum::response::Response;
 use domain::definition::Provider;
-use domain::step::{InputRequest, Question};
-use domain::{ExecutionId, ExecutionMode, Outcome, Priority, Seq, Status, Step, StepBody, Time};
+use domain::execution::Origin;
+use domain::{ExecutionId, ExecutionMode, Outcome, Priority, Status, Step, Time};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -42,6 +42,8 @@ pub struct ExecutionOut {
     /// The execution that delegated it.
     #[schema(value_type = Option<String>, format = Uuid)]
     pub parent_execution_id: Option<ExecutionId>,
+    /// Where it began, when that was another execution's step.
+    pub forked_from: Option<OriginOut>,
     /// The event that started it.
     pub event_id: Option<String>,
     /// The trace of the request.
@@ -74,6 +76,28 @@ pub struct ExecutionOut {
     pub model_calls: u32,
     /// Tool calls that were begun.
     pub tool_calls: u32,
+}
+
+/// The execution that another one began from.
+#[derive(Debug, Serialize, ToSchema)]
+pub struct OriginOut {
+    /// Which.
+    #[schema(value_type = String, format = Uuid)]
+    pub execution_id: ExecutionId,
+    /// The last step that both have; 0 when it began anew.
+    pub step: u32,
+    /// What it was told there.
+    pub message: Option<String>,
+}
+
+impl From<&Origin> for OriginOut {
+    fn from(origin: &Origin) -> Self {
+        Self {
+            execution_id: origin.id,
+            step: origin.steps,
+            message: origin.message.clone(),
+        }
+    }
 }
 
 /// Tokens.
@@ -115,6 +139,7 @@ impl ExecutionOut {
             config_version: execution.version.to_string(),
             conversation_id: execution.conversation.clone().map(String::from),
             parent_execution_id: execution.parent.map(|parent| parent.id),
+            forked_from: execution.origin.as_ref().map(Into::into),
             event_id: execution.event_id.clone().map(String::from),
             trace_id: execution.trace_id.to_string(),
             created_at: execution.created_at,
@@ -347,55 +372,6 @@ pub(crate) async fn list(app: &App, params: &ListParams, uri: &Uri) -> Answer<Re
     let items: Vec<_> = rows.iter().map(|row| ExecutionOut::new(row, now)).collect();
     let next = next.map(|cursor| next_address(uri, &cursor));
     Ok(Listed::new(items, next, Some(total)).into_response())
-}
-
-/// A question that waits for a person.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub struct QuestionOut {
-    /// The step that asks; give it back with the answer.
-    pub request: u32,
-    /// clarification, approval or unknown_outcome; with its text, tool and arguments.
-    #[schema(value_type = Object, example = json!({"question": "approval", "tool": "pay", "arguments": "{}"}))]
-    #[serde(flatten)]
-    pub question: Question,
-    /// What can be answered, in words.
-    pub choices: &'static str,
-    /// When it was asked.
-    #[schema(value_type = String, format = DateTime)]
-    pub asked_at: Time,
-    /// When it is too late to answer.
-    #[schema(value_type = String, format = DateTime)]
-    pub expires_at: Time,
-}
-
-impl QuestionOut {
-    fn new(step: &Step, request: &InputRequest) -> Self {
-        Self {
-            request: step.seq.get(),
-            question: request.question.clone(),
-            choices: request.question.choices(),
-            asked_at: step.at,
-            expires_at: request.until,
-        }
-    }
-}
-
-/// The questions of a journal that nobody has answered.
-pub(crate) fn open_questions(steps: &[Step]) -> Vec<QuestionOut> {
-    let answered = |seq: Seq| {
-        steps.iter().any(|step| {
-            matches!(&step.body, StepBody::InputReceived(received) if received.request == seq)
-        })
-    };
-    steps
-        .iter()
-        .filter_map(|step| match &step.body {
-            StepBody::InputRequested(request) if !answered(step.seq) => {
-                Some(QuestionOut::new(step, request))
-            }
-            _ => None,
-        })
-        .collect()
 }
 
 /// The whole journal of an execution.

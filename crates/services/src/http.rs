@@ -5,6 +5,7 @@ pub mod edge;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod idempotency;
 pub mod metrics;
 pub mod page;
 pub mod params;
@@ -135,16 +136,19 @@ pub enum Service {
     ConfigService,
     /// Agents and tasks.
     AgentOrchestrator,
+    /// Schedules.
+    SchedulerService,
     /// Health and metrics of a process that performs executions and serves nothing else.
     AgentPool,
 }
 
 impl Service {
     /// Those that a process which serves everything listens for.
-    pub const ALL: [Self; 3] = [
+    pub const ALL: [Self; 4] = [
         Self::StateManager,
         Self::ConfigService,
         Self::AgentOrchestrator,
+        Self::SchedulerService,
     ];
 
     /// The name on the command line, in logs and in compose.
@@ -153,6 +157,7 @@ impl Service {
             Self::StateManager => "state-manager",
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
+            Self::SchedulerService => "scheduler-service",
             Self::AgentPool => "agent-pool",
         }
     }
@@ -163,6 +168,7 @@ impl Service {
             Self::StateManager => 8001,
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
+            Self::SchedulerService => 8004,
             Self::AgentPool => 8006,
         }
     }
@@ -173,6 +179,7 @@ impl Service {
             Self::StateManager => "STATE_MANAGER_PORT",
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
+            Self::SchedulerService => "SCHEDULER_SERVICE_PORT",
             Self::AgentPool => "AGENT_POOL_PORT",
         }
     }
@@ -184,6 +191,7 @@ impl Service {
             Self::AgentOrchestrator => {
                 "Agents, tasks, their events and results, questions to people."
             }
+            Self::SchedulerService => "When agents work by themselves: schedules and their runs.",
             Self::AgentPool => "Health and metrics of a worker.",
         }
     }
@@ -193,6 +201,7 @@ impl Service {
             Self::StateManager => crate::state::routes(),
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes(),
+            Self::SchedulerService => crate::scheduler::routes(),
             Self::AgentPool => OpenApiRouter::new(),
         }
     }
@@ -272,6 +281,7 @@ fn describe_refusals(api: &mut OpenApi) {
             &mut item.get,
             &mut item.put,
             &mut item.post,
+            &mut item.patch,
             &mut item.delete,
         ];
         for operation in operations.into_iter().flatten() {

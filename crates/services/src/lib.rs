@@ -2,7 +2,7 @@
 //!
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
-//! - [`orchestrator`], [`config_api`] and [`state`] are the services; none knows of another. What they show alike is
+//! - [`orchestrator`], [`config_api`], [`scheduler`] and [`state`] are the services; none knows of another. What they show alike is
 //!   in [`execution`].
 //! - [`Server`] binds and serves them.
 
@@ -16,6 +16,7 @@ pub mod config_api;
 pub mod execution;
 pub mod http;
 pub mod orchestrator;
+pub mod scheduler;
 pub mod server;
 pub mod state;
 

@@ -7,9 +7,12 @@ mod effects;
 mod events;
 mod inbox;
 mod pools;
+mod question;
 mod stream;
 mod submit;
 mod tasks;
+mod travel;
+mod tree;
 mod usage;
 
 use utoipa_axum::router::OpenApiRouter;
@@ -27,6 +30,9 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(submit::submit, tasks::list))
         .routes(routes!(tasks::show, tasks::cancel))
         .routes(routes!(tasks::result))
+        .routes(routes!(tree::show))
+        .routes(routes!(travel::retry))
+        .routes(routes!(travel::fork))
         .routes(routes!(collaboration::submit))
         .routes(routes!(collaboration::show))
         .routes(routes!(effects::list))
@@ -36,7 +42,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(stream::follow))
         .routes(routes!(events::publish))
         .routes(routes!(dead_letters::list))
-        .routes(routes!(dead_letters::remove))
+        .routes(routes!(dead_letters::replay_all))
+        .routes(routes!(dead_letters::show, dead_letters::remove))
         .routes(routes!(dead_letters::replay))
         .routes(routes!(usage::list))
         .routes(routes!(pools::list))

@@ -222,6 +222,7 @@ fn task() -> Result<Execution, Failure> {
         budget: Default::default(),
         trace_id: TraceId::from_uuid(Uuid::now_v7()),
         parent: None,
+        origin: None,
         event_id: None,
         hops: 0,
         callback_url: None,

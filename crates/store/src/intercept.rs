@@ -5,17 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
-    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
-    Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -75,6 +76,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.inner.deliver_input(input).await
+    }
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.inner.inbox(filter).await
     }
     async fn publish(&self, events: &[Event]) -> Result<()> {
         self.inner.publish(events).await
@@ -204,6 +208,32 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
         self.inner.cleanup(cleanup).await
+    }
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
+        self.inner.save_schedule(record, seen).await
+    }
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool> {
+        self.inner.remove_schedule(name, seen).await
+    }
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>> {
+        self.inner.schedule(name).await
+    }
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)> {
+        self.inner.schedules(filter).await
+    }
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules> {
+        self.inner.due_schedules(now, ahead, limit).await
+    }
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        self.inner.fire(firings).await
+    }
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)> {
+        self.inner.schedule_runs(name, before, limit).await
     }
     async fn check(&self) -> Result<()> {
         self.inner.check().await

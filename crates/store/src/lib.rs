@@ -28,6 +28,7 @@ mod news;
 pub mod postgres;
 pub mod redis;
 mod request;
+mod schedules;
 pub mod sqlite;
 mod stats;
 
@@ -35,8 +36,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -45,9 +46,14 @@ pub use error::{Certainty, Class, Error};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
     Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
-    ExecutionRow, IdempotencyKey, InputAnswer, NewInput, OutboxClaim, OutboxEntry, Page,
-    PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite, Signal, StateChange,
-    StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting, WhenBusy,
+    ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim,
+    OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite, Signal,
+    StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
+    WhenBusy,
+};
+pub use schedules::{
+    DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
+    ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
 };
 
 /// What a store answers.
@@ -56,7 +62,9 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// The journal and its neighbours.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Accepts an execution: row, outgoing events, deduplication and its place in its conversation in one transaction.
+    /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
+    /// shares with its origin in one transaction. The shared ones are copied, as no lease's
+    /// ([`domain::Epoch::NONE`]) and as nobody's consumption.
     /// May be repeated: the same id, idempotency key or (agent, event id) is accepted once.
     async fn submit(&self, submission: Submission) -> Result<Submitted>;
 
@@ -103,6 +111,9 @@ pub trait Store: Send + Sync + 'static {
     /// Gives a person's answer to an open request, once, and wakes the execution. A request is open until its `until`
     /// has come, an answer is in the journal, or the execution is over.
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer>;
+
+    /// The questions that wait for a person, by execution and step, and how many there are in all.
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)>;
 
     /// Takes events to be sent out; one whose id is still waiting to go out is taken once.
     async fn publish(&self, events: &[Event]) -> Result<()>;
@@ -254,6 +265,37 @@ pub trait Store: Send + Sync + 'static {
     /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
     /// month is over. May be repeated.
     async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;
+
+    /// Keeps a schedule as it is given, if it is as the caller has seen it: with the version `seen`, or not there at all.
+    /// Its version becomes the next one. Answers whether it was kept; otherwise nothing was changed.
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool>;
+
+    /// Forgets a schedule and its runs, if it has this version; executions stay. Answers whether it is forgotten.
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool>;
+
+    /// One schedule, with its latest run.
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>>;
+
+    /// Schedules by name, and how many match in all. Those that can't be read are counted and left out.
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)>;
+
+    /// What is to be looked at now, the longest due first, at most about `limit`; also what is done with beyond
+    /// `ahead`, which is what a clock that has gone back leaves behind. Several schedulers may be given the same.
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules>;
+
+    /// Does what looks at schedules have come to: for each, all or nothing, rows and executions together. A schedule
+    /// that has changed since it was seen is left alone, so that however many schedulers look, one acts. May be
+    /// repeated. The answers are in the order of the firings.
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>>;
+
+    /// The runs of a schedule, the latest fire time first; after the fire time `before`, at most `limit`; and how many
+    /// there are.
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)>;
 
     /// Reads and writes something trivial: fails when the store cannot take work.
     async fn check(&self) -> Result<()>;

@@ -85,10 +85,10 @@ pub(crate) fn settle(
             if open.len() > 1 && !status.is_terminal() {
                 return Ok(Settled::Answered(InputAnswer::Ambiguous(open)));
             }
-            // The open one; else the last that was answered and is not in the journal yet.
+            // The open one; else the last that a person answered.
             requests.retain(|request| match open.first() {
                 Some(only) => request.seq == only.get(),
-                None => !request.is_consumed && request.answer.is_some(),
+                None => request.answer.is_some(),
             });
         }
     }

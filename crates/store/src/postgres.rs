@@ -2,7 +2,8 @@
 //!
 //! What an execution's owner asks for all the time - accepting, leasing, appending - is gathered ([`gather`]): one
 //! statement and one commit serve many executions, each fenced by its epoch inside that statement. Everything else
-//! takes a session from a pool ([`pool`]) and is one transaction too.
+//! takes a session from a pool ([`pool`]) and is one transaction too; claims and the relay, which ask hundreds of times
+//! a second, have a pool to themselves, in which statements are planned once.
 //!
 //! Sessions that are lost are opened anew with the next request; a request that was on its way says whether it may have
 //! happened ([`crate::Certainty`]). [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits
@@ -28,7 +29,9 @@ mod dead_letters;
 mod fault;
 mod fill;
 mod finish;
+mod firing;
 mod gather;
+mod inbox;
 mod journal;
 mod listen;
 mod memory;
@@ -37,6 +40,7 @@ mod partitions;
 mod pool;
 mod read;
 mod recovery;
+mod schedules;
 mod schema;
 mod settings;
 mod shared;
@@ -53,8 +57,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -69,10 +73,11 @@ use self::sql::Packing;
 use self::submit::Submits;
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
-    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
-    Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 pub use clock::ServerClock;
@@ -82,6 +87,10 @@ pub use settings::Settings;
 
 /// How often it is looked whether the next months have their tables.
 const MONTHS_PERIOD: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// How many sessions claims and the relay have for themselves: an engine makes one claim after the other, and one relay
+/// carries one batch after the other.
+const OFTEN: usize = 4;
 
 /// Who is told after a commit.
 #[derive(Debug, Clone, Default)]
@@ -106,6 +115,7 @@ impl Signals {
 #[derive(Debug, Clone)]
 pub struct Postgres {
     pool: Pool,
+    often: Pool,
     submits: Gatherer<Submits>,
     appends: Vec<Gatherer<Appends>>,
     hints: Gatherer<Hints>,
@@ -150,9 +160,18 @@ impl Postgres {
         let clock = ServerClock::by(&mut conn).await?;
         drop(conn);
         let lanes = settings.append_lanes.max(1);
-        let keep = settings.pool_size.saturating_sub(lanes + 2).max(1);
+        let keep = settings.pool_size.saturating_sub(lanes + 2 + OFTEN);
+        let keep = keep.max(1);
+        let often = Pool::new(
+            server.clone(),
+            Role::Batches,
+            OFTEN,
+            OFTEN,
+            settings.pool_timeout,
+        );
         let pool = Pool::new(
             server.clone(),
+            Role::General,
             keep,
             keep + settings.max_overflow,
             settings.pool_timeout,
@@ -174,6 +193,7 @@ impl Postgres {
             hints: Gatherer::start(Hints, server, signals.clone()),
             appends,
             pool,
+            often,
             signals,
             turn: claims::Turn::default(),
             clock,
@@ -245,6 +265,10 @@ impl Store for Postgres {
 
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.answer(input).await
+    }
+
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.open_requests(filter).await
     }
 
     async fn publish(&self, events: &[Event]) -> Result<()> {
@@ -410,6 +434,39 @@ impl Store for Postgres {
         self.forget(cleanup).await
     }
 
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
+        self.keep_schedule(record, seen).await
+    }
+
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool> {
+        self.forget_schedule(name, seen).await
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>> {
+        self.one_schedule(name).await
+    }
+
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)> {
+        self.list_schedules(filter).await
+    }
+
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules> {
+        self.schedules_to_look_at(now, ahead, limit).await
+    }
+
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        self.act(firings).await
+    }
+
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)> {
+        self.list_runs(name, before, limit).await
+    }
+
     async fn check(&self) -> Result<()> {
         self.read_and_write().await
     }
@@ -421,6 +478,7 @@ impl Store for Postgres {
         for lane in &self.appends {
             lane.close().await;
         }
+        self.often.close();
         self.pool.close();
         Ok(())
     }

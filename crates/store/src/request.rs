@@ -68,6 +68,8 @@ pub enum Submitted {
     Existing(ExecutionId),
     /// The idempotency key belongs to another body.
     KeyMismatch,
+    /// It is refused: the execution whose steps it is to share is gone, or has fewer.
+    NoOrigin,
     /// It is refused: its conversation is at this one, and [`WhenBusy::Refuse`] was asked for.
     Busy(ExecutionId),
     /// It is refused: as many as may wait for their turn in its conversation.
@@ -299,6 +301,34 @@ pub enum InputAnswer {
     NothingAsked(Status),
     /// There is no such execution.
     NotFound,
+}
+
+/// Which questions.
+#[derive(Debug, Clone)]
+pub struct InboxFilter {
+    /// Of these agents; of any when empty.
+    pub agents: Vec<AgentName>,
+    /// Of one execution.
+    pub execution: Option<ExecutionId>,
+    /// Of one kind: the word of [`Question::kind`].
+    pub kind: Option<String>,
+    /// Only what can still be answered at this time.
+    pub now: Time,
+    /// Only those after this one.
+    pub after: Option<(ExecutionId, Seq)>,
+    /// How many at most.
+    pub limit: usize,
+}
+
+/// A question that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenRequest {
+    /// Whose.
+    pub id: ExecutionId,
+    /// The agent's.
+    pub agent: AgentName,
+    /// The step that asks.
+    pub request: Seq,
 }
 
 /// What is no longer kept.

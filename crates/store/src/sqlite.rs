@@ -15,12 +15,14 @@ mod connection;
 mod dead_letters;
 mod fault;
 mod finish;
+mod inbox;
 mod journal;
 mod memory;
 mod outbox;
 mod read;
 mod readers;
 mod recovery;
+mod schedules;
 mod schema;
 mod shared;
 mod sql;
@@ -38,8 +40,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -49,10 +51,11 @@ use self::sql::Packing;
 use self::writer::{Signals, Writer};
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
-    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
-    Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -168,6 +171,10 @@ impl Store for Sqlite {
 
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.answer(input).await
+    }
+
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.open_requests(filter).await
     }
 
     async fn publish(&self, events: &[Event]) -> Result<()> {
@@ -327,6 +334,39 @@ impl Store for Sqlite {
 
     async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned> {
         self.forget(cleanup).await
+    }
+
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
+        self.keep_schedule(record, seen).await
+    }
+
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool> {
+        self.forget_schedule(name, seen).await
+    }
+
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>> {
+        self.one_schedule(name).await
+    }
+
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)> {
+        self.list_schedules(filter).await
+    }
+
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules> {
+        self.schedules_to_look_at(now, ahead, limit).await
+    }
+
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        self.act(firings).await
+    }
+
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)> {
+        self.list_runs(name, before, limit).await
     }
 
     async fn check(&self) -> Result<()> {

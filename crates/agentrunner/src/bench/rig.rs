@@ -152,6 +152,8 @@ pub(crate) enum Faces {
     None,
     /// Over HTTP too.
     Http,
+    /// Through the engine, which performs nothing.
+    Scheduler,
 }
 
 /// The system under measurement.
@@ -186,9 +188,33 @@ impl Rig {
         store_dir: Option<&Path>,
         faces: Faces,
     ) -> anyhow::Result<Self> {
+        Self::among(context, latency, capacity, store_dir, (faces, 0)).await
+    }
+
+    /// The same, with so many agents more that wait for events, and without faces.
+    ///
+    /// # Errors
+    /// As for [`Rig::start`].
+    pub(crate) async fn listened_to(
+        context: &Context,
+        listeners: u32,
+        capacity: usize,
+        store_dir: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let among = (Faces::None, listeners);
+        Self::among(context, Duration::ZERO, capacity, store_dir, among).await
+    }
+
+    async fn among(
+        context: &Context,
+        latency: Duration,
+        capacity: usize,
+        store_dir: Option<&Path>,
+        (faces, listeners): (Faces, u32),
+    ) -> anyhow::Result<Self> {
         let folder = Folder::new(&context.settings, store_dir)?;
         let provider = Provider::start(latency).await?;
-        write_agents(folder.path(), &provider.url)?;
+        write_agents(folder.path(), &provider.url, listeners)?;
         let mut settings = context.settings.clone();
         settings.config_dir = folder.path().join("config");
         settings.data_dir = folder.path().join("data");
@@ -197,6 +223,7 @@ impl Rig {
         let system = match faces {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
+            Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
         Ok(Self {
             system,
@@ -250,7 +277,15 @@ impl Rig {
     }
 }
 
-fn write_agents(folder: &Path, provider: &str) -> std::io::Result<()> {
+/// The name of an agent that waits for events, and their topic.
+pub(crate) fn listener(which: u32) -> (String, String) {
+    (
+        format!("bench-listener-{which}"),
+        format!("bench.event.{which}"),
+    )
+}
+
+fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
     let agents = [
         (
             TURNS,
@@ -268,7 +303,12 @@ fn write_agents(folder: &Path, provider: &str) -> std::io::Result<()> {
             "tools:\n  - name: ask_human\n    type: function\n",
         ),
     ];
-    for (name, path, rest) in agents {
+    let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));
+    let listeners = (0..listeners).map(|which| {
+        let (name, topic) = listener(which);
+        (name, "turns", format!("event_subscriptions: [{topic}]\n"))
+    });
+    for (name, path, rest) in agents.into_iter().chain(listeners) {
         let text = format!(
             "name: {name}\nexecution_mode: autonomous\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"
         );

@@ -67,6 +67,7 @@ async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
         .env("STATE_MANAGER_PORT", ports[0].to_string())
         .env("CONFIG_SERVICE_PORT", ports[1].to_string())
         .env("ORCHESTRATOR_PORT", ports[2].to_string())
+        .env("SCHEDULER_SERVICE_PORT", "0")
         .env("CONFIG_DIR", folder.join("config"))
         .env("DATA_DIR", folder.join("data"))
         .env("LOG_FORMAT", "json")

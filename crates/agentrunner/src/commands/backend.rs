@@ -11,6 +11,8 @@ use crate::wiring::{Purpose, System};
 pub(crate) struct Backend {
     pub(crate) client: Client,
     state: Client,
+    /// SchedulerService.
+    pub(crate) scheduler: Client,
     local: Option<System>,
 }
 
@@ -26,12 +28,14 @@ impl Backend {
             client.base(),
             context.settings.listen.state_manager,
         ))?;
+        let scheduler = Client::new(&beside(client.base(), context.settings.listen.scheduler))?;
         if context.settings.server.is_some() {
             // Fails with the reason, when nobody is there.
             client.get("/health/live").await?;
             return Ok(Self {
                 client,
                 state,
+                scheduler,
                 local: None,
             });
         }
@@ -40,15 +44,18 @@ impl Backend {
             return Ok(Self {
                 client,
                 state,
+                scheduler,
                 local: None,
             });
         }
         let system = System::private(&context.settings, purpose).await?;
         let client = Client::new(&system.orchestrator_url())?;
         let state = Client::new(&system.state_manager_url())?;
+        let scheduler = Client::new(&system.scheduler_url())?;
         Ok(Self {
             client,
             state,
+            scheduler,
             local: Some(system),
         })
     }

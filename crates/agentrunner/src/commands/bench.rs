@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::bench::{latency, provider, startup, submit, waiting, workload};
+use crate::bench::{events, latency, provider, schedules, startup, submit, waiting, workload};
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
 
@@ -26,6 +26,8 @@ Examples:
   agentrunner bench startup                                     time to ready, idle memory
   agentrunner bench latency                                     what durability adds to a model turn
   agentrunner bench submit --rate 500                           how long POST /tasks takes
+  agentrunner bench events --agents 1000                        from an event to the step it causes
+  agentrunner bench schedules --count 10000                     all due at the same moment
   agentrunner bench --finished 1000000 --waiting 100000         in a full database (PostgreSQL)"
 )]
 pub(crate) struct Bench {
@@ -47,6 +49,10 @@ enum What {
     Latency(Latency),
     /// How long POST /tasks takes at a fixed rate of requests
     Submit(Submit),
+    /// From an event to the first step of the agent that it starts
+    Events(Events),
+    /// How late schedules start that are due at once, and what they cost when nothing is due
+    Schedules(Schedules),
 }
 
 #[derive(Debug, Args)]
@@ -133,6 +139,35 @@ pub(crate) struct Submit {
     pub(crate) store_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Events {
+    /// How many agents subscribe, each to a topic of its own
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) agents: u32,
+    /// How many events are published, one after the other
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) events: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Schedules {
+    /// How many schedules
+    #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) count: u32,
+    /// For how long nothing is due
+    #[arg(long, default_value_t = 30, value_parser = clap::value_parser!(u64).range(5..=3600))]
+    pub(crate) idle_seconds: u64,
+    /// Also perform what they start, in the same process
+    #[arg(long)]
+    pub(crate) perform: bool,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
 /// The stand-in model, in a process of its own so that the engine's memory is measured alone.
 #[derive(Debug, Args)]
 pub(crate) struct Provider {
@@ -151,6 +186,8 @@ impl Bench {
                 Some(What::Startup(args)) => startup::measure(context, args).await,
                 Some(What::Latency(args)) => latency::measure(context, args).await,
                 Some(What::Submit(args)) => submit::measure(context, args).await,
+                Some(What::Events(args)) => events::measure(context, args).await,
+                Some(What::Schedules(args)) => schedules::measure(context, args).await,
             }
         })?;
         Ok(Exit::Done)

@@ -86,6 +86,9 @@ async fn cancel(client: &Client, id: ExecutionId, screen: &Screen) -> anyhow::Re
     Ok(())
 }
 
+/// Who answers on this command line, when they do not say.
+pub(super) const HERE: &str = "command line";
+
 /// Gives a person's answer.
 ///
 /// # Errors
@@ -96,12 +99,23 @@ pub(crate) async fn give(
     request: Option<Seq>,
     answer: &Answer,
 ) -> anyhow::Result<Value> {
+    give_as(client, id, request, answer, HERE).await
+}
+
+/// The same, by somebody.
+pub(super) async fn give_as(
+    client: &Client,
+    id: ExecutionId,
+    request: Option<Seq>,
+    answer: &Answer,
+    by: &str,
+) -> anyhow::Result<Value> {
     let mut body = serde_json::to_value(answer)?;
     if let Value::Object(fields) = &mut body {
         if let Some(request) = request {
             fields.insert("request".to_owned(), json!(request));
         }
-        fields.insert("by".to_owned(), json!("command line"));
+        fields.insert("by".to_owned(), json!(by));
     }
     client.post(&format!("/tasks/{id}/input"), &body).await
 }
@@ -115,7 +129,9 @@ fn can_ask(screen: &Screen) -> bool {
 async fn ask(screen: &Screen, question: &Question) -> anyhow::Result<Answer> {
     let hint = match question {
         Question::Clarification { .. } => "your answer",
-        Question::Approval { .. } => "y to allow it, n (and a reason) to refuse",
+        Question::Approval { .. } => {
+            "y to allow it, e and other arguments as JSON to change it, n (and a reason) to refuse"
+        }
         Question::Plan { .. } => {
             "y to carry it out, n (and a reason) for another one; edit it with POST /tasks/{id}/input"
         }
@@ -150,6 +166,10 @@ fn understand(question: &Question, line: &str) -> Option<Answer> {
             text: line.to_owned(),
         }),
         (Question::Approval { .. } | Question::Plan { .. }, "y" | "yes") => Some(Answer::Approve),
+        (Question::Approval { .. }, "e" | "edit") => {
+            let is_object = serde_json::from_str(&rest).is_ok_and(|value: Value| value.is_object());
+            is_object.then_some(Answer::Edit { arguments: rest })
+        }
         (Question::UnknownOutcome { .. }, "h" | "happened") => {
             Some(Answer::Happened { result: rest })
         }

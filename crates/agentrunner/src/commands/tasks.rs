@@ -1,18 +1,18 @@
-//! `tasks`: what ran, runs and waits; and acting on it.
+//! `tasks`: what ran, runs and waits; acting on it, and doing it again.
 
 use clap::{ArgGroup, Args, Subcommand};
 use domain::step::Answer;
 use domain::{ExecutionId, Money, Seq, Status};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::backend::Backend;
-use super::follow;
+use super::{follow, tree};
 use crate::cli::{Context, Exit, block_on};
 use crate::screen::{Column, one_line, plain};
 use crate::telemetry;
 use crate::wiring::Purpose;
 
-/// Lists, shows, cancels and answers executions.
+/// Lists, shows, cancels, answers, retries and forks executions.
 #[derive(Debug, Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -21,7 +21,10 @@ Examples:
   agentrunner tasks                                  the newest executions
   agentrunner tasks list --status waiting_for_input  what waits for a person
   agentrunner tasks steps 0192f0c1-...               everything that one did
-  agentrunner tasks answer 0192f0c1-... --approve"
+  agentrunner tasks answer 0192f0c1-... --approve
+  agentrunner tasks tree 0192f0c1-...                who works for it, and what that costs
+  agentrunner tasks retry 0192f0c1-...               go on where it failed
+  agentrunner tasks fork 0192f0c1-... --from-step 4 --message \"use last year's figures\""
 )]
 pub(crate) struct Tasks {
     #[command(subcommand)]
@@ -44,6 +47,37 @@ enum Verb {
     Cancel { id: ExecutionId },
     /// Answer what one asks
     Answer(AnswerArgs),
+    /// Show one with all that work for it: states, tokens, cost, durations
+    Tree { id: ExecutionId },
+    /// Do again what did not end well, from its last step on
+    Retry {
+        id: ExecutionId,
+        /// From the beginning, with the agent as it is now
+        #[arg(long)]
+        anew: bool,
+        /// With the agent as it is now, instead of the version that it began with
+        #[arg(long)]
+        current_config: bool,
+    },
+    /// Begin another one at a step of one
+    Fork(ForkArgs),
+}
+
+#[derive(Debug, Args)]
+struct ForkArgs {
+    id: ExecutionId,
+    /// The last step that both have; 0 shares none
+    #[arg(long, value_name = "SEQ")]
+    from_step: u32,
+    /// What the agent is told there
+    #[arg(long)]
+    message: Option<String>,
+    /// Another task: JSON, or text
+    #[arg(long, value_name = "TASK")]
+    task: Option<String>,
+    /// With the agent as it is now, instead of the version that the other one began with
+    #[arg(long)]
+    current_config: bool,
 }
 
 #[derive(Debug, Args)]
@@ -112,6 +146,21 @@ impl Tasks {
             Some(Verb::Answer(answer)) => {
                 let request = answer.request.map(Seq::new);
                 screen.value(&follow::give(client, answer.id, request, &answer.answer()).await?);
+            }
+            Some(Verb::Tree { id }) => {
+                tree::show(screen, &client.get(&format!("/tasks/{id}/tree")).await?);
+            }
+            Some(Verb::Retry {
+                id,
+                anew,
+                current_config,
+            }) => {
+                let body = json!({ "anew": anew, "current_config": current_config });
+                screen.value(&client.post(&format!("/tasks/{id}/retry"), &body).await?);
+            }
+            Some(Verb::Fork(fork)) => {
+                let path = format!("/tasks/{}/fork", fork.id);
+                screen.value(&client.post(&path, &fork.body()).await?);
             }
         }
         Ok(Exit::Done)
@@ -197,7 +246,7 @@ fn what(step: &Value) -> String {
 }
 
 /// Dollars; empty where no price is known.
-fn cost(task: &Value) -> String {
+pub(super) fn cost(task: &Value) -> String {
     task.get("cost_usd")
         .and_then(Value::as_f64)
         .filter(|cost| *cost > 0.0)
@@ -206,9 +255,25 @@ fn cost(task: &Value) -> String {
 }
 
 /// A time without its date's noise: to the second, UTC.
-fn time(value: Option<&Value>) -> String {
+pub(super) fn time(value: Option<&Value>) -> String {
     let text = value.and_then(Value::as_str).unwrap_or_default();
     text.get(..19).unwrap_or(text).replace('T', " ")
+}
+
+impl ForkArgs {
+    fn body(&self) -> Value {
+        let mut body =
+            json!({ "from_step": self.from_step, "current_config": self.current_config });
+        if let Some(fields) = body.as_object_mut() {
+            let task = self.task.as_ref().map(|task| {
+                serde_json::from_str(task).unwrap_or_else(|_| Value::String(task.clone()))
+            });
+            fields.extend(task.map(|task| ("task_data".to_owned(), task)));
+            let message = self.message.clone();
+            fields.extend(message.map(|text| ("message".to_owned(), Value::String(text))));
+        }
+        body
+    }
 }
 
 impl AnswerArgs {

@@ -150,7 +150,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("STATE_MANAGER_PORT", Port, "8001", "The port of StateManager."),
     live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
     live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
-    later("SCHEDULER_SERVICE_PORT", Port, "8004", "The port of SchedulerService."),
+    live("SCHEDULER_SERVICE_PORT", Port, "8004", "The port of SchedulerService."),
     later("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
     live("AGENT_POOL_PORT", Port, "8006", "The port on which a pool of `serve` shows its health and metrics."),
     live("AGENTRUNNER_SERVER", Url, "", "The AgentOrchestrator that the command line asks; `http://127.0.0.1:ORCHESTRATOR_PORT` when empty."),

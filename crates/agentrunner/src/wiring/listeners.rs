@@ -30,6 +30,7 @@ impl Listeners {
             Service::StateManager => listen.state_manager,
             Service::ConfigService => listen.config_service,
             Service::AgentOrchestrator => listen.orchestrator,
+            Service::SchedulerService => listen.scheduler,
             Service::AgentPool => listen.pool,
         };
         Self::at(services, |service| {

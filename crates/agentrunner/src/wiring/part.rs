@@ -48,6 +48,8 @@ pub(super) struct Role {
     /// As what it performs executions, if it does.
     pub(super) pool: Option<Pool>,
     pub(super) engagement: Engagement,
+    /// Whether it acts on schedules.
+    pub(super) fires_schedules: bool,
     /// Whether copies of what it reads are shared with others; one command reads little, and is not to wait for a server
     /// that it can do without.
     pub(super) shares_copies: bool,
@@ -62,6 +64,7 @@ impl Role {
         services: &Service::ALL,
         pool: Some(Pool::Everything),
         engagement: Engagement::Whole,
+        fires_schedules: true,
         shares_copies: true,
         announces: true,
     };
@@ -69,6 +72,7 @@ impl Role {
     /// Answers questions, and changes nothing.
     pub(super) const READING: Self = Self {
         engagement: Engagement::None,
+        fires_schedules: false,
         shares_copies: false,
         announces: false,
         ..Self::EVERYTHING
@@ -80,6 +84,7 @@ impl Role {
             services,
             pool: None,
             engagement: Engagement::None,
+            fires_schedules: false,
             shares_copies: true,
             announces: false,
         }
@@ -116,9 +121,11 @@ impl Part {
                 engagement: Engagement::Whole,
                 ..Role::service("agent-orchestrator", &[Service::AgentOrchestrator])
             },
-            // Here the scheduler gets its role: its service, and `Engagement::Whole` (it takes tasks in and performs
-            // none). What fires schedules is started in `System::run`, beside the engine.
-            Self::SchedulerService => anyhow::bail!("this build has no SchedulerService yet"),
+            Self::SchedulerService => Role {
+                engagement: Engagement::Whole,
+                fires_schedules: true,
+                ..Role::service("scheduler-service", &[Service::SchedulerService])
+            },
             Self::SlackGateway => anyhow::bail!("this build has no SlackGateway yet"),
             Self::CollaborativeAgentPool => Role::pool(Pool::Collaborative),
             Self::AutonomousAgentPool => Role::pool(Pool::Autonomous),

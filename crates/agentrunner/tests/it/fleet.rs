@@ -3,6 +3,7 @@
 mod clocks;
 mod follower;
 mod frozen;
+mod people;
 mod rolling;
 mod skew;
 mod takeover;

@@ -77,7 +77,7 @@ const ASKER_SCRIPT: &str = "\
 /// A project with four scripted agents.
 pub(crate) struct Project {
     folder: TempDir,
-    ports: [u16; 3],
+    ports: [u16; 4],
 }
 
 impl Project {
@@ -124,6 +124,16 @@ impl Project {
         format!("http://127.0.0.1:{}{path}", self.ports[1])
     }
 
+    /// An address of SchedulerService.
+    pub(crate) fn scheduler_url(&self, path: &str) -> String {
+        format!("http://127.0.0.1:{}{path}", self.ports[3])
+    }
+
+    /// Where SchedulerService is when a test has it listen elsewhere.
+    pub(crate) const fn schedules_at(&mut self, port: u16) {
+        self.ports[3] = port;
+    }
+
     pub(crate) const fn port(&self) -> u16 {
         self.ports[2]
     }
@@ -139,6 +149,7 @@ impl Project {
             .env("STATE_MANAGER_PORT", self.ports[0].to_string())
             .env("CONFIG_SERVICE_PORT", self.ports[1].to_string())
             .env("ORCHESTRATOR_PORT", self.ports[2].to_string())
+            .env("SCHEDULER_SERVICE_PORT", self.ports[3].to_string())
             .env("OLLAMA_BASE_URL", "http://127.0.0.1:1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -340,7 +351,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+fn free_ports() -> [u16; 4] {
+    let listeners = [(); 4].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

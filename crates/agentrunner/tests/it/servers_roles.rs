@@ -307,7 +307,7 @@ async fn a_part_that_could_not_work_is_refused_with_what_to_do() {
         ("autonomous-agent-pool", "POSTGRES_HOST", "RABBITMQ_HOST"),
         ("state-manager", "POSTGRES_HOST", "agentrunner up"),
         ("slack-gateway", "no SlackGateway yet", ""),
-        ("scheduler-service", "no SchedulerService yet", ""),
+        ("scheduler-service", "POSTGRES_HOST", "RABBITMQ_HOST"),
     ];
     for (part, first, second) in cases {
         let ran = project.run(&["serve", part]).await;

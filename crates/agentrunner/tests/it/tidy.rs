@@ -42,8 +42,11 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 10] = [
 ];
 
 /// What `domain` may use: data and arithmetic, nothing that reaches the world.
-const DOMAIN_USES: [&str; 8] = [
+const DOMAIN_USES: [&str; 11] = [
     "chrono",
+    "chrono-tz",
+    "croner",
+    "regex",
     "schemars",
     "serde",
     "serde_json",

@@ -195,7 +195,7 @@ impl Default for CollaborativeConfig {
     }
 }
 
-/// By the calendar or by the clock.
+/// By the calendar, by the clock, or once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ScheduleType {
@@ -203,6 +203,19 @@ pub enum ScheduleType {
     Cron,
     /// Every so many seconds.
     Interval,
+    /// At one moment.
+    Once,
+}
+
+impl ScheduleType {
+    /// The word in YAML and API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Cron => "cron",
+            Self::Interval => "interval",
+            Self::Once => "once",
+        }
+    }
 }
 
 /// What is done about due times that passed while nothing ran.
@@ -218,6 +231,17 @@ pub enum MisfirePolicy {
     All,
 }
 
+impl MisfirePolicy {
+    /// The word in YAML and API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Once => "once",
+            Self::All => "all",
+        }
+    }
+}
+
 /// What is done when the run before has not ended.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
@@ -229,6 +253,17 @@ pub enum OverlapPolicy {
     Queue,
     /// The old one is cancelled.
     Cancel,
+}
+
+impl OverlapPolicy {
+    /// The word in YAML and API.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Skip => "skip",
+            Self::Queue => "queue",
+            Self::Cancel => "cancel",
+        }
+    }
 }
 
 /// The `schedule_config` of an agent.
@@ -251,6 +286,9 @@ pub struct ScheduleConfig {
     /// The pause between starts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval_seconds: Option<u64>,
+    /// The moment of `once`: a time in the time zone, or one with a difference to UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<String>,
     /// What the agent is given.
     #[serde(default)]
     pub task_data: Value,

@@ -6,6 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Approval;
 use super::tool_fields::ToolFields;
 use crate::id::AgentName;
 use crate::topic::TopicPattern;
@@ -73,26 +74,6 @@ pub struct Tool {
     pub timeout_seconds: u64,
     /// How much of a result is kept, in bytes; the rest is cut, and the model is told.
     pub max_result_bytes: usize,
-}
-
-/// Which calls a person must allow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Approval {
-    /// For every call, or none.
-    Always(bool),
-    /// For calls of these tools (of an MCP server) only.
-    Tools(Vec<String>),
-}
-
-impl Approval {
-    /// Whether a call of the tool named `tool` must be allowed by a person.
-    pub fn covers(&self, tool: &str) -> bool {
-        match self {
-            Self::Always(always) => *always,
-            Self::Tools(names) => names.iter().any(|name| name == tool),
-        }
-    }
 }
 
 /// Where a tool comes from.
@@ -302,6 +283,8 @@ impl Builtin {
 pub struct AgentTool {
     /// Which one; the entry's `name` when absent.
     pub agent: Option<AgentName>,
+    /// Whether its answer is the answer of the agent that called it, without another word of that one's model.
+    pub hand_over: bool,
 }
 
 impl Tool {

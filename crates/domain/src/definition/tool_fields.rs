@@ -53,7 +53,7 @@ pub(super) struct ToolFields {
     /// What is done when the outcome of an unsafe call is not known.
     #[serde(default)]
     on_unknown: OnUnknown,
-    /// Whether a person must allow each call; for `mcp` also a list of tools.
+    /// Whether a person must allow its calls: all, those of some tools (mcp), or those with certain arguments.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     requires_approval: Option<Approval>,
     /// How long a call may take, in seconds.
@@ -113,11 +113,14 @@ pub(super) struct ToolFields {
     /// agent: which one; the entry's name when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     agent: Option<AgentName>,
+    /// agent: whether its answer is this agent's answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    hand_over: Option<bool>,
 }
 
 impl ToolFields {
     /// The names of the fields that are set, each with the types that they belong to.
-    fn particular(&self) -> [(&'static str, bool, &'static [ToolType]); 17] {
+    fn particular(&self) -> [(&'static str, bool, &'static [ToolType]); 18] {
         use ToolType::{Agent, Api, Function, Mcp};
         [
             ("url", self.url.is_some(), &[Mcp, Api]),
@@ -137,6 +140,7 @@ impl ToolFields {
             ("hosts", self.hosts.is_some(), &[Function]),
             ("topics", self.topics.is_some(), &[Function]),
             ("agent", self.agent.is_some(), &[Agent]),
+            ("hand_over", self.hand_over.is_some(), &[Agent]),
         ]
     }
 }
@@ -184,6 +188,7 @@ impl TryFrom<ToolFields> for Tool {
             }),
             ToolType::Agent => ToolKind::Agent(AgentTool {
                 agent: fields.agent,
+                hand_over: fields.hand_over.unwrap_or_default(),
             }),
         };
         Ok(Self {
@@ -229,6 +234,7 @@ impl From<Tool> for ToolFields {
             hosts: None,
             topics: None,
             agent: None,
+            hand_over: None,
         };
         match tool.kind {
             ToolKind::Mcp(server) => {
@@ -257,7 +263,10 @@ impl From<Tool> for ToolFields {
                 fields.hosts = some(function.hosts, Vec::is_empty);
                 fields.topics = some(function.topics, Vec::is_empty);
             }
-            ToolKind::Agent(agent) => fields.agent = agent.agent,
+            ToolKind::Agent(agent) => {
+                fields.agent = agent.agent;
+                fields.hand_over = agent.hand_over.then_some(true);
+            }
         }
         fields
     }

@@ -8,11 +8,14 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    Approval, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode, LlmConfig, McpTool,
-    Provider, Tool, ToolKind,
+    Approval, ApprovalRule, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode,
+    LlmConfig, McpTool, OnApprovalTimeout, Provider, ScheduleConfig, Tool, ToolKind,
 };
+use crate::Time;
+use crate::execution::MAX_DEPTH;
 use crate::nearest::nearest;
 use crate::quantity::Money;
+use crate::schedule::Trigger;
 
 /// Something about a definition that its author should know.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -94,6 +97,7 @@ impl Definition {
         check_llm("llm_config", &self.llm_config, &mut found);
         self.check_tools(&mut found);
         self.check_limits(&mut found);
+        self.check_people(&mut found);
         self.check_modes(&mut found);
         found
             .0
@@ -189,6 +193,65 @@ impl Definition {
         }
     }
 
+    fn check_people(&self, found: &mut Findings) {
+        if let Some(approval) = &self.requires_approval {
+            check_approval("requires_approval", approval, found);
+        }
+        for (field, seconds) in [
+            ("approval_timeout_seconds", self.approval_timeout_seconds),
+            (
+                "clarification_timeout_seconds",
+                self.clarification_timeout_seconds,
+            ),
+        ] {
+            let Some(seconds) = seconds else { continue };
+            if seconds == 0 || seconds > 366 * 86_400 {
+                found.error(
+                    field,
+                    format!("{seconds} is out of range"),
+                    "it is 1 to 31622400 (a year)",
+                );
+            } else if seconds >= self.timeout_seconds {
+                found.warn(
+                    field,
+                    format!(
+                        "it has no effect: an execution takes {} s at most",
+                        self.timeout_seconds
+                    ),
+                    "raise timeout_seconds, or wait less long for people",
+                );
+            }
+        }
+        if self.on_approval_timeout == OnApprovalTimeout::Approve {
+            found.warn(
+                "on_approval_timeout",
+                "a call that nobody looked at is made",
+                "write deny, unless silence is consent",
+            );
+        }
+        if self
+            .answered_by
+            .as_ref()
+            .is_some_and(|who| who.trim().is_empty() || who.len() > 200)
+        {
+            found.error(
+                "answered_by",
+                "it is empty or long",
+                "write who answers in 1 to 200 bytes",
+            );
+        }
+        if self
+            .max_delegation_depth
+            .is_some_and(|depth| depth > MAX_DEPTH)
+        {
+            found.error(
+                "max_delegation_depth",
+                "it is out of range",
+                format!("it is 0 to {MAX_DEPTH}"),
+            );
+        }
+    }
+
     fn check_modes(&self, found: &mut Findings) {
         let blocks = [
             (
@@ -227,6 +290,9 @@ impl Definition {
         }
         if self.execution_mode == ExecutionMode::Scheduled && self.schedule_config.is_none() {
             found.error("schedule_config", "it is missing", "a scheduled agent says when: type: cron with cron:, or type: interval with interval_seconds:");
+        }
+        if let Some(config) = &self.schedule_config {
+            check_schedule(config, found);
         }
     }
 
@@ -306,8 +372,20 @@ impl Definition {
                         "name another agent",
                     );
                 }
-                Some(_) => {}
+                Some(_) => self.check_hand_over(tool, path, found),
             },
+        }
+    }
+
+    fn check_hand_over(&self, tool: &Tool, path: &str, found: &mut Findings) {
+        if matches!(&tool.kind, ToolKind::Agent(agent) if agent.hand_over)
+            && self.output_schema.is_some()
+        {
+            found.error(
+                format!("{path}.hand_over"),
+                "the other agent's answer would not be checked against output_schema",
+                "take output_schema away here and give it to the other agent, or leave hand_over out",
+            );
         }
     }
 
@@ -336,14 +414,57 @@ impl Definition {
             }
             _ => {}
         }
-        if let Some(Approval::Tools(names)) = &tool.requires_approval
+        let Some(approval) = &tool.requires_approval else {
+            return;
+        };
+        check_approval(&format!("{path}.requires_approval"), approval, found);
+        if let Approval::Rules(rules) = approval
             && !matches!(tool.kind, ToolKind::Mcp(_))
-            && !names.contains(&tool.name)
         {
+            let is_other = |rule: &ApprovalRule| match rule {
+                ApprovalRule::Tool(name) => *name != tool.name,
+                ApprovalRule::When(rule) => rule.tool.as_ref().is_some_and(|t| *t != tool.name),
+            };
+            if rules.iter().all(is_other) {
+                found.error(
+                    format!("{path}.requires_approval"),
+                    "none of these is this tool",
+                    "write requires_approval: true",
+                );
+            }
+        }
+    }
+}
+
+fn check_approval(path: &str, approval: &Approval, found: &mut Findings) {
+    for (index, why) in approval.mistakes() {
+        found.error(
+            format!("{path}[{index}]"),
+            why,
+            "write argument: with a path such as order.amount, and one of matches, equals, above, below",
+        );
+    }
+}
+
+fn check_schedule(config: &ScheduleConfig, found: &mut Findings) {
+    // What comes from a variable is looked at when its value is known.
+    let has_variable =
+        |text: &Option<String>| text.as_ref().is_some_and(|text| text.contains("${"));
+    for flaw in Trigger::from_config(config, Time::UNIX_EPOCH)
+        .err()
+        .unwrap_or_default()
+    {
+        let is_later = match flaw.field {
+            "cron" => has_variable(&config.cron),
+            "timezone" => has_variable(&config.timezone),
+            "at" => has_variable(&config.at),
+            _ => false,
+        };
+        if !is_later {
             found.error(
-                format!("{path}.requires_approval"),
-                "none of these is this tool",
-                "write requires_approval: true",
+                format!("schedule_config.{}", flaw.field),
+                flaw.message,
+                flaw.hint,
             );
         }
     }

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use super::{About, Member, Part, Planning, Standing, Team, Terms, Verdict, VerdictKind, read};
 use crate::Time;
-use crate::decide::{Facts, limits};
+use crate::decide::{Facts, expiry, limits};
 use crate::definition::{Definition, OnStepFailure, PlanningStrategy};
-use crate::execution::{Execution, FailureCode, MAX_DEPTH};
+use crate::execution::{Execution, FailureCode};
 use crate::id::{AgentName, ExecutionId, PlanStepId};
 use crate::message::StopReason;
 use crate::nearest::nearest;
@@ -84,8 +84,10 @@ pub(crate) fn next(
 /// Finds out who may take part.
 fn form(definition: &Definition, execution: &Execution, facts: &Facts) -> Next {
     let terms = Terms::new(definition, execution);
-    if execution.depth() >= MAX_DEPTH {
-        let message = format!("agents delegate at most {MAX_DEPTH} deep, so it can't have a team");
+    let deepest = execution.deepest(definition.max_delegation_depth);
+    if execution.depth() >= deepest {
+        let message =
+            format!("agents delegate at most {deepest} deep here, so it can't have a team");
         return Next::Fail(FailureCode::PlanInvalid, message);
     }
     let preferred = definition
@@ -153,8 +155,9 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn wait_for_answer(&self, request: crate::id::Seq, until: Time) -> Next {
-        if until > self.facts.now {
-            return Next::Wait(Some(until));
+        let expiry = expiry(until);
+        if expiry > self.facts.now {
+            return Next::Wait(Some(expiry));
         }
         Next::Record(vec![StepBody::InputReceived(InputReceived {
             request,
@@ -248,6 +251,9 @@ impl Look<'_> {
                 text: question.chars().take(MOST_ASKED).collect(),
             },
             until: (self.facts.now + wait).min(self.execution.deadline),
+            why: None,
+            answered_by: self.definition.answered_by.clone(),
+            otherwise: Some("the planner plans with what it knows".to_owned()),
         })])
     }
 
@@ -259,6 +265,9 @@ impl Look<'_> {
                 rules: self.team.rules(&self.execution.agent),
             },
             until: self.execution.deadline,
+            why: None,
+            answered_by: self.definition.answered_by.clone(),
+            otherwise: None,
         })])
     }
 

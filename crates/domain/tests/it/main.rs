@@ -11,5 +11,7 @@
 mod collaboration;
 mod definitions;
 mod loop_rules;
+mod people;
 mod plans;
 mod simulation;
+mod travel;

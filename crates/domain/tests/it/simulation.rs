@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentrunner_domain::budget::BudgetLimits;
 use agentrunner_domain::decide::{Cancel, Facts, after_model_failure};
 use agentrunner_domain::definition::{Effect, Provider};
-use agentrunner_domain::execution::{Failure, FailureCode, Totals};
+use agentrunner_domain::execution::{Failure, FailureCode, Origin, Totals};
 use agentrunner_domain::retry::ModelErrorClass;
 use agentrunner_domain::state::{Progress, Turn};
 use agentrunner_domain::step::{
@@ -109,6 +109,27 @@ impl Walk {
         }
     }
 
+    /// Another one that shares the first steps with this one, and goes on by other lots.
+    pub(crate) fn branch(&self, steps: usize, message: Option<&str>, lots: Vec<u8>) -> Self {
+        let mut other = Self::new(self.definition.clone(), self.execution.budget, lots);
+        other.execution.id = ExecutionId::from_uuid(Uuid::from_u128(43));
+        other.execution.origin = Some(Origin {
+            id: self.execution.id,
+            steps: u32::try_from(steps).unwrap(),
+            message: message.map(str::to_owned),
+            seams: Vec::new(),
+        });
+        let shared = self.journal.iter().take(steps).cloned();
+        other.journal = shared
+            .map(|step| Step {
+                epoch: Epoch::NONE,
+                ..step
+            })
+            .collect();
+        other.state = State::replay(&other.execution, &other.journal).unwrap();
+        other
+    }
+
     /// Goes on to the end; answers how it ended.
     pub(crate) fn go_to_the_end(&mut self) -> Outcome {
         for _ in 0..2000 {
@@ -156,6 +177,16 @@ impl Walk {
             Action::Record(bodies) => bodies.into_iter().for_each(|body| self.record(body)),
             other => panic!("{other:?}"),
         }
+    }
+
+    /// Has the model ask for one call, and begins nothing.
+    pub(crate) fn asks_for(&mut self, (name, arguments): (&str, &str), target: CallTarget) {
+        let wish = ToolCall {
+            id: "1".to_owned(),
+            name: name.to_owned(),
+            arguments: arguments.to_owned(),
+        };
+        self.answer(vec![(wish, target)]);
     }
 
     pub(crate) fn record(&mut self, body: StepBody) {
@@ -233,6 +264,8 @@ impl Walk {
             1 => CallTarget::Person,
             2 => CallTarget::Agent {
                 agent: "b".parse().unwrap(),
+                approval: self.lots.draw(4) == 3,
+                hand_over: self.lots.draw(4) == 3,
             },
             3 => CallTarget::Tool {
                 entry: name.to_owned(),
@@ -361,7 +394,9 @@ impl Walk {
         );
         match (&answer, call.map(|call| call.call)) {
             (Answer::Repeat, Some(call)) => *self.repeats_allowed.entry(call).or_default() += 1,
-            (Answer::Approve, Some(call)) => drop(self.approved.insert(call)),
+            (Answer::Approve | Answer::Edit { .. }, Some(call)) => {
+                self.approved.insert(call);
+            }
             _ => {}
         }
         self.record(StepBody::InputReceived(InputReceived {
@@ -391,7 +426,10 @@ impl Walk {
         match (question, self.lots.draw(3)) {
             (_, 2) => Answer::Reject { reason },
             (Question::Clarification { .. }, _) => Answer::Text { text },
-            (Question::Approval { .. }, _) => Answer::Approve,
+            (Question::Approval { .. }, 0) => Answer::Approve,
+            (Question::Approval { .. }, _) => Answer::Edit {
+                arguments: "{\"n\":1}".to_owned(),
+            },
             (Question::UnknownOutcome { .. }, 0) => Answer::Happened { result },
             (Question::UnknownOutcome { .. }, _) => Answer::Repeat,
             (Question::Plan { .. }, 0) => Answer::Approve,

@@ -1,7 +1,7 @@
 //! Finds out what the tool calls of an answer refer to. Everything in them is the model's word and trusted in nothing.
 
 use domain::ToolCall;
-use domain::definition::{Builtin, Definition};
+use domain::definition::{Builtin, Definition, ToolKind};
 use domain::nearest::nearest;
 use domain::step::CallTarget;
 use serde_json::Value;
@@ -31,33 +31,55 @@ fn target(
             message: unknown_tool(&call.name, offers),
         };
     };
-    match arguments(&call.arguments) {
-        Err(message) => return CallTarget::Refused { message },
-        Ok(value) => {
-            if let Err(violations) = schemas.validate_arguments(&offer.parameters, &value) {
-                let violations = violations
-                    .into_iter()
-                    .take(10)
-                    .collect::<Vec<_>>()
-                    .join("; ");
-                return CallTarget::Refused {
-                    message: format!("not called: the arguments are not valid: {violations}"),
-                };
-            }
+    let value = match valid_arguments(schemas, offer, &call.arguments) {
+        Err(why) => {
+            let message = format!("not called: {why}");
+            return CallTarget::Refused { message };
         }
-    }
+        Ok(value) => value,
+    };
     let entry = definition.tool(&offer.entry);
-    if let Some(agent) = entry.and_then(domain::definition::Tool::agent) {
-        return CallTarget::Agent { agent };
-    }
     if entry.and_then(domain::definition::Tool::builtin) == Some(Builtin::AskHuman) {
         return CallTarget::Person;
+    }
+    let approval = offer.approval
+        || definition
+            .approval_reason(&offer.entry, &offer.name, &value)
+            .is_some();
+    if let Some(agent) = entry.and_then(domain::definition::Tool::agent) {
+        let hand_over = entry
+            .is_some_and(|entry| matches!(&entry.kind, ToolKind::Agent(agent) if agent.hand_over));
+        return CallTarget::Agent {
+            agent,
+            approval,
+            hand_over,
+        };
     }
     CallTarget::Tool {
         entry: offer.entry.clone(),
         effect: offer.effect,
-        approval: offer.approval,
+        approval,
     }
+}
+
+/// The arguments, if the tool takes them.
+pub(crate) fn valid_arguments(
+    schemas: &Schemas,
+    offer: &Offer,
+    text: &str,
+) -> Result<Value, String> {
+    let value = arguments(text)?;
+    schemas
+        .validate_arguments(&offer.parameters, &value)
+        .map_err(|violations| {
+            let violations = violations
+                .into_iter()
+                .take(10)
+                .collect::<Vec<_>>()
+                .join("; ");
+            format!("the arguments are not valid: {violations}")
+        })?;
+    Ok(value)
 }
 
 /// The arguments as JSON; none at all is an empty object.
@@ -67,8 +89,8 @@ pub(super) fn arguments(text: &str) -> Result<Value, String> {
     }
     match serde_json::from_str::<Value>(text) {
         Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err("not called: the arguments must be a JSON object".to_owned()),
-        Err(error) => Err(format!("not called: the arguments are not JSON: {error}")),
+        Ok(_) => Err("the arguments must be a JSON object".to_owned()),
+        Err(error) => Err(format!("the arguments are not JSON: {error}")),
     }
 }
 

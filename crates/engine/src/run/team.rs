@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use domain::decide::wants_team;
 use domain::execution::TEAM;
-use domain::state::Progress;
 use domain::step::{CallTarget, StepBody};
 use domain::{CallRef, Member, Planning};
 use serde_json::{Value, json};
@@ -34,11 +33,11 @@ impl Run {
             let notes = json!({ TEAM: self.execution.id, "step": part.step.id });
             return (json!({ "prompt": brief }), notes);
         }
-        let wish = self.state.calls().iter().find(|wish| {
-            wish.call == call
-                && matches!(wish.target, CallTarget::Agent { .. })
-                && matches!(wish.progress, Progress::Proposed)
-        });
+        let wish = self
+            .state
+            .calls()
+            .iter()
+            .find(|wish| wish.call == call && matches!(wish.target, CallTarget::Agent { .. }));
         let input = wish.and_then(|wish| serde_json::from_str(&wish.wish.arguments).ok());
         let notes = match self.execution.team() {
             Some(team) => json!({ TEAM: team }),

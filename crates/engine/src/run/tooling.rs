@@ -75,7 +75,8 @@ impl Run {
     }
 
     fn next_time(&self) -> domain::Time {
-        let questions = self.state.open_requests().map(|(_, _, until)| until);
+        let questions = self.state.open_requests();
+        let questions = questions.map(|(_, _, until)| domain::decide::expiry(until));
         questions
             .chain(std::iter::once(self.execution.deadline))
             .min()

@@ -1,4 +1,4 @@
-//! That an event starts agents does not hang on the bus.
+//! That an event starts agents does not hang on the bus, and agents that wake each other come to an end.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,10 +6,11 @@ use std::time::Duration;
 use agentrunner_engine::{Engine, Ports};
 use async_trait::async_trait;
 use bus::{Bus, Consumer, InProcess, Subscription};
-use domain::Event;
+use domain::{Event, Status};
 use serde_json::json;
+use store::ExecutionFilter;
 
-use crate::rig::{Rig, Say, settings};
+use crate::rig::{Rig, Say, definition, settings};
 
 /// Confirms every event and forgets it: a broker at which no queue is bound yet, or that dies with what it had.
 #[derive(Default)]
@@ -38,6 +39,18 @@ impl Bus for Forgetful {
     }
 }
 
+fn event(engine: &Engine, topic: &str) -> Event {
+    Event {
+        id: "e1".parse().unwrap(),
+        topic: topic.parse().unwrap(),
+        source: "test".to_owned(),
+        time: engine.now(),
+        trace_id: "1".repeat(32).parse().unwrap(),
+        hops: 0,
+        data: json!({ "n": 7 }),
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_event_that_the_bus_forgets_starts_its_agents_all_the_same() {
     let extra = json!({ "event_subscriptions": ["orders.*"] });
@@ -48,15 +61,7 @@ async fn an_event_that_the_bus_forgets_starts_its_agents_all_the_same() {
     };
     let engine = Engine::new(ports, rig.engine.agents().clone(), settings("w2"));
     engine.start();
-    let event = Event {
-        id: "e1".parse().unwrap(),
-        topic: "orders.new".parse().unwrap(),
-        source: "test".to_owned(),
-        time: engine.now(),
-        trace_id: "1".repeat(32).parse().unwrap(),
-        hops: 0,
-        data: json!({ "n": 7 }),
-    };
+    let event = event(&engine, "orders.new");
     for _ in 0..2 {
         engine.publish(event.clone()).await.unwrap();
     }
@@ -78,4 +83,51 @@ async fn an_event_that_the_bus_forgets_starts_its_agents_all_the_same() {
     let started = started().await;
     assert_eq!(started.len(), 1, "one for the event");
     assert_eq!(started[0].execution.event_id.as_ref(), Some(&event.id));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_all_wake_each_other_come_to_an_end() {
+    let extra = json!({ "event_subscriptions": ["begin", "agent.#"] });
+    let rig = Rig::start(extra.clone(), |_, _| Say::Text("hm")).await;
+    for name in ["b", "c"] {
+        let mut fields = extra.clone();
+        fields["name"] = name.into();
+        rig.define(definition(fields)).await;
+    }
+    // Each end would start three more: without a bound 3^16 of them.
+    rig.engine
+        .publish(event(&rig.engine, "begin"))
+        .await
+        .unwrap();
+    let page = || store::Page {
+        limit: 1,
+        after: None,
+    };
+    let letters = async || rig.store.dead_letters(page()).await.unwrap();
+    let is_over = async {
+        let is_done = async || {
+            let open = ExecutionFilter {
+                status: vec![Status::Queued, Status::Running],
+                ..Default::default()
+            };
+            let (_, open) = rig.store.executions(open, page()).await.unwrap();
+            open == 0 && rig.store.outbox(1).await.unwrap().is_empty()
+        };
+        while letters().await.is_empty() || !is_done().await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let is_over = tokio::time::timeout(Duration::from_secs(60), is_over).await;
+    let (_, started) = rig
+        .store
+        .executions(Default::default(), page())
+        .await
+        .unwrap();
+    assert!(
+        is_over.is_ok(),
+        "it comes to no end: {started} were started"
+    );
+    assert!((100..2_000).contains(&started), "{started}");
+    let reason = &letters().await[0].reason;
+    assert!(reason.contains("form a loop"), "{reason}");
 }

@@ -27,6 +27,7 @@ pub(crate) use stores::suite;
 
 mod collaboration;
 mod conversations;
+mod delegation;
 mod events;
 mod faults;
 mod fleet;
@@ -36,4 +37,5 @@ mod rig;
 mod running;
 mod simulation;
 mod stopping;
+mod travel;
 mod watching;

@@ -167,3 +167,88 @@ async fn an_answer_that_came_while_tools_ran_does_not_disturb_the_model_later() 
     let asked = rig.model.asked.load(std::sync::atomic::Ordering::SeqCst);
     assert_eq!(asked, 2, "once for each turn");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_arguments_are_checked_before_they_are_taken() {
+    let mut charge = tool("charge", Effect::Unsafe);
+    charge["requires_approval"] = json!([{ "argument": "n", "above": 10 }]);
+    let rig = Rig::start(json!({ "tools": [charge] }), |turn, request| {
+        match (turn, request.messages.last()) {
+            (0, _) => Say::Tools(vec![
+                ("charge", json!({ "n": 11 })),
+                ("charge", json!({ "n": 1 })),
+            ]),
+            (_, Some(domain::Message::Tool { .. })) => {
+                let told = request.messages.iter().any(|message| {
+                    matches!(message, domain::Message::Tool { content, .. }
+                        if content.starts_with("[a person changed the arguments to {\"n\":5}]"))
+                });
+                Say::Text(if told { "told" } else { "not told" })
+            }
+            _ => Say::Text("?"),
+        }
+    })
+    .await;
+    let id = rig.submit().await;
+    waiting(&rig, id).await;
+    assert_eq!(rig.tools.count("charge"), 1, "the small one needs nobody");
+    let edit = |arguments: &str| NewInput {
+        id,
+        request: None,
+        answer: Answer::Edit {
+            arguments: arguments.to_owned(),
+        },
+        by: "me".to_owned(),
+        now: Utc::now(),
+    };
+    for (arguments, words) in [
+        ("[1]", "JSON object"),
+        ("{", "not JSON"),
+        ("{\"n\":\"x\"}", "/n"),
+    ] {
+        let refused = rig.engine.answer(edit(arguments)).await;
+        assert!(
+            matches!(&refused, Err(agentrunner_engine::Error::Invalid { field: "arguments", message }) if message.contains(words)),
+            "{refused:?}"
+        );
+    }
+    let taken = rig.engine.answer(edit("{\"n\":5}")).await.unwrap();
+    assert!(matches!(taken, InputAnswer::Accepted { .. }), "{taken:?}");
+    assert_eq!(output(rig.outcome(id).await), "told");
+    assert_eq!(rig.tools.count("charge"), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_approval_that_nobody_gives_is_denied_in_time_and_recorded() {
+    let mut charge = tool("charge", Effect::Unsafe);
+    charge["requires_approval"] = json!(true);
+    let extra = json!({ "tools": [charge], "approval_timeout_seconds": 1 });
+    let rig = Rig::start(extra, |turn, request| {
+        match (turn, request.messages.last()) {
+            (0, _) => Say::Tools(vec![("charge", json!({}))]),
+            (_, Some(domain::Message::Tool { content, .. }))
+                if content.contains("nobody answered") =>
+            {
+                Say::Text("told")
+            }
+            (_, other) => panic!("{other:?}"),
+        }
+    })
+    .await;
+    let id = rig.submit().await;
+    waiting(&rig, id).await;
+    assert_eq!(output(rig.outcome(id).await), "told");
+    assert_eq!(rig.tools.count("charge"), 0);
+    assert_eq!(
+        rig.kinds(id).await,
+        [
+            "model_call",
+            "input_requested",
+            "input_received",
+            "model_call",
+            "finished"
+        ]
+    );
+    let late = answer(&rig, id, Answer::Approve).await;
+    assert_eq!(late, InputAnswer::NothingAsked(Status::Completed));
+}

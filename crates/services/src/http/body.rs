@@ -37,14 +37,42 @@ impl<T: Payload> FromRequest<App> for JsonBody<T> {
         expect_type(request.headers(), &["application/json"], true)?;
         let bytes = read(request, app.settings.max_body_bytes).await?;
         let value = parse_json(utf8(&bytes)?)?;
-        let mut hash = Sha256::new();
-        hash.update(path.as_bytes());
-        hash.update([0]);
-        hash.update(&bytes);
-        let hash = hash.finalize();
-        let hash = hash.iter().map(|byte| format!("{byte:02x}")).collect();
+        let hash = hash(&path, &bytes);
         Ok(Self { value, hash })
     }
+}
+
+/// A JSON body that may be left out.
+#[derive(Debug)]
+pub struct OptionalBody<T>(pub JsonBody<T>);
+
+impl<T: Payload + Default> FromRequest<App> for OptionalBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, app: &App) -> Answer<Self> {
+        let headers = request.headers();
+        let length = headers.get(CONTENT_LENGTH);
+        let is_empty = length.map_or_else(
+            || !headers.contains_key(http::header::TRANSFER_ENCODING),
+            |length| length == "0",
+        );
+        if !is_empty {
+            return JsonBody::from_request(request, app).await.map(Self);
+        }
+        Ok(Self(JsonBody {
+            value: T::default(),
+            hash: hash(request.uri().path(), b""),
+        }))
+    }
+}
+
+fn hash(path: &str, bytes: &[u8]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(path.as_bytes());
+    hash.update([0]);
+    hash.update(bytes);
+    let hash = hash.finalize();
+    hash.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// A body that is a text: YAML, or JSON.

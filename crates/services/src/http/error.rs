@@ -274,12 +274,27 @@ impl From<engine::Error> for ApiError {
                 field,
                 message: why,
             } => Self::new(Code::InvalidTaskData, message).with_field(field, &why, ""),
+            engine::Error::UnknownSchedule { nearest, .. } => {
+                let message = format!("{message}; GET /schedules lists them");
+                Self::new(Code::ScheduleNotFound, message).with("nearest", nearest)
+            }
+            engine::Error::InvalidSchedule(flaws) => invalid_schedule(message, &flaws),
+            engine::Error::ScheduleConflict(_) => Self::new(Code::ScheduleConflict, message),
             engine::Error::Busy { running, .. } => {
                 Self::new(Code::StateConflict, message).with("execution_id", running.to_string())
             }
             engine::Error::QueueFull { waiting, .. } => Self::new(Code::QueueFull, message)
                 .with("waiting", waiting)
                 .retry_after(Duration::from_secs(5)),
+            engine::Error::UnknownExecution(id) => {
+                Self::new(Code::ExecutionNotFound, message).with("execution_id", id.to_string())
+            }
+            engine::Error::CanNotBranch { status, .. } => {
+                Self::new(Code::StateConflict, message).with("status", status.as_str())
+            }
+            engine::Error::ToolsUnavailable(_) => {
+                Self::new(Code::DependencyUnavailable, message).with("dependency", "tools")
+            }
             engine::Error::KeyMismatch => Self::new(Code::IdempotencyMismatch, message),
             engine::Error::Store(error) => error.into(),
             other => {
@@ -288,6 +303,22 @@ impl From<engine::Error> for ApiError {
             }
         }
     }
+}
+
+/// What is wrong with when something is to run is a matter of its cron; anything else is of the request.
+fn invalid_schedule(message: String, flaws: &[domain::schedule::Flaw]) -> ApiError {
+    let is_about_time =
+        |field: &str| matches!(field, "cron" | "timezone" | "interval_seconds" | "at");
+    let code = if flaws.iter().any(|flaw| is_about_time(flaw.field)) {
+        Code::InvalidCron
+    } else {
+        Code::InvalidRequest
+    };
+    let fields: Vec<Value> = flaws
+        .iter()
+        .map(|flaw| json!({"field": flaw.field, "message": flaw.message, "hint": flaw.hint}))
+        .collect();
+    ApiError::new(code, message).with("fields", fields)
 }
 
 /// The shape of every error.

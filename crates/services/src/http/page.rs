@@ -63,7 +63,8 @@ pub(crate) fn execution_page(given: Option<usize>, cursor: Option<&str>) -> Answ
     }
 }
 
-fn bad_cursor() -> ApiError {
+/// Says that a cursor is none of ours.
+pub(crate) fn bad_cursor() -> ApiError {
     let message =
         "query parameter cursor: it is not one that this list gave; leave it out to begin anew";
     ApiError::new(Code::InvalidRequest, message)

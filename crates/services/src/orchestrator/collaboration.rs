@@ -14,11 +14,12 @@ use serde_json::json;
 use store::{ExecutionRow, IdempotencyKey};
 use utoipa::ToSchema;
 
-use super::submit::idempotency_key;
-use crate::execution::{ExecutionOut, QuestionOut, ResultOut, UsageOut, journal, open_questions};
+use super::question::{QuestionOut, open_questions};
+use crate::execution::{ExecutionOut, ResultOut, UsageOut, journal};
 use crate::http::body::{JsonBody, Payload};
 use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
+use crate::http::idempotency::idempotency_key;
 use crate::http::params::{execution_id, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
 
@@ -356,7 +357,9 @@ pub(super) async fn show(
         .map_err(|illegal| ApiError::new(Code::DatabaseError, illegal.to_string()))?
         .team;
     let questions = match row.status {
-        Status::WaitingForInput => open_questions(&steps),
+        Status::WaitingForInput | Status::Running => {
+            open_questions(&**store, id, app.engine.now()).await?
+        }
         _ => Vec::new(),
     };
     let shared = store.shared(id, &[]).await?.into_iter();

@@ -86,6 +86,57 @@ pub(super) async fn list(
     Ok(Listed::new(items, next, None).into_response())
 }
 
+/// Shows an event that was given up.
+#[utoipa::path(get, path = "/dead-letters/{id}", tag = "events", params(("id" = String, Path)), responses(
+    (status = 200, body = DeadLetterOut),
+    (status = 404, body = ErrorBody),
+))]
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Answer<Json<DeadLetterOut>> {
+    let letter = find(&app, &id).await?.ok_or_else(|| no_letter(&id))?;
+    Ok(Json(letter.into()))
+}
+
+/// How many events are on their way again.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct ReplayedOut {
+    /// How many.
+    replayed: usize,
+}
+
+/// Sends all events that were given up out again, the oldest first, and forgets that they were. One that is given up
+/// again meanwhile is left for the next time.
+#[utoipa::path(post, path = "/dead-letters/replay", tag = "events", responses(
+    (status = 202, description = "They are on their way.", body = ReplayedOut),
+))]
+pub(super) async fn replay_all(State(app): State<App>) -> Answer<(StatusCode, Json<ReplayedOut>)> {
+    let store = app.engine.store();
+    let mut letters = Vec::new();
+    let mut after = None;
+    loop {
+        let page = Page {
+            limit: MAX_LIMIT,
+            after,
+        };
+        let more = store.dead_letters(page).await?;
+        after = more.last().map(|letter| (letter.at, letter.id.clone()));
+        let is_last = more.len() < MAX_LIMIT;
+        letters.extend(more);
+        if is_last {
+            break;
+        }
+    }
+    let replayed = letters.len();
+    for letter in letters.into_iter().rev() {
+        // Out first, as for one.
+        app.engine.publish(letter.event).await?;
+        store.remove_dead_letter(&letter.id).await?;
+    }
+    Ok((StatusCode::ACCEPTED, Json(ReplayedOut { replayed })))
+}
+
 /// Forgets an event that was given up.
 #[utoipa::path(delete, path = "/dead-letters/{id}", tag = "events", params(("id" = String, Path)), responses(
     (status = 204, description = "It is forgotten."),

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::{Path, State};
 use domain::definition::Effect;
-use domain::step::{CallRef, Question};
+use domain::step::{Answer as StepAnswer, CallRef, Question};
 use domain::{Seq, Status, Step, StepBody, Time, ToolOutcome};
 use serde::Serialize;
+use store::ExecutionRow;
 use utoipa::ToSchema;
 
 use super::inbox::{AnswerIn, AnsweredOut, deliver};
@@ -47,6 +48,8 @@ pub(super) struct EffectOut {
     took_ms: Option<u64>,
     /// The question to a person that it waits for: settle it by POST …/settle.
     open_request: Option<u32>,
+    /// Whether another execution made it, whose steps are shared.
+    shared: bool,
 }
 
 /// Lists the tool calls of an execution.
@@ -60,11 +63,20 @@ pub(super) async fn list(
 ) -> Answer<Json<Vec<EffectOut>>> {
     let id = execution_id(&id)?;
     let store = app.engine.store();
-    store.execution(id).await?.ok_or_else(|| no_execution(id))?;
-    Ok(Json(effects(&journal(&**store, id).await?)))
+    let row = store.execution(id).await?.ok_or_else(|| no_execution(id))?;
+    let shared = shared(&row);
+    Ok(Json(effects(&journal(&**store, id).await?, shared)))
 }
 
-fn effects(steps: &[Step]) -> Vec<EffectOut> {
+/// How many of its steps are another execution's.
+fn shared(row: &ExecutionRow) -> u32 {
+    row.execution
+        .origin
+        .as_ref()
+        .map_or(0, |origin| origin.steps)
+}
+
+fn effects(steps: &[Step], shared: u32) -> Vec<EffectOut> {
     let mut effects: Vec<(CallRef, EffectOut)> = Vec::new();
     for step in steps {
         match &step.body {
@@ -85,7 +97,8 @@ fn effects(steps: &[Step]) -> Vec<EffectOut> {
                             outcome: "open",
                             result: None,
                             took_ms: None,
-                            open_request: unknown_request(steps, intent.call).map(Seq::get),
+                            open_request: unknown_request(steps, intent.call, shared).map(Seq::get),
+                            shared: step.seq.get() <= shared,
                         },
                     )),
                 }
@@ -121,7 +134,24 @@ fn cut(text: &str) -> String {
     }
 }
 
+/// What it was called with: what a person wrote, or else what the model did.
 fn arguments(steps: &[Step], call: CallRef) -> Option<String> {
+    let is_about = |seq: Seq| {
+        steps.iter().any(|step| {
+            step.seq == seq
+                && matches!(&step.body, StepBody::InputRequested(asked) if asked.call == call)
+        })
+    };
+    let edited = steps.iter().find_map(|step| match &step.body {
+        StepBody::InputReceived(received) if is_about(received.request) => match &received.answer {
+            StepAnswer::Edit { arguments } => Some(arguments.clone()),
+            _ => None,
+        },
+        _ => None,
+    });
+    if edited.is_some() {
+        return edited;
+    }
     let turn = steps.iter().find(|step| step.seq == call.turn)?;
     match &turn.body {
         StepBody::ModelCall(model) => {
@@ -135,7 +165,7 @@ fn arguments(steps: &[Step], call: CallRef) -> Option<String> {
 }
 
 /// The unanswered question whether `call` happened.
-fn unknown_request(steps: &[Step], call: CallRef) -> Option<Seq> {
+fn unknown_request(steps: &[Step], call: CallRef, shared: u32) -> Option<Seq> {
     let answered = |seq: Seq| {
         steps.iter().any(|step| {
             matches!(&step.body, StepBody::InputReceived(received) if received.request == seq)
@@ -144,6 +174,7 @@ fn unknown_request(steps: &[Step], call: CallRef) -> Option<Seq> {
     steps.iter().find_map(|step| match &step.body {
         StepBody::InputRequested(request)
             if request.call == call
+                && step.seq.get() > shared
                 && matches!(request.question, Question::UnknownOutcome { .. })
                 && !answered(step.seq) =>
         {
@@ -182,7 +213,7 @@ pub(super) async fn settle(
         );
         return Err(ApiError::new(Code::NotFound, message));
     };
-    let Some(request) = unknown_request(&steps, intent.call) else {
+    let Some(request) = unknown_request(&steps, intent.call, shared(&row)) else {
         return Err(settled(row.status));
     };
     deliver(&app, id, body.value.to(request)).await

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use domain::event::topics;
 use domain::{Event, EventId, Topic};
 use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
@@ -9,23 +10,11 @@ use serde_json::Value;
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::submit::idempotency_key;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
+use crate::http::idempotency::idempotency_key;
 use crate::http::{Answer, ApiError, App, Code};
-
-/// Topics that AgentRunner itself speaks on; what is said there must be true.
-const RESERVED: [&str; 8] = [
-    "agent.execution.",
-    "agent.health.",
-    "agent.registered",
-    "agent.output.",
-    "autonomous.task.",
-    "collaborative.task.",
-    "collaboration.completed.",
-    "config.changed.",
-];
 
 /// Something that happened.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -74,10 +63,7 @@ pub(super) async fn publish(
 ) -> Answer<(StatusCode, Json<EventOut>)> {
     let given = body.value;
     let topic: Topic = given.topic.parse().map_err(|why| invalid("topic", &why))?;
-    if RESERVED
-        .iter()
-        .any(|reserved| topic.as_str().starts_with(reserved))
-    {
+    if topics::is_own(&topic) {
         let message = format!("topic: {topic} is AgentRunner's own; publish to a topic of yours");
         return Err(ApiError::new(Code::Forbidden, message));
     }

@@ -4,23 +4,26 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use domain::step::Answer as StepAnswer;
-use domain::{ExecutionId, Seq, Status};
+use domain::{AgentName, ExecutionId, Seq};
 use http::Uri;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
-use store::{ExecutionFilter, InputAnswer, NewInput};
+use serde_json::{Value, json};
+use store::{InboxFilter, InputAnswer, NewInput};
 use utoipa::{IntoParams, ToSchema};
 
-use crate::execution::{QuestionOut, journal, open_questions};
+use super::question::{QuestionOut, question};
 use crate::http::body::{JsonBody, Payload};
 use crate::http::error::ErrorBody;
-use crate::http::page::{Listed, cursor, execution_page, next_address};
+use crate::http::page::{Listed, bad_cursor, limit, next_address};
 use crate::http::params::{Params, execution_id, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
 
 /// A question with whose it is.
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct InboxOut {
+    /// Its name: the execution and the step that asks.
+    #[schema(example = "0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f:4")]
+    id: String,
     /// The execution that asks.
     #[schema(value_type = String, format = Uuid)]
     execution_id: ExecutionId,
@@ -39,13 +42,80 @@ pub(super) struct InboxOut {
 pub(super) struct ListParams {
     /// Of one agent.
     agent_name: Option<String>,
-    /// Of how many executions at most: 1 to 1000, 100 when nothing is said.
+    /// Of one execution.
+    execution_id: Option<String>,
+    /// clarification, approval, unknown_outcome or plan.
+    question: Option<String>,
+    /// For whom: the `answered_by` of the agent.
+    answered_by: Option<String>,
+    /// How many at most: 1 to 1000, 100 when nothing is said.
     limit: Option<usize>,
     /// Where to go on: from the `Link` header of the answer before.
     cursor: Option<String>,
 }
 
-/// Lists everything that waits for a person. `X-Total-Count` counts the executions that wait.
+impl ListParams {
+    fn filter(&self, app: &App) -> Answer<Option<InboxFilter>> {
+        let agents = match self.agents(app)? {
+            // Nobody's questions are for them.
+            Some(none) if none.is_empty() => return Ok(None),
+            agents => agents.unwrap_or_default(),
+        };
+        let kinds = ["clarification", "approval", "unknown_outcome", "plan"];
+        if self
+            .question
+            .as_ref()
+            .is_some_and(|kind| !kinds.contains(&kind.as_str()))
+        {
+            let why = format!(
+                "query parameter question: it is one of {}",
+                kinds.join(", ")
+            );
+            return Err(ApiError::new(Code::InvalidRequest, why));
+        }
+        Ok(Some(InboxFilter {
+            agents,
+            execution: self.execution_id.as_deref().map(execution_id).transpose()?,
+            kind: self.question.clone(),
+            now: app.engine.now(),
+            after: self.cursor.as_deref().map(read_cursor).transpose()?,
+            limit: limit(self.limit)?,
+        }))
+    }
+
+    /// The agents whose questions are wanted; `None` for all.
+    fn agents(&self, app: &App) -> Answer<Option<Vec<AgentName>>> {
+        let named = self
+            .agent_name
+            .as_ref()
+            .map(|name| name.parse::<AgentName>());
+        let named = named.transpose().map_err(|error| {
+            let message = format!("query parameter agent_name: {error}");
+            ApiError::new(Code::InvalidRequest, message)
+        })?;
+        let Some(whom) = &self.answered_by else {
+            return Ok(named.map(|name| vec![name]));
+        };
+        let all = app.engine.agents().all().into_iter();
+        let theirs = all.filter(|agent| agent.definition.answered_by.as_ref() == Some(whom));
+        let theirs = theirs.map(|agent| agent.definition.name.clone());
+        Ok(Some(
+            theirs
+                .filter(|name| named.as_ref().is_none_or(|named| named == name))
+                .collect(),
+        ))
+    }
+}
+
+fn read_cursor(text: &str) -> Answer<(ExecutionId, Seq)> {
+    let read = || {
+        let (id, seq) = text.split_once(':')?;
+        Some((id.parse().ok()?, Seq::new(seq.parse().ok()?)))
+    };
+    read().ok_or_else(bad_cursor)
+}
+
+/// Lists everything that waits for a person, by the time of the executions. `X-Total-Count` counts the questions.
 #[utoipa::path(get, path = "/inbox", tag = "inbox", params(ListParams), responses(
     (status = 200, body = Vec<InboxOut>),
     (status = 400, body = ErrorBody),
@@ -55,39 +125,26 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
-    let page = execution_page(params.limit, params.cursor.as_deref())?;
-    let limit = page.limit;
-    let agent = params.agent_name.map(|name| name.parse()).transpose();
-    let filter = ExecutionFilter {
-        agent: agent.map_err(|error: domain::id::InvalidId| {
-            ApiError::new(
-                Code::InvalidRequest,
-                format!("query parameter agent_name: {error}"),
-            )
-        })?,
-        status: vec![Status::WaitingForInput],
-        ..ExecutionFilter::default()
+    let Some(filter) = params.filter(&app)? else {
+        return Ok(Listed::<InboxOut>::new(Vec::new(), None, Some(0)).into_response());
     };
-    let store = app.engine.store();
-    let (rows, total) = store.executions(filter, page).await?;
-    let mut items = Vec::new();
-    for row in &rows {
-        let id = row.execution.id;
-        let questions = open_questions(&journal(&**store, id).await?);
-        items.extend(questions.into_iter().map(|question| InboxOut {
-            execution_id: id,
-            agent_name: row.execution.agent.to_string(),
+    let (store, limit) = (app.engine.store(), filter.limit);
+    let (open, total) = store.inbox(filter).await?;
+    let mut items = Vec::with_capacity(open.len());
+    for one in &open {
+        let Some(question) = question(&**store, one).await? else {
+            continue;
+        };
+        items.push(InboxOut {
+            id: format!("{}:{}", one.id, one.request),
+            execution_id: one.id,
+            agent_name: one.agent.to_string(),
             question,
-            answer_to: format!("/tasks/{id}/input"),
-        }));
+            answer_to: format!("/tasks/{}/input", one.id),
+        });
     }
-    let last = rows.last().filter(|_| rows.len() == limit);
-    let next = last.map(|row| {
-        next_address(
-            &uri,
-            &cursor(row.execution.created_at, &row.execution.id.to_string()),
-        )
-    });
+    let last = open.last().filter(|_| open.len() == limit);
+    let next = last.map(|last| next_address(&uri, &format!("{}:{}", last.id, last.request)));
     Ok(Listed::new(items, next, Some(total)).into_response())
 }
 
@@ -104,6 +161,10 @@ pub(super) struct AnswerIn {
     /// For `text`: the words.
     #[serde(default)]
     text: Option<String>,
+    /// For `edit`: the arguments to call the tool with, all of them; an object, or its JSON as text.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    arguments: Option<Value>,
     /// For `reject`: what the model is told.
     #[serde(default)]
     reason: Option<String>,
@@ -129,6 +190,8 @@ enum Word {
     Text,
     /// Allows a tool call.
     Approve,
+    /// Allows a tool call with other arguments.
+    Edit,
     /// Refuses a tool call, or to answer, or to repeat a call in doubt.
     Reject,
     /// Says that a call in doubt happened.
@@ -153,13 +216,14 @@ impl AnswerIn {
             (Some(word), _) => word,
             (None, Some(_)) => Word::Text,
             (None, None) => {
-                let why = "say text, approve, reject, happened, repeat or edit_plan";
+                let why = "say text, approve, edit, reject, happened, repeat or edit_plan";
                 return Err(invalid("answer", why));
             }
         };
         let only = [
             ("text", self.text.is_some(), Word::Text),
             ("reason", self.reason.is_some(), Word::Reject),
+            ("arguments", self.arguments.is_some(), Word::Edit),
             ("result", self.result.is_some(), Word::Happened),
             ("plan", self.plan.is_some(), Word::EditPlan),
         ];
@@ -179,6 +243,15 @@ impl AnswerIn {
                 text: words(&self.text),
             }),
             Word::Approve => Ok(StepAnswer::Approve),
+            Word::Edit => match &self.arguments {
+                None => Err(invalid("arguments", "the field is missing")),
+                Some(Value::String(text)) => Ok(StepAnswer::Edit {
+                    arguments: text.clone(),
+                }),
+                Some(value) => Ok(StepAnswer::Edit {
+                    arguments: value.to_string(),
+                }),
+            },
             Word::Reject => Ok(StepAnswer::Reject {
                 reason: words(&self.reason),
             }),
@@ -215,11 +288,13 @@ pub(super) struct AnsweredOut {
     request_body(content = AnswerIn, examples(
         ("clarification" = (value = json!({"answer": "text", "text": "The one from Tuesday."}))),
         ("approval" = (value = json!({"request": 5, "answer": "approve", "by": "ada"}))),
+        ("other arguments" = (value = json!({"request": 5, "answer": "edit", "arguments": {"amount": 90}}))),
     )),
     responses(
         (status = 200, description = "It is taken.", body = AnsweredOut),
         (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),
-        (status = 409, description = "Another was first, or nothing is asked.", body = ErrorBody),
+        (status = 409, description = "Another was first (`details.first`), or nothing is asked.", body = ErrorBody),
+        (status = 503, description = "What the tool takes can't be found out now.", body = ErrorBody),
     ))]
 pub(super) async fn answer(
     State(app): State<App>,
@@ -259,10 +334,12 @@ pub(super) async fn deliver(
         })),
         InputAnswer::AlreadyAnswered { first } => {
             let message = format!("{} has answered already; nothing was changed", first.by);
-            Err(conflict(message).with(
-                "first",
-                serde_json::to_value(first.answer).unwrap_or_default(),
-            ))
+            let mut told = serde_json::to_value(first.answer).unwrap_or_default();
+            if let Value::Object(fields) = &mut told {
+                fields.insert("by".to_owned(), json!(first.by));
+                fields.insert("request".to_owned(), json!(first.request));
+            }
+            Err(conflict(message).with("first", told))
         }
         InputAnswer::DoesNotFit(question) => {
             let message = match question.objection(&answer) {

@@ -18,6 +18,7 @@ use crate::execution::ResultOut;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::edge::{LONGEST_WAIT, Trace};
 use crate::http::error::ErrorBody;
+use crate::http::idempotency::idempotency_key;
 use crate::http::params::{Params, duration, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
 
@@ -62,7 +63,7 @@ impl Payload for TaskIn {
 /// Limits of an execution.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-struct BudgetIn {
+pub(super) struct BudgetIn {
     /// Prompt and answer tokens of all model calls together.
     #[serde(default)]
     max_tokens: Option<u64>,
@@ -74,9 +75,29 @@ struct BudgetIn {
     max_tool_calls: Option<u32>,
 }
 
+impl BudgetIn {
+    /// The limits, if they are some.
+    pub(super) fn read(&self) -> Answer<BudgetLimits> {
+        if self
+            .max_cost_usd
+            .is_some_and(|usd| !usd.is_finite() || usd < 0.0)
+        {
+            return Err(invalid(
+                "budget.max_cost_usd",
+                "it is a number of dollars, 0 or more",
+            ));
+        }
+        Ok(BudgetLimits {
+            max_tokens: self.max_tokens.map(Tokens),
+            max_cost_usd: self.max_cost_usd.map(Money::from_usd),
+            max_tool_calls: self.max_tool_calls,
+        })
+    }
+}
+
 /// An accepted task.
 #[derive(Debug, Serialize, ToSchema)]
-struct AcceptedOut {
+pub(super) struct AcceptedOut {
     /// Its id.
     #[schema(value_type = String, format = Uuid)]
     execution_id: ExecutionId,
@@ -204,11 +225,13 @@ async fn accept(
     {
         return Ok(response);
     }
-    let mut response = (
-        StatusCode::ACCEPTED,
-        Json(first_answer(&app, &accepted).await?),
-    )
-        .into_response();
+    let first = first_answer(&app, &accepted).await?;
+    Ok(accepted_response(&accepted, Json(first)))
+}
+
+/// 202, with where the execution is.
+pub(super) fn accepted_response(accepted: &Accepted, body: impl IntoResponse) -> Response {
+    let mut response = (StatusCode::ACCEPTED, body).into_response();
     let headers = response.headers_mut();
     if let Ok(location) = HeaderValue::try_from(format!("/tasks/{}", accepted.id)) {
         headers.insert(header::LOCATION, location);
@@ -217,26 +240,12 @@ async fn accept(
         let name = HeaderName::from_static("idempotency-replayed");
         headers.insert(name, HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 fn task(agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask> {
-    let budget = given.budget.unwrap_or_default();
-    if budget
-        .max_cost_usd
-        .is_some_and(|usd| !usd.is_finite() || usd < 0.0)
-    {
-        return Err(invalid(
-            "budget.max_cost_usd",
-            "it is a number of dollars, 0 or more",
-        ));
-    }
-    if given.timeout_seconds == Some(0) {
-        return Err(invalid(
-            "timeout_seconds",
-            "0 leaves no time; it is at least 1",
-        ));
-    }
+    let budget = given.budget.unwrap_or_default().read()?;
+    let timeout = timeout(given.timeout_seconds)?;
     let conversation = given
         .conversation_id
         .map(ConversationId::try_from)
@@ -254,16 +263,23 @@ fn task(agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask> {
     Ok(NewTask {
         priority: given.priority,
         conversation,
-        timeout: given.timeout_seconds.map(Duration::from_secs),
-        budget: BudgetLimits {
-            max_tokens: budget.max_tokens.map(Tokens),
-            max_cost_usd: budget.max_cost_usd.map(Money::from_usd),
-            max_tool_calls: budget.max_tool_calls,
-        },
+        timeout,
+        budget,
         callback_url: given.callback_url,
         metadata: given.metadata,
         ..NewTask::new(agent, given.task_data, trace.id)
     })
+}
+
+/// How long a task may take, if its caller says so.
+pub(super) fn timeout(seconds: Option<u64>) -> Answer<Option<Duration>> {
+    match seconds {
+        Some(0) => Err(invalid(
+            "timeout_seconds",
+            "0 leaves no time; it is at least 1",
+        )),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
 }
 
 fn invalid(field: &str, why: &str) -> ApiError {
@@ -271,7 +287,7 @@ fn invalid(field: &str, why: &str) -> ApiError {
 }
 
 /// What the first request was answered, also when this one repeats it.
-async fn first_answer(app: &App, accepted: &Accepted) -> Answer<AcceptedOut> {
+pub(super) async fn first_answer(app: &App, accepted: &Accepted) -> Answer<AcceptedOut> {
     let id = accepted.id;
     let (trace_id, created_at) = if accepted.was_known {
         let row = app.engine.store().execution(id).await?;
@@ -320,45 +336,4 @@ pub(super) async fn outcome_within(
         .status
         .is_terminal()
         .then(|| Json(result).into_response()))
-}
-
-/// The `Idempotency-Key`, bare or quoted.
-pub(super) fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
-    let Some(value) = headers.get("idempotency-key") else {
-        return Ok(None);
-    };
-    let text = value.to_str().unwrap_or_default();
-    let quoted = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'));
-    let key = quoted.unwrap_or(text);
-    let valid = !key.is_empty()
-        && key.len() <= 255
-        && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
-    if valid {
-        Ok(Some(key.to_owned()))
-    } else {
-        let message = "Idempotency-Key: it is 1 to 255 visible ASCII characters without quotes, such as a UUID";
-        Err(ApiError::new(Code::InvalidRequest, message))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn idempotency_keys_are_taken_bare_and_quoted() {
-        let key = |text: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert("idempotency-key", text.parse().unwrap());
-            idempotency_key(&headers)
-        };
-        assert_eq!(key("abc").unwrap().as_deref(), Some("abc"));
-        assert_eq!(key("\"abc\"").unwrap().as_deref(), Some("abc"));
-        for bad in ["", "\"\"", "a b", "\"a", &"x".repeat(256)] {
-            assert!(key(bad).is_err(), "{bad:?}");
-        }
-        assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
-    }
 }

@@ -10,10 +10,9 @@ use serde_json::Value;
 use store::CancelAnswer;
 use utoipa::{IntoParams, ToSchema};
 
+use super::question::{QuestionOut, open_questions};
 use super::submit::{WaitParams, outcome_within};
-use crate::execution::{
-    self, ExecutionOut, ListParams, QuestionOut, ResultOut, journal, open_questions,
-};
+use crate::execution::{self, ExecutionOut, ListParams, ResultOut};
 use crate::http::error::ErrorBody;
 use crate::http::params::{Params, execution_id, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
@@ -57,12 +56,13 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answ
     let id = execution_id(&id)?;
     let store = app.engine.store();
     let row = store.execution(id).await?.ok_or_else(|| no_execution(id))?;
+    let now = app.engine.now();
     let open_questions = match row.status {
-        Status::WaitingForInput => open_questions(&journal(&**store, id).await?),
+        Status::WaitingForInput | Status::Running => open_questions(&**store, id, now).await?,
         _ => Vec::new(),
     };
     Ok(Json(TaskOut {
-        execution: ExecutionOut::new(&row, app.engine.now()),
+        execution: ExecutionOut::new(&row, now),
         task_data: row.execution.input,
         metadata: row.execution.metadata,
         callback_url: row.execution.callback_url,

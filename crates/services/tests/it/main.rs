@@ -21,3 +21,4 @@ mod people;
 mod state;
 mod stream;
 mod tasks;
+mod travel;

@@ -173,6 +173,9 @@ async fn leave_in_doubt(system: &System, id: &str) {
                 known: "the worker was lost".to_owned(),
             },
             until: now + Duration::from_secs(3600),
+            why: None,
+            answered_by: None,
+            otherwise: None,
         }),
     ];
     let steps = (1..).zip(bodies).map(|(seq, body)| Step {
@@ -198,4 +201,63 @@ async fn leave_in_doubt(system: &System, id: &str) {
     };
     let appended = system.store.append(append).await.unwrap();
     assert_eq!(appended, store::Appended::Applied);
+}
+
+#[tokio::test]
+async fn a_person_may_change_what_is_called_and_a_second_answer_gets_the_first() {
+    let rule = "requires_approval: [{argument: expression, matches: '[*]'}]";
+    let tools =
+        format!("tools:\n  - {{name: calculate, type: function, {rule}}}\nanswered_by: ada\n");
+    let system = system(&tools).await;
+    let id = system.submit("helper", "approve").await;
+    system.until(&id, "waiting_for_input").await;
+    let (_, inbox) = system
+        .tasks("/inbox?answered_by=ada&question=approval")
+        .await;
+    let item = &inbox[0];
+    assert_eq!(item["id"], format!("{id}:{}", item["request"]));
+    assert_eq!(item["why"], "`expression` matches [*]");
+    assert_eq!(item["answered_by"], "ada");
+    assert_eq!(
+        item["on_timeout"],
+        "the call is not made, and the model is told"
+    );
+    for other in [
+        "answered_by=bob",
+        "question=clarification",
+        "agent_name=other",
+    ] {
+        let (_, none) = system.tasks(&format!("/inbox?{other}")).await;
+        assert_eq!(none, json!([]), "{other}");
+    }
+    let (status, _) = system.tasks("/inbox?question=what").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+
+    let input = format!("/tasks/{id}/input");
+    for (arguments, words) in [
+        (
+            json!({"expresion": "1"}),
+            "arguments: the arguments are not valid",
+        ),
+        (json!([1]), "arguments: the arguments must be a JSON object"),
+    ] {
+        let body = json!({"answer": "edit", "arguments": arguments});
+        let (status, refused) = system.post(&input, &body).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+        assert!(error(&refused).1.contains(words), "{refused}");
+    }
+    let body = json!({"answer": "edit", "arguments": {"expression": "6*8"}, "by": "ada"});
+    let (status, taken) = system.post(&input, &body).await;
+    assert_eq!(status, StatusCode::OK, "{taken}");
+    system.tasks(&format!("/tasks/{id}/result?wait=20s")).await;
+    let (_, effects) = system.tasks(&format!("/tasks/{id}/effects")).await;
+    assert_eq!(effects[0]["result"], "48");
+    assert!(effects[0]["arguments"].as_str().unwrap().contains("6*8"));
+    let (status, late) = system.post(&input, &json!({"answer": "approve"})).await;
+    assert_eq!(status, StatusCode::CONFLICT, "{late}");
+    let first = &late["error"]["details"]["first"];
+    assert_eq!(
+        (&first["by"], &first["answer"]),
+        (&json!("ada"), &json!("edit"))
+    );
 }

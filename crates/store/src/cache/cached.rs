@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, Worker, WorkerId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,10 +20,11 @@ use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
-    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
-    Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -247,6 +248,9 @@ impl Store for Cached {
     async fn deliver_input(&self, input: NewInput) -> Result<InputAnswer> {
         self.inner.deliver_input(input).await
     }
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        self.inner.inbox(filter).await
+    }
     async fn publish(&self, events: &[Event]) -> Result<()> {
         self.inner.publish(events).await
     }
@@ -318,6 +322,32 @@ impl Store for Cached {
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.inner.usage(filter).await
+    }
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
+        self.inner.save_schedule(record, seen).await
+    }
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool> {
+        self.inner.remove_schedule(name, seen).await
+    }
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>> {
+        self.inner.schedule(name).await
+    }
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)> {
+        self.inner.schedules(filter).await
+    }
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules> {
+        self.inner.due_schedules(now, ahead, limit).await
+    }
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        self.inner.fire(firings).await
+    }
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)> {
+        self.inner.schedule_runs(name, before, limit).await
     }
     async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
         self.inner.heartbeat(worker, forget_before).await

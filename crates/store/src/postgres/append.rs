@@ -63,8 +63,8 @@ struct Events<'a> {
 
 impl<'a> Columns<'a> {
     /// The columns of a batch, sorted by execution.
-    pub(super) fn new(batch: &'a [Prepared]) -> Self {
-        let mut sorted: Vec<&Prepared> = batch.iter().collect();
+    pub(super) fn new(batch: &[&'a Prepared]) -> Self {
+        let mut sorted = batch.to_vec();
         sorted.sort_by_key(|prepared| prepared.id);
         let mut columns = Self::default();
         for prepared in sorted {
@@ -139,8 +139,8 @@ impl<'a> Columns<'a> {
         }
     }
 
-    /// Runs the statement.
-    pub(super) async fn write(&self, conn: &mut Conn) -> Outcome<Vec<Row>> {
+    /// Runs the statement. Told that it is all, it passes over ends that concern others.
+    pub(super) async fn write(&self, conn: &mut Conn, is_all: bool) -> Outcome<Vec<Row>> {
         let [input, output, cached, cost] = &self.totals;
         let (s, u, e) = (&self.steps, &self.usage, &self.events);
         let [calls, tools, u_input, u_output, u_cached, u_cost] = &u.numbers;
@@ -185,6 +185,7 @@ impl<'a> Columns<'a> {
                 &e.id,
                 &e.event_id,
                 &e.event,
+                &is_all,
             ],
         )
         .await

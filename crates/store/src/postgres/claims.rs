@@ -125,7 +125,7 @@ impl Postgres {
 
     /// High priority first; then in turn between agents; then the longest due.
     async fn lease_due(&self, claim: &Claim, terms: &Terms) -> Result<Vec<Lease>> {
-        let mut conn = self.pool.get().await?;
+        let mut conn = self.often.get().await?;
         let mut agents = due_agents(&mut conn, claim).await?;
         if agents.is_empty() {
             return Ok(Vec::new());
@@ -167,10 +167,10 @@ impl Postgres {
     async fn read_leases(&self, leases: Vec<Lease>, now: Time) -> Outcome<Vec<Claimed>> {
         let mut waiting: HashMap<Uuid, RawWaiting> = HashMap::new();
         let mut journals: HashMap<Uuid, Vec<RawStep>> = HashMap::new();
-        // Nobody can have written to one that was never leased before.
+        // Nobody can have written to one that was never leased before; but it may share the steps of another one.
         let begun: Vec<Uuid> = leases
             .iter()
-            .filter(|l| l.epoch > 1)
+            .filter(|l| l.epoch > 1 || l.steps > 0)
             .map(|l| l.id)
             .collect();
         if !begun.is_empty() {

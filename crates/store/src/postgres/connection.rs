@@ -21,8 +21,10 @@ const GRACE: Duration = Duration::from_secs(3);
 pub(super) enum Role {
     /// Any statement.
     General,
-    /// Statements that touch the rows that they are given by key. They are planned once and must find rows by the key,
-    /// in its order, even while the planner takes a table for small, as it does with a new one.
+    /// Statements that are made hundreds of times a second and touch rows that they are given by key, or the first of an
+    /// index. They are planned once: planning takes several times as long as the work, and the values tell a planner
+    /// nothing. They must find rows by the key, in its order, even while the planner takes a table for small, as it does
+    /// with a new one.
     Batches,
 }
 

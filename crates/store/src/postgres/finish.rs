@@ -46,7 +46,8 @@ impl Ending {
         })
     }
 
-    const fn changes_conversation(&self) -> bool {
+    /// Whether it adds to a conversation.
+    pub(super) const fn changes_conversation(&self) -> bool {
         !self.messages.is_empty() || self.digest.is_some()
     }
 }

@@ -1,6 +1,7 @@
 //! The journal: appending steps with all that follows from them, and reading them.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use domain::{Epoch, ExecutionId, Seq, Step, StepBody, Time};
 use tokio_postgres::Row;
@@ -67,6 +68,20 @@ pub(super) enum Next {
 /// Appends, gathered.
 pub(super) struct Appends;
 
+/// An append on its way. An end that seems to concern nobody else - no parent, no children, no conversation - needs the
+/// one statement only, and the statement looks whether it does.
+pub(super) struct Request {
+    append: Arc<Prepared>,
+    seems_alone: bool,
+}
+
+/// What came of it.
+pub(super) enum Answer {
+    Appended(Appended),
+    /// Nothing was written: the end concerns others, or was refused.
+    IsNotAlone,
+}
+
 /// What the row of an append that went through tells.
 struct Through {
     agent: String,
@@ -86,7 +101,18 @@ impl Postgres {
         let lane = usize::try_from(touch(prepared.id) % self.appends.len().max(1) as u64);
         let lane = self.appends.get(lane.unwrap_or(0));
         let lane = lane.ok_or_else(|| internal("there is no lane for appends"))?;
-        lane.perform(prepared).await
+        let append = Arc::new(prepared);
+        for seems_alone in [append.seems_alone(), false] {
+            let append = append.clone();
+            let request = Request {
+                append,
+                seems_alone,
+            };
+            if let Answer::Appended(appended) = lane.perform(request).await? {
+                return Ok(appended);
+            }
+        }
+        Err(internal("an end was passed over with all that follows it"))
     }
 
     pub(super) async fn journal(
@@ -187,12 +213,14 @@ impl Prepared {
         })
     }
 
-    /// Whether the one statement says it all.
+    /// Whether nothing follows from the steps.
     fn is_plain(&self) -> bool {
-        self.asked.is_empty()
-            && self.answered.is_empty()
-            && self.children.is_empty()
-            && !matches!(self.then, Next::Finish(_))
+        self.asked.is_empty() && self.answered.is_empty() && self.children.is_empty()
+    }
+
+    fn seems_alone(&self) -> bool {
+        matches!(&self.then, Next::Finish(ending) if !ending.changes_conversation())
+            && self.is_plain()
     }
 
     /// Why the fence was shut: another's lease, an append that was made before, or steps that do not follow.
@@ -251,40 +279,54 @@ impl Next {
     }
 }
 
-impl Kind for Appends {
-    type Request = Prepared;
-    type Answer = Appended;
+impl Request {
+    /// Whether the one statement says it all.
+    fn is_plain(&self) -> bool {
+        self.seems_alone || self.append.is_plain() && !matches!(self.append.then, Next::Finish(_))
+    }
+}
 
-    fn touches(request: &Prepared) -> Vec<u64> {
-        vec![touch(request.id)]
+impl Kind for Appends {
+    type Request = Request;
+    type Answer = Answer;
+
+    fn touches(request: &Request) -> Vec<u64> {
+        vec![touch(request.append.id)]
     }
 
-    async fn perform(&self, conn: &mut Conn, batch: &[Prepared]) -> Outcome<Done<Appended>> {
-        let is_plain = batch.iter().all(Prepared::is_plain);
+    async fn perform(&self, conn: &mut Conn, batch: &[Request]) -> Outcome<Done<Answer>> {
+        let is_plain = batch.iter().all(Request::is_plain);
+        let appends: Vec<&Prepared> = batch.iter().map(|request| &*request.append).collect();
         if !is_plain {
             conn.begin();
         }
-        let mut through = write(conn, batch).await?;
+        let mut through = write(conn, &appends, is_plain).await?;
         let mut has_work = through.values().any(|row| row.is_due);
         if !is_plain {
-            has_work |= follow_up(conn, batch, &mut through).await?;
+            has_work |= follow_up(conn, &appends, &mut through).await?;
             conn.commit().await?;
         }
         let mut has_events = false;
         let mut answers = Vec::with_capacity(batch.len());
-        for prepared in batch {
+        for request in batch {
+            let prepared = &request.append;
             let Some(row) = through.get(&prepared.id) else {
-                answers.push(prepared.refused(conn).await.map_err(Into::into));
+                answers.push(if is_plain && request.seems_alone {
+                    Ok(Answer::IsNotAlone)
+                } else {
+                    let refused = prepared.refused(conn).await;
+                    refused.map(Answer::Appended).map_err(Into::into)
+                });
                 continue;
             };
             has_events |= !prepared.events.is_empty() || !prepared.children.is_empty();
             // Whoever goes on is told; whoever parks, ends or hands back has had it looked at in the statement.
             let goes_on = matches!(prepared.then, Next::Continue);
-            answers.push(Ok(if goes_on && row.is_woken {
+            answers.push(Ok(Answer::Appended(if goes_on && row.is_woken {
                 Appended::Woken { wakes: row.wakes }
             } else {
                 Appended::Applied
-            }));
+            })));
         }
         Ok(Done {
             answers,
@@ -295,8 +337,13 @@ impl Kind for Appends {
 }
 
 /// The one statement: rows, steps, results, counts, usage and events of all that pass the fence.
-async fn write(conn: &mut Conn, batch: &[Prepared]) -> Outcome<HashMap<Uuid, Through>> {
-    let rows = Columns::new(batch).write(conn).await?;
+/// Told that it is all, it passes over ends that concern others.
+async fn write(
+    conn: &mut Conn,
+    batch: &[&Prepared],
+    is_all: bool,
+) -> Outcome<HashMap<Uuid, Through>> {
+    let rows = Columns::new(batch).write(conn, is_all).await?;
     let mut through = HashMap::with_capacity(rows.len());
     for row in &rows {
         let one = Through {
@@ -317,11 +364,12 @@ async fn write(conn: &mut Conn, batch: &[Prepared]) -> Outcome<HashMap<Uuid, Thr
 /// What few appends bring with them. Tells whether something became due.
 async fn follow_up(
     conn: &mut Conn,
-    batch: &[Prepared],
+    batch: &[&Prepared],
     through: &mut HashMap<Uuid, Through>,
 ) -> Outcome<bool> {
     let passed: Vec<&Prepared> = batch
         .iter()
+        .copied()
         .filter(|prepared| through.contains_key(&prepared.id))
         .collect();
     write_inputs(conn, &passed).await?;

@@ -21,6 +21,7 @@ pub(super) struct Pool {
 #[derive(Debug)]
 struct Shared {
     server: Arc<Server>,
+    role: Role,
     idle: Mutex<Vec<Conn>>,
     permits: Arc<Semaphore>,
     keep: usize,
@@ -39,10 +40,17 @@ pub(super) struct Lent {
 
 impl Pool {
     /// None is opened yet.
-    pub(super) fn new(server: Arc<Server>, keep: usize, most: usize, patience: Duration) -> Self {
+    pub(super) fn new(
+        server: Arc<Server>,
+        role: Role,
+        keep: usize,
+        most: usize,
+        patience: Duration,
+    ) -> Self {
         Self {
             shared: Arc::new(Shared {
                 server,
+                role,
                 idle: Mutex::default(),
                 permits: Arc::new(Semaphore::new(most)),
                 keep,
@@ -73,7 +81,7 @@ impl Pool {
         };
         let conn = match used {
             Some(conn) => conn,
-            None => Conn::open(&shared.server, Role::General).await?,
+            None => Conn::open(&shared.server, shared.role).await?,
         };
         Ok(Lent {
             conn: Some(conn),

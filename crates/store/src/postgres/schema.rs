@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -48,6 +48,16 @@ const MIGRATIONS: [Migration; 6] = [
         name: "0005_conversations",
         up: include_str!("../../migrations/postgres/0005_conversations.up.sql"),
         down: include_str!("../../migrations/postgres/0005_conversations.down.sql"),
+    },
+    Migration {
+        name: "0006_schedules",
+        up: include_str!("../../migrations/postgres/0006_schedules.up.sql"),
+        down: include_str!("../../migrations/postgres/0006_schedules.down.sql"),
+    },
+    Migration {
+        name: "0007_inbox",
+        up: include_str!("../../migrations/postgres/0007_inbox.up.sql"),
+        down: include_str!("../../migrations/postgres/0007_inbox.down.sql"),
     },
     Migration {
         name: "0008_shared_state",

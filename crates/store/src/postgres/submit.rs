@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use domain::execution::Origin;
 use domain::{Execution, ExecutionId, Time};
 use uuid::Uuid;
 
@@ -10,7 +11,7 @@ use super::connection::Conn;
 use super::fault::{Outcome, internal};
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
-use super::sql::{Packing, get, key, text, touch, up};
+use super::sql::{Packing, get, key, small, text, touch, up};
 use super::turns::{Name, Seats};
 use crate::{IdempotencyKey, Result, Submission, Submitted, WhenBusy};
 
@@ -74,6 +75,14 @@ impl Prepared {
         key(self.execution.id)
     }
 
+    /// Which steps it shares.
+    fn shares(&self) -> Option<&Origin> {
+        self.execution
+            .origin
+            .as_ref()
+            .filter(|origin| origin.steps > 0)
+    }
+
     fn event_id(&self) -> Option<&str> {
         self.execution.event_id.as_ref().map(|id| id.as_str())
     }
@@ -96,7 +105,10 @@ impl Kind for Submits {
 
     async fn perform(&self, conn: &mut Conn, batch: &[Prepared]) -> Outcome<Done<Submitted>> {
         let keyed: Vec<&Prepared> = batch.iter().filter(|p| p.idempotency.is_some()).collect();
-        let is_plain = keyed.is_empty() && batch.iter().all(|p| p.conversation().is_none());
+        let is_plain = keyed.is_empty()
+            && batch
+                .iter()
+                .all(|p| p.conversation().is_none() && p.shares().is_none());
         if !is_plain {
             conn.begin();
         }
@@ -109,11 +121,15 @@ impl Kind for Submits {
             .iter()
             .filter(|prepared| !known.contains_key(&prepared.id()))
             .collect();
+        let orphans = orphans(conn, &wanted).await?;
+        wanted.retain(|prepared| !orphans.contains(&prepared.id()));
         let mut seats = Seats::reserve(conn, &wanted).await?;
-        let refused = std::mem::take(&mut seats.refused);
+        let mut refused = std::mem::take(&mut seats.refused);
         wanted.retain(|prepared| !refused.contains_key(&prepared.id()));
+        refused.extend(orphans.into_iter().map(|id| (id, Submitted::NoOrigin)));
         let new = insert(conn, &wanted).await?;
         seats.sit_down(conn, &new).await?;
+        share_steps(conn, &wanted, &new).await?;
         if !keyed.is_empty() {
             give_keys_back(conn, &keyed, &known, &new).await?;
         }
@@ -211,6 +227,48 @@ pub(super) async fn insert(conn: &mut Conn, batch: &[&Prepared]) -> Outcome<Hash
     Ok(new)
 }
 
+/// Those that are to share steps that are not there. The origins of the others stay until the transaction is over.
+async fn orphans(conn: &mut Conn, wanted: &[&Prepared]) -> Outcome<HashSet<Uuid>> {
+    let mut orphans = HashSet::new();
+    for prepared in wanted {
+        let Some(origin) = prepared.shares() else {
+            continue;
+        };
+        let found = conn
+            .first(
+                "SELECT 1 FROM executions WHERE id = $1 AND steps >= $2 FOR KEY SHARE",
+                &[&key(origin.id), &small(origin.steps)],
+            )
+            .await?;
+        if found.is_none() {
+            orphans.insert(prepared.id());
+        }
+    }
+    Ok(orphans)
+}
+
+/// Copies the steps that new ones share: from then on they are their own, and stay when the other ones are forgotten.
+async fn share_steps(conn: &mut Conn, wanted: &[&Prepared], new: &HashSet<Uuid>) -> Outcome<()> {
+    for prepared in wanted.iter().filter(|p| new.contains(&p.id())) {
+        let Some(origin) = prepared.shares() else {
+            continue;
+        };
+        let (id, steps) = (prepared.id(), small(origin.steps));
+        conn.run(
+            "INSERT INTO steps (execution_id, seq, at, epoch, kind, body)
+             SELECT $1, seq, at, 0, kind, body FROM steps WHERE execution_id = $2 AND seq <= $3",
+            &[&id, &key(origin.id), &steps],
+        )
+        .await?;
+        conn.run(
+            "UPDATE executions SET steps = $2 WHERE id = $1",
+            &[&id, &steps],
+        )
+        .await?;
+    }
+    Ok(())
+}
+
 /// Takes the callers' keys that are free, or were taken more than a day ago; answers what is known about the others.
 async fn take_keys(conn: &mut Conn, keyed: &[&Prepared]) -> Outcome<HashMap<Uuid, Submitted>> {
     let each = || {
@@ -302,7 +360,10 @@ async fn give_keys_back(
 }
 
 /// The execution that is the same, or was started by the same event.
-async fn known_by_row(conn: &mut Conn, prepared: &Prepared) -> Outcome<Option<Submitted>> {
+pub(super) async fn known_by_row(
+    conn: &mut Conn,
+    prepared: &Prepared,
+) -> Outcome<Option<Submitted>> {
     let row = conn
         .first(
             "SELECT id FROM executions WHERE id = $1

@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 6] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -45,6 +45,16 @@ const MIGRATIONS: [Migration; 6] = [
         name: "0005_conversations",
         up: include_str!("../../migrations/sqlite/0005_conversations.up.sql"),
         down: include_str!("../../migrations/sqlite/0005_conversations.down.sql"),
+    },
+    Migration {
+        name: "0006_schedules",
+        up: include_str!("../../migrations/sqlite/0006_schedules.up.sql"),
+        down: include_str!("../../migrations/sqlite/0006_schedules.down.sql"),
+    },
+    Migration {
+        name: "0007_inbox",
+        up: include_str!("../../migrations/sqlite/0007_inbox.up.sql"),
+        down: include_str!("../../migrations/sqlite/0007_inbox.down.sql"),
     },
     Migration {
         name: "0008_shared_state",

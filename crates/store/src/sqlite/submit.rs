@@ -50,6 +50,9 @@ impl Prepared {
         if let Some(known) = self.known_by_key(tx, now)? {
             return Ok(known);
         }
+        if !self.has_origin(tx)? {
+            return Ok(self.known_by_row(tx)?.unwrap_or(Submitted::NoOrigin));
+        }
         let seat = match self.seat(tx, now)? {
             Ok(seat) => seat,
             Err(refused) => return Ok(self.known_by_row(tx)?.unwrap_or(refused)),
@@ -67,6 +70,7 @@ impl Prepared {
             "INSERT INTO execution_specs (execution_id, spec) VALUES (?1, ?2)",
             params![key, self.spec],
         )?;
+        self.share_steps(tx, key)?;
         if let Some(idempotency) = &self.idempotency {
             tx.conn.run(
                 "INSERT OR REPLACE INTO idempotency_keys (key, body_hash, execution_id, created_at)
@@ -96,6 +100,36 @@ impl Prepared {
                 Submitted::KeyMismatch
             }
         }))
+    }
+
+    /// Whether the steps that it is to share are there.
+    fn has_origin(&self, tx: &Tx<'_>) -> Outcome<bool> {
+        let Some(origin) = self.execution.origin.as_ref().filter(|o| o.steps > 0) else {
+            return Ok(true);
+        };
+        let found = tx.conn.first(
+            "SELECT 1 FROM executions WHERE id = ?1 AND steps >= ?2",
+            params![key(origin.id), origin.steps],
+            |_| Ok(()),
+        )?;
+        Ok(found.is_some())
+    }
+
+    /// Copies them: from then on they are its own, and stay when the other one is forgotten.
+    fn share_steps(&self, tx: &Tx<'_>, key: [u8; 16]) -> Outcome<()> {
+        let Some(origin) = self.execution.origin.as_ref().filter(|o| o.steps > 0) else {
+            return Ok(());
+        };
+        tx.conn.run(
+            "INSERT INTO steps (execution_id, seq, at, epoch, kind, body)
+             SELECT ?1, seq, at, 0, kind, body FROM steps WHERE execution_id = ?2 AND seq <= ?3",
+            params![key, self::key(origin.id), origin.steps],
+        )?;
+        tx.conn.run(
+            "UPDATE executions SET steps = ?2 WHERE id = ?1",
+            params![key, origin.steps],
+        )?;
+        Ok(())
     }
 
     /// Its place in its conversation, if it belongs to one.

@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod packing;
 pub(crate) mod read;
+pub(crate) mod schedules;
 pub(crate) mod shared;
 pub(crate) mod submit;
 pub(crate) mod turns;
@@ -43,7 +44,8 @@ macro_rules! behaviour {
             submit: accepted_work_is_due_at_once, the_same_id_is_accepted_once,
                 fifty_concurrent_duplicates_are_one, another_body_under_the_same_key_is_refused,
                 a_key_is_forgotten_after_a_day, one_agent_and_event_start_one_execution,
-                what_can_not_be_read_again_is_refused;
+                what_can_not_be_read_again_is_refused,
+                the_steps_of_an_origin_are_shared_in_the_same_transaction, what_is_not_there_is_not_shared;
             claim: concurrent_claimers_share_nothing, a_claim_begins_the_execution, a_lease_keeps_others_away,
                 a_lost_lease_counts_a_crash_until_a_step_is_committed, handing_back_counts_no_crash,
                 high_priority_goes_first, agents_take_turns, one_agents_flood_does_not_starve_another,
@@ -65,7 +67,7 @@ macro_rules! behaviour {
                 a_digest_takes_the_place_of_what_it_covers;
             input: an_answer_wakes_and_is_delivered_once, one_of_many_concurrent_answers_is_taken,
                 an_answer_must_fit, several_open_requests_are_ambiguous, nothing_asked_is_told,
-                too_late_is_too_late;
+                too_late_is_too_late, what_waits_for_a_person_is_listed_page_by_page;
             outbox: events_go_out_in_order_until_they_are_done, an_event_that_waits_is_taken_once,
                 an_id_never_names_another_event, a_claimed_event_is_one_relays, concurrent_relays_share_nothing,
                 dead_letters_are_kept_listed_and_forgotten,
@@ -81,6 +83,12 @@ macro_rules! behaviour {
                 one_that_was_silent_for_long_is_forgotten_by_the_others, many_are_heard_at_once;
             cleanup: what_was_over_long_ago_goes_with_all_that_is_its, what_goes_on_keeps_its_children,
                 much_goes_a_little_at_a_time;
+            schedules: a_schedule_is_kept_as_it_was_seen, schedules_are_listed_by_name,
+                a_fire_time_starts_one_execution_however_many_schedulers_act, one_firing_is_all_or_nothing,
+                what_changed_since_it_was_seen_is_left_alone, a_fire_time_that_has_a_row_starts_nothing,
+                a_waiting_run_is_found_when_nothing_is_before_it, a_skipped_run_keeps_its_reason,
+                a_happening_that_was_acted_on_keeps_its_execution, due_ones_come_first_and_the_next_is_told,
+                a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

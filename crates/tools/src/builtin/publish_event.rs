@@ -2,7 +2,7 @@
 //! same event.
 
 use domain::definition::FunctionTool;
-use domain::event::MAX_HOPS;
+use domain::event::{MAX_HOPS, topics};
 use domain::{Event, Topic, TopicPattern};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -15,17 +15,6 @@ pub(super) const DESCRIPTION: &str =
 
 /// The largest event, in bytes of JSON.
 const MAX_BYTES: usize = 256 << 10;
-
-/// What AgentRunner itself says. An agent must not speak in its name.
-const RESERVED: [&str; 7] = [
-    "agent.execution.*",
-    "agent.output.*",
-    "config.changed.*",
-    "collaboration.completed.*",
-    "*.task.submitted",
-    "continuous.task.*",
-    "scheduled.task.*",
-];
 
 pub(super) fn parameters() -> Value {
     json!({
@@ -67,7 +56,7 @@ pub(super) async fn call(
             "this agent may not publish to {topic}, only to {known}"
         )));
     }
-    if is_reserved(&topic) {
+    if topics::is_own(&topic) {
         return Err(Failure::refused(format!(
             "only AgentRunner itself publishes to {topic}; take another topic"
         )));
@@ -97,12 +86,4 @@ pub(super) async fn call(
     };
     host.publish(event).await.map_err(Failure::Failed)?;
     Ok(format!("published to {topic}").into())
-}
-
-fn is_reserved(topic: &Topic) -> bool {
-    RESERVED.iter().any(|reserved| {
-        reserved
-            .parse::<TopicPattern>()
-            .is_ok_and(|pattern| pattern.matches(topic))
-    })
 }

@@ -14,6 +14,7 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
         ("STATE_MANAGER_PORT", listen.state_manager),
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
+        ("SCHEDULER_SERVICE_PORT", listen.scheduler),
     ];
     let mut findings = Vec::new();
     for (name, port) in ports.into_iter().filter(|(_, port)| *port != 0) {

@@ -31,27 +31,32 @@ pub(super) enum Kind {
     Listener,
     /// Never has enough, and has a budget.
     Spender,
+    /// Answers messages of conversations.
+    Talker,
 }
 
 use Kind::{
     Approver, Asker, Charger, Delegator, Helper, Listener, Orderer, Reader, Setter, Spender,
-    Stepper,
+    Stepper, Talker,
 };
 
 /// How many calls the spender may make.
 pub(super) const SPENDERS_BUDGET: u32 = 3;
 /// What starts a listener.
 pub(super) const TOPIC: &str = "fault.happened";
+/// How many conversations there are: few, so that messages wait for one another.
+pub(super) const CONVERSATIONS: usize = 3;
 
 impl Kind {
-    pub(super) const ALL: [Self; 11] = [
+    pub(super) const ALL: [Self; 12] = [
         Reader, Setter, Orderer, Charger, Stepper, Delegator, Helper, Asker, Approver, Listener,
-        Spender,
+        Spender, Talker,
     ];
 
     /// Those that somebody outside asks for.
-    pub(super) const ASKED_FOR: [Self; 10] = [
+    pub(super) const ASKED_FOR: [Self; 11] = [
         Reader, Setter, Orderer, Charger, Stepper, Delegator, Asker, Approver, Listener, Spender,
+        Talker,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -67,6 +72,7 @@ impl Kind {
             Approver => "approver",
             Listener => "listener",
             Spender => "spender",
+            Talker => "talker",
         }
     }
 
@@ -78,7 +84,7 @@ impl Kind {
     pub(super) const fn calls(self, turn: usize) -> &'static [&'static str] {
         match (self, turn) {
             (Reader, 0) => &["read"],
-            (Setter | Listener | Helper, 0) | (Asker, 1) => &["set"],
+            (Setter | Listener | Helper | Talker, 0) | (Asker, 1) => &["set"],
             (Orderer, 0) => &["order"],
             (Charger | Approver, 0) | (Delegator, 1) => &["charge"],
             (Delegator, 0) => &["helper"],
@@ -99,7 +105,7 @@ impl Kind {
     fn tools(self) -> &'static [&'static str] {
         match self {
             Reader => &["read"],
-            Setter | Listener | Helper | Spender => &["set"],
+            Setter | Listener | Helper | Spender | Talker => &["set"],
             Orderer => &["order"],
             Charger => &["charge"],
             Stepper => &["read", "set", "order", "charge"],
@@ -151,8 +157,12 @@ pub(super) fn write(project: &Project, effects: &str) {
 
 fn definition(kind: Kind, url: &str) -> String {
     let name = kind.name();
+    let mode = match kind {
+        Talker => "continuous",
+        _ => "autonomous",
+    };
     let mut text = format!(
-        "name: {name}\nexecution_mode: autonomous\nsystem_prompt: You are {name}.\n\
+        "name: {name}\nexecution_mode: {mode}\nsystem_prompt: You are {name}.\n\
          llm_config: {{ provider: openai, model: gpt-4o-mini }}\n"
     );
     if kind == Listener {
@@ -208,7 +218,7 @@ pub(super) fn provider(effects: &Arc<EffectsStandIn>, arrivals: &Arrivals) -> Pr
 }
 
 fn answer(request: &Request) -> Answer {
-    let name = subject(&request.conversation);
+    let name = subject(request.last_user());
     let Some(kind) = kind_of(request) else {
         return Answer::say("who am I?");
     };

@@ -2,6 +2,7 @@
 
 mod book;
 mod journal;
+mod talk;
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -22,6 +23,7 @@ pub(super) enum Check {
     TwoWriters,
     Lost,
     StartedTwice,
+    OutOfTurn,
     OverBudget,
     ActedAfterEnd,
     Replay,
@@ -33,11 +35,12 @@ pub(super) enum Check {
 }
 
 impl Check {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 13] = [
         Self::RepeatedStep,
         Self::TwoWriters,
         Self::Lost,
         Self::StartedTwice,
+        Self::OutOfTurn,
         Self::OverBudget,
         Self::ActedAfterEnd,
         Self::Replay,
@@ -54,6 +57,7 @@ impl Check {
             Self::TwoWriters => "I2 writes by one who was not the owner",
             Self::Lost => "I3 accepted and lost, or without exactly one end",
             Self::StartedTwice => "I4 started twice by one key or event",
+            Self::OutOfTurn => "I5 messages of a conversation out of order, at once, or lost",
             Self::OverBudget => "I6 budgets overrun",
             Self::ActedAfterEnd => "I7 acts after a cancellation, children left",
             Self::Replay => "I8 journals that replay to another state",
@@ -146,6 +150,7 @@ pub(super) async fn audit(world: &World, load: &Load) -> Findings {
         book.check(case, &mut findings);
     }
     children_end_too(&cases, &mut findings);
+    talk::check(&store, &accepted, &cases, &book, &mut findings).await;
     book.check_cancelled(&accepted, &mut findings);
     book.count(&mut findings);
     usage_adds_up(&store, &cases, &mut findings).await;

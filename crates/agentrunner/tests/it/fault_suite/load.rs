@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use testkit::effects::Route;
 
-use super::agents::{Kind, TOPIC};
+use super::agents::{CONVERSATIONS, Kind, TOPIC};
 use super::dice::Dice;
 use super::process::Process;
 use super::schedule::Size;
@@ -34,6 +34,8 @@ pub(super) struct Order {
     call_off: Option<Duration>,
     /// Handed in once more after it was accepted.
     twice: bool,
+    /// The conversation that it is a message of.
+    conversation: Option<String>,
 }
 
 impl Order {
@@ -48,6 +50,8 @@ pub(super) struct Accepted {
     pub(super) order: Order,
     /// The execution; none for an event.
     pub(super) id: Option<String>,
+    /// When it was asked for first, and when it was known to be accepted.
+    pub(super) between: (Instant, Instant),
     /// What the stand-ins had seen when no more was to come.
     pub(super) called_off: Option<Seen>,
 }
@@ -92,6 +96,8 @@ impl Load {
                 name: format!("e{}-{}", orders.len(), kind.name()),
                 kind,
                 at: Duration::ZERO,
+                conversation: (kind == Kind::Talker)
+                    .then(|| format!("room-{}", orders.len() % CONVERSATIONS)),
                 call_off: (!is_event && dice.chance(10)).then(|| dice.millis(0, 3000)),
                 twice: dice.chance(15),
             });
@@ -124,7 +130,9 @@ impl Load {
     }
 
     async fn place(&self, n: usize, order: Order) {
+        let asked = Instant::now();
         let id = self.submit(n, &order).await;
+        let between = (asked, Instant::now());
         if order.twice {
             let again = self.submit(n + 1, &order).await;
             if again != id {
@@ -144,6 +152,7 @@ impl Load {
         self.accepted.lock().unwrap().push(Accepted {
             order,
             id,
+            between,
             called_off,
         });
     }
@@ -155,7 +164,11 @@ impl Load {
             let body = json!({ "topic": TOPIC, "event_id": name, "data": { "name": name } });
             ("/events", body)
         } else {
-            let body = json!({ "agent_name": order.kind.name(), "task_data": { "prompt": name } });
+            let body = json!({
+                "agent_name": order.kind.name(),
+                "task_data": { "prompt": name },
+                "conversation_id": order.conversation,
+            });
             ("/tasks", body)
         };
         let accepted = self

@@ -6,16 +6,17 @@ use std::sync::{Arc, Mutex};
 use async_trait::async_trait;
 use domain::decide::Cancel;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Seq, Step, Time, Worker,
-    WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
+    Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use store::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, ExecutionFilter, ExecutionRow, InputAnswer, NewInput,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, SharedAnswer, SharedValue, SharedWrite,
-    Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow,
-    Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -167,6 +168,10 @@ impl<W: Way> Store for Reached<W> {
             Ok(answer)
         };
         self.way.carry("deliver_input", deliver).await
+    }
+    async fn inbox(&self, filter: InboxFilter) -> Result<(Vec<OpenRequest>, u64)> {
+        let read = move |t: &mut Tables| Ok(t.inbox(&filter));
+        self.way.carry("inbox", read).await
     }
     async fn publish(&self, events: &[Event]) -> Result<()> {
         let events = events.to_vec();
@@ -338,6 +343,41 @@ impl<W: Way> Store for Reached<W> {
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         let read = move |t: &mut Tables| Ok(t.usage(&filter));
         self.way.carry("usage", read).await
+    }
+    async fn save_schedule(&self, record: ScheduleRecord, seen: Option<u64>) -> Result<bool> {
+        let keep = move |t: &mut Tables| Ok(t.save_schedule(record, seen));
+        self.way.carry("save_schedule", keep).await
+    }
+    async fn remove_schedule(&self, name: &ScheduleName, seen: u64) -> Result<bool> {
+        let name = name.clone();
+        let remove = move |t: &mut Tables| Ok(t.remove_schedule(&name, seen));
+        self.way.carry("remove_schedule", remove).await
+    }
+    async fn schedule(&self, name: &ScheduleName) -> Result<Option<ScheduleRow>> {
+        let name = name.clone();
+        let read = move |t: &mut Tables| Ok(t.schedule(&name));
+        self.way.carry("schedule", read).await
+    }
+    async fn schedules(&self, filter: ScheduleFilter) -> Result<(Vec<ScheduleRow>, u64)> {
+        let read = move |t: &mut Tables| Ok(t.schedules(&filter));
+        self.way.carry("schedules", read).await
+    }
+    async fn due_schedules(&self, now: Time, ahead: Time, limit: usize) -> Result<DueSchedules> {
+        let read = move |t: &mut Tables| Ok(t.due_schedules(now, ahead, limit));
+        self.way.carry("due_schedules", read).await
+    }
+    async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        self.way.carry("fire", move |t| t.fire(firings)).await
+    }
+    async fn schedule_runs(
+        &self,
+        name: &ScheduleName,
+        before: Option<Time>,
+        limit: usize,
+    ) -> Result<(Vec<ScheduleRun>, u64)> {
+        let name = name.clone();
+        let read = move |t: &mut Tables| Ok(t.schedule_runs(&name, before, limit));
+        self.way.carry("schedule_runs", read).await
     }
     async fn heartbeat(&self, worker: Worker, forget_before: Time) -> Result<()> {
         let beat = move |t: &mut Tables| {

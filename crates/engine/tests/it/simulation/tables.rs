@@ -6,6 +6,7 @@ mod claims;
 mod journal;
 mod news;
 mod reads;
+mod schedules;
 mod shared;
 mod states;
 
@@ -13,16 +14,16 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use domain::decide::Cancel;
 use domain::definition::Provider;
-use domain::execution::Totals;
+use domain::execution::{Origin, Totals};
 use domain::step::{Answer, Question};
 use domain::{
     AgentName, ConversationId, Epoch, Event, EventId, Execution, ExecutionId, Message, Outcome,
-    Seq, Status, Step, Time, Worker, WorkerId,
+    ScheduleName, Seq, Status, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use store::{
     AgentState, Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result,
-    SharedWrite, Submission, Submitted, UsageRow, WhenBusy,
+    ScheduleRecord, SharedWrite, Submission, Submitted, UsageRow, WhenBusy,
 };
 
 use super::plant::Plant;
@@ -97,6 +98,8 @@ pub(crate) struct Tables {
     /// What teams share, in the order in which it was written.
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
+    schedules: BTreeMap<ScheduleName, ScheduleRecord>,
+    runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
     served: String,
     is_closed: bool,
@@ -217,6 +220,14 @@ impl Tables {
         if let Some(known) = self.rows.values().find(same) {
             return Submitted::Existing(known.execution.id);
         }
+        let origin = execution.origin.clone().filter(|origin| origin.steps > 0);
+        let shared = match &origin {
+            None => Vec::new(),
+            Some(origin) => match self.shared_steps(origin) {
+                Some(steps) => steps,
+                None => return Submitted::NoOrigin,
+            },
+        };
         if let Some(refused) = self.refuses(&execution, submission.when_busy) {
             return refused;
         }
@@ -225,6 +236,8 @@ impl Tables {
                 .insert(key.key, (key.body_hash, execution.id, now));
         }
         let mut row = Row::new(execution);
+        row.count = shared.len() as u32;
+        row.steps = shared;
         self.places += 1;
         row.place = self.places;
         if let Some(line) = self.line(&row.execution) {
@@ -245,6 +258,19 @@ impl Tables {
         self.send(submission.events);
         self.told.work = true;
         Submitted::New
+    }
+
+    /// The steps that another execution is to share, if they are there.
+    fn shared_steps(&self, origin: &Origin) -> Option<Vec<Step>> {
+        let row = self.rows.get(&origin.id)?;
+        let shared = row.steps.iter().take(origin.steps as usize).cloned();
+        let shared: Vec<Step> = shared
+            .map(|step| Step {
+                epoch: Epoch::NONE,
+                ..step
+            })
+            .collect();
+        (shared.len() == origin.steps as usize).then_some(shared)
     }
 
     fn line(&mut self, execution: &Execution) -> Option<&mut Vec<ExecutionId>> {

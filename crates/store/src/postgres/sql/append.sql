@@ -1,7 +1,8 @@
 -- Commits steps of many executions at once, each fenced by its epoch: one that is refused changes nothing, and is not
 -- in the answer. Rows come as one array per column; $1 is sorted, so that all who write lock in the same order. It is a
 -- condition of its own, so that the rows are found by the key whatever the planner believes of the table, and its ends
--- are another, so that months that none of them can be in are not looked at.
+-- are another, so that months that none of them can be in are not looked at. With $39, an end that concerns others - a
+-- parent, children, a conversation - is passed over: nothing follows this statement then.
 WITH r AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::int[], $3::int[], $4::int[], $5::timestamptz[], $6::bigint[], $7::bigint[],
             $8::bigint[], $9::bigint[], $10::int[], $11::int[], $12::text[], $13::text[], $14::text[], $15::text[],
@@ -29,6 +30,8 @@ WITH r AS MATERIALIZED (
     WHERE e.id = ANY ($1) AND e.id >= ($1::uuid[])[1] AND e.id <= ($1::uuid[])[cardinality($1::uuid[])]
         AND e.id = r.id AND e.epoch = r.epoch AND e.worker IS NOT NULL
         AND e.steps = coalesce(r.before, e.steps)
+        AND NOT ($39::boolean AND r.next = 'finish' AND (e.parent_id IS NOT NULL OR e.conversation_id IS NOT NULL
+            OR coalesce((SELECT true FROM executions c WHERE c.parent_id = e.id AND c.finished_at IS NULL LIMIT 1), false)))
     RETURNING e.id, e.agent_name, e.status, e.provider, e.model, e.conversation_id, e.parent_id, e.finished_at,
         e.due_at <= r.now AS is_due, r.outcome, e.wakes, e.wakes > e.wakes_claimed AS is_woken, e.waits_turn
 ), new_steps AS (
@@ -73,7 +76,7 @@ WITH r AS MATERIALIZED (
     ON CONFLICT (event_id) DO NOTHING
 )
 SELECT f.id, f.agent_name, f.conversation_id, f.parent_id, coalesce(f.is_due, false),
-    f.finished_at IS NOT NULL
+    f.finished_at IS NOT NULL AND NOT $39
         AND coalesce((SELECT true FROM executions c WHERE c.parent_id = f.id AND c.finished_at IS NULL LIMIT 1), false),
     f.wakes, f.is_woken, f.waits_turn
 FROM fenced f

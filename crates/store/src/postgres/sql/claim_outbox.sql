@@ -11,6 +11,5 @@ WITH quickly AS (
     FOR UPDATE OF o SKIP LOCKED
 )
 UPDATE outbox o SET claimed_until = $2
-FROM free
-WHERE o.id = free.id
+WHERE o.id = ANY (ARRAY(SELECT id FROM free))
 RETURNING o.id, o.event

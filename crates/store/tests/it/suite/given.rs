@@ -48,6 +48,7 @@ pub(crate) fn task(agent: &str) -> Execution {
         budget: BudgetLimits::default(),
         trace_id: TraceId::from_uuid(Uuid::now_v7()),
         parent: None,
+        origin: None,
         event_id: None,
         hops: 0,
         callback_url: None,
@@ -63,6 +64,7 @@ pub(crate) fn child(parent: ExecutionId, agent: &str) -> Execution {
         id: parent,
         seq: Seq::FIRST,
         depth: 1,
+        deepest: 8,
     });
     child
 }
@@ -224,6 +226,9 @@ pub(crate) fn question(owner: &Claimed, seq: u32) -> Step {
             text: "which one?".to_owned(),
         },
         until: at(600),
+        why: None,
+        answered_by: None,
+        otherwise: None,
     };
     step(owner, seq, StepBody::InputRequested(request))
 }

@@ -2,12 +2,12 @@
 
 use domain::step::{Answer, InputReceived, Question};
 use domain::{ExecutionId, Seq, Status};
-use store::{Claimed, InputAnswer, NewInput, PendingInput, Store, Then};
+use store::{Claimed, InboxFilter, InputAnswer, NewInput, PendingInput, Store, Then};
 
 use super::Fixture;
 use super::given::{
-    append, at, claim, claim_one, commit, finish, leased, new_id, note, park, question, received,
-    task,
+    append, at, claim, claim_one, claim_this, commit, finish, leased, new_id, note, park, question,
+    received, task,
 };
 
 fn text(words: &str) -> Answer {
@@ -77,7 +77,85 @@ pub(crate) async fn an_answer_wakes_and_is_delivered_once(f: &impl Fixture) {
     let first = pending(1, "that one");
     assert_eq!(late, InputAnswer::AlreadyAnswered { first });
     let late = store.deliver_input(answer(id, None, "late")).await.unwrap();
-    assert_eq!(late, InputAnswer::NothingAsked(Status::Running));
+    let first = pending(1, "that one");
+    assert_eq!(late, InputAnswer::AlreadyAnswered { first });
+}
+
+pub(crate) async fn what_waits_for_a_person_is_listed_page_by_page(f: &impl Fixture) {
+    let store = f.store();
+    let of = |agent: &'static str, questions: u32| {
+        let store = store.clone();
+        async move {
+            let owner = leased(&*store, task(agent)).await;
+            let steps = (1..=questions).map(|seq| question(&owner, seq)).collect();
+            let park = Then::Park {
+                status: Status::WaitingForInput,
+                reason: "waits".to_owned(),
+                until: at(600),
+                wakes_seen: 0,
+            };
+            commit(&*store, append(&owner, at(1), steps, park)).await;
+            owner.execution.id
+        }
+    };
+    let (one, two, three) = (of("a", 2).await, of("b", 1).await, of("a", 1).await);
+    let filter = InboxFilter {
+        agents: Vec::new(),
+        execution: None,
+        kind: None,
+        now: at(5),
+        after: None,
+        limit: 100,
+    };
+    let list = |filter: InboxFilter| {
+        let store = store.clone();
+        async move {
+            let (open, total) = store.inbox(filter).await.unwrap();
+            let open = open.iter().map(|o| (o.id, o.request.get())).collect();
+            (open, total)
+        }
+    };
+    let mut all = vec![(one, 1), (one, 2), (two, 1), (three, 1)];
+    all.sort();
+    assert_eq!(list(filter.clone()).await, (all.clone(), 4));
+    // Pages join without gap or repeat.
+    let first = InboxFilter {
+        limit: 3,
+        ..filter.clone()
+    };
+    assert_eq!(list(first.clone()).await, (all[..3].to_vec(), 4));
+    let rest = InboxFilter {
+        after: Some((all[2].0, Seq::new(all[2].1))),
+        ..first
+    };
+    assert_eq!(list(rest).await, (all[3..].to_vec(), 4));
+    let of_a = InboxFilter {
+        agents: vec!["a".parse().unwrap()],
+        ..filter.clone()
+    };
+    assert_eq!(list(of_a).await.1, 3);
+    let of_two = InboxFilter {
+        execution: Some(two),
+        kind: Some("clarification".to_owned()),
+        ..filter.clone()
+    };
+    assert_eq!(list(of_two).await, (vec![(two, 1)], 1));
+    let approvals = InboxFilter {
+        kind: Some("approval".to_owned()),
+        ..filter.clone()
+    };
+    assert_eq!(list(approvals).await, (vec![], 0));
+    // What is answered, too late or of one that is over waits for nobody.
+    store.deliver_input(answer(two, None, "x")).await.unwrap();
+    store.cancel(three, "me", "", at(5)).await.unwrap();
+    let owner = claim_this(&*store, three, at(5)).await.unwrap();
+    commit(&*store, append(&owner, at(5), Vec::new(), finish())).await;
+    assert_eq!(list(filter.clone()).await.0, [(one, 1), (one, 2)]);
+    let late = InboxFilter {
+        now: at(600),
+        ..filter
+    };
+    assert_eq!(list(late).await, (vec![], 0));
 }
 
 pub(crate) async fn one_of_many_concurrent_answers_is_taken(f: &impl Fixture) {

@@ -1,12 +1,14 @@
 //! Accepting work.
 
-use domain::Status;
+use domain::execution::{Origin, Totals};
+use domain::{Epoch, Execution, ExecutionId, Status, Step};
 use serde_json::{Value, json};
-use store::{IdempotencyKey, Submission, Submitted};
+use store::{IdempotencyKey, InboxFilter, Submission, Submitted, Then};
 
 use super::Fixture;
 use super::given::{
-    append, at, claim, claim_one, commit, event, finish, new_id, outgoing, submission, submit, task,
+    append, at, claim, claim_one, claim_this, commit, event, finish, leased, new_id, note,
+    outgoing, park, question, submission, submit, task,
 };
 
 fn keyed(agent: &str, key: &str, body: &str) -> Submission {
@@ -147,4 +149,84 @@ pub(crate) async fn what_can_not_be_read_again_is_refused(f: &impl Fixture) {
     let error = store.submit(submission(deep)).await.unwrap_err();
     assert!(error.to_string().contains("nested"), "{error}");
     assert!(store.execution(id).await.unwrap().is_none());
+}
+
+pub(crate) async fn the_steps_of_an_origin_are_shared_in_the_same_transaction(f: &impl Fixture) {
+    let store = f.store();
+    let first = leased(&*store, task("a")).await;
+    let steps = vec![note(&first, 1), question(&first, 2), note(&first, 3)];
+    commit(&*store, append(&first, at(1), steps, park(at(600), 0))).await;
+    let id = submit(&*store, from(first.execution.id, 2)).await;
+    let shared: Vec<Step> = store
+        .steps(first.execution.id, None, 2)
+        .await
+        .unwrap()
+        .into_iter()
+        .map(|step| Step {
+            epoch: Epoch::NONE,
+            ..step
+        })
+        .collect();
+    assert_eq!(store.steps(id, None, 10).await.unwrap(), shared);
+    let row = store.execution(id).await.unwrap().unwrap();
+    assert_eq!((row.steps, row.totals), (2, Totals::default()));
+    // The other one's question is nobody's question here, and its own steps follow.
+    let owner = claim_this(&*store, id, at(1)).await.unwrap();
+    assert_eq!(owner.steps, shared);
+    let filter = InboxFilter {
+        agents: Vec::new(),
+        execution: Some(id),
+        kind: None,
+        now: at(1),
+        after: None,
+        limit: 10,
+    };
+    assert_eq!(store.inbox(filter).await.unwrap().1, 0);
+    commit(
+        &*store,
+        append(&owner, at(2), vec![note(&owner, 3)], finish()),
+    )
+    .await;
+    // The other one is as it was.
+    let row = store.execution(first.execution.id).await.unwrap().unwrap();
+    assert_eq!((row.steps, row.status), (3, Status::Running));
+}
+
+pub(crate) async fn what_is_not_there_is_not_shared(f: &impl Fixture) {
+    let store = f.store();
+    let first = leased(&*store, task("a")).await;
+    commit(
+        &*store,
+        append(&first, at(1), vec![note(&first, 1)], Then::Continue),
+    )
+    .await;
+    for origin in [from(new_id(), 1), from(first.execution.id, 2)] {
+        let id = origin.id;
+        let mut wanted = submission(origin);
+        wanted.idempotency = Some(IdempotencyKey {
+            key: "k".to_owned(),
+            body_hash: "h".to_owned(),
+        });
+        assert_eq!(store.submit(wanted).await.unwrap(), Submitted::NoOrigin);
+        assert!(store.execution(id).await.unwrap().is_none());
+    }
+    // The key is free still.
+    let mut wanted = submission(from(first.execution.id, 1));
+    wanted.idempotency = Some(IdempotencyKey {
+        key: "k".to_owned(),
+        body_hash: "h".to_owned(),
+    });
+    assert_eq!(store.submit(wanted).await.unwrap(), Submitted::New);
+}
+
+/// A task that begins where another one was.
+fn from(id: ExecutionId, steps: u32) -> Execution {
+    let mut execution = task("a");
+    execution.origin = Some(Origin {
+        id,
+        steps,
+        message: None,
+        seams: Vec::new(),
+    });
+    execution
 }

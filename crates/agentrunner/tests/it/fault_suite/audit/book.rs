@@ -27,7 +27,7 @@ impl Book {
         let mut requests: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
         let all = world.provider.requests();
         for one in &all {
-            let name = agents::subject(&one.request.conversation);
+            let name = agents::subject(one.request.last_user());
             let entry = requests.entry(name).or_default();
             entry.push((one.request.turn, one.request.number));
         }
@@ -47,6 +47,18 @@ impl Book {
             request_count: all.len(),
             call_count,
         }
+    }
+
+    /// The numbers of the requests with which an execution was asked for its first and for its latest turn, each when it
+    /// was asked first.
+    pub(super) fn first_and_last_turn(&self, name: &str) -> Option<(usize, usize)> {
+        let requests = self.requests.get(name)?;
+        let first_of = |turn: usize| {
+            let of_turn = requests.iter().filter(|(of, _)| *of == turn);
+            of_turn.map(|(_, number)| *number).min()
+        };
+        let latest = requests.iter().map(|(turn, _)| *turn).max()?;
+        Some((first_of(0)?, first_of(latest)?))
     }
 
     pub(super) fn count(&self, findings: &mut Findings) {

@@ -4,7 +4,10 @@ use domain::decide::Cancel;
 use domain::execution::Totals;
 use domain::step::Question;
 use domain::{ExecutionId, Outcome, Seq, Status, Time};
-use store::{CancelAnswer, EndedChild, InputAnswer, NewInput, PendingInput, Waiting};
+use store::{
+    CancelAnswer, EndedChild, InboxFilter, InputAnswer, NewInput, OpenRequest, PendingInput,
+    Waiting,
+};
 
 use super::super::plant::Plant;
 use super::{Input, Row, Tables};
@@ -142,6 +145,36 @@ impl Tables {
         open.collect()
     }
 
+    pub(crate) fn inbox(&self, filter: &InboxFilter) -> (Vec<OpenRequest>, u64) {
+        let mut open = Vec::new();
+        for row in self.rows.values().filter(|row| !row.is_over()) {
+            let (id, agent) = (row.execution.id, &row.execution.agent);
+            let is_wanted = (filter.agents.is_empty() || filter.agents.contains(agent))
+                && filter.execution.is_none_or(|wanted| wanted == id);
+            for (request, input) in row.inputs.iter().filter(|_| is_wanted) {
+                let is_open =
+                    input.answer.is_none() && !input.is_consumed && filter.now < input.until;
+                let kind = input.question.kind();
+                if is_open && filter.kind.as_ref().is_none_or(|wanted| wanted == kind) {
+                    open.push(OpenRequest {
+                        id,
+                        agent: agent.clone(),
+                        request: *request,
+                    });
+                }
+            }
+        }
+        open.sort_by_key(|one| (one.id, one.request));
+        let total = open.len() as u64;
+        open.retain(|one| {
+            filter
+                .after
+                .is_none_or(|after| (one.id, one.request) > after)
+        });
+        open.truncate(filter.limit);
+        (open, total)
+    }
+
     pub(crate) fn deliver_input(&mut self, new: &NewInput) -> InputAnswer {
         let Some(row) = self.rows.get_mut(&new.id) else {
             return InputAnswer::NotFound;
@@ -162,11 +195,11 @@ impl Tables {
                 if open.len() > 1 && !is_over {
                     return InputAnswer::Ambiguous(open);
                 }
-                // The open one; else the last that was answered and is not in the journal yet.
+                // The open one; else the last that a person answered.
                 let answered = row
                     .inputs
                     .iter()
-                    .rfind(|(_, input)| !input.is_consumed && input.answer.is_some())
+                    .rfind(|(_, input)| input.answer.is_some())
                     .map(|(request, _)| *request);
                 open.first().copied().or(answered)
             }
