@@ -7,7 +7,9 @@ use std::time::Instant;
 use domain::definition::Provider;
 use domain::execution::Totals;
 use domain::step::{ModelCall, Question, Remedy, ToolResult};
-use domain::{CallRef, ExecutionId, Money, Outcome, Seq, Status, Step, StepBody, ToolOutcome};
+use domain::{
+    CallRef, ExecutionId, Money, Outcome, Planning, Seq, Status, Step, StepBody, ToolOutcome,
+};
 use engine::LiveEvent;
 use indicatif::ProgressBar;
 
@@ -139,8 +141,12 @@ impl<'a> Transcript<'a> {
         match &step.body {
             StepBody::ModelCall(call) => self.model_call(&step, call),
             StepBody::ToolResult(result) => self.tool_result(result),
+            StepBody::Plan(planning) => self.planning(step.seq, planning),
             StepBody::ChildStarted { call, agent, .. } => {
-                self.tools.insert(*call, agent.to_string());
+                self.tools.entry(*call).or_insert_with(|| agent.to_string());
+                let text = format!("→ {}", self.name(*call));
+                self.note(Style::Faint, &text);
+                self.wait("waiting for agents");
             }
             StepBody::ChildFinished { call, outcome, .. } => {
                 let text = format!(
@@ -174,7 +180,7 @@ impl<'a> Transcript<'a> {
         self.is_scripted |= call.provider == Provider::Scripted;
         self.totals.usage += call.usage;
         self.totals.cost_usd += call.cost_usd.unwrap_or_default();
-        if !call.purpose.is_turn() {
+        if !call.purpose.is_said() {
             // Not the agent's words to whoever asked.
             return;
         }
@@ -207,6 +213,57 @@ impl<'a> Transcript<'a> {
         }
     }
 
+    /// What a coordinator does with its plan.
+    fn planning(&mut self, seq: Seq, planning: &Planning) {
+        match planning {
+            Planning::Made { plan, .. } => {
+                for (step, index) in plan.steps.iter().zip(0..) {
+                    let name = format!("{} ({})", step.id, step.agent);
+                    let waits: Vec<&str> = step.depends_on.iter().map(|id| id.as_str()).collect();
+                    let after = match waits.as_slice() {
+                        [] => String::new(),
+                        waits => format!(" after {}", waits.join(", ")),
+                    };
+                    let what = one_line(&step.instruction, TOOL_LINE);
+                    self.note(Style::Faint, &format!("· {name}{after}: {what}"));
+                    self.tools.insert(CallRef { turn: seq, index }, name);
+                }
+            }
+            Planning::Refused { problems } => {
+                let why = one_line(&problems.join("; "), 300);
+                self.note(Style::Warn, &format!("asked for again: {why}"));
+            }
+            Planning::Reviewed { verdicts } => {
+                for verdict in verdicts {
+                    let text = format!(
+                        "✓ {}: {:?} {}",
+                        verdict.step,
+                        verdict.verdict,
+                        one_line(&verdict.feedback, TOOL_LINE)
+                    );
+                    self.note(Style::Faint, text.to_lowercase().trim_end());
+                }
+            }
+            Planning::Retried { step, why } => {
+                let text = format!("{step} is done again: {}", one_line(why, 300));
+                self.note(Style::Warn, &text);
+            }
+            Planning::Dropped { step, why } => {
+                let text = format!("{step} is left out: {}", one_line(why, 300));
+                self.note(Style::Warn, &text);
+            }
+            Planning::Replanned { why } => {
+                let text = format!("planned anew: {}", one_line(why, 300));
+                self.note(Style::Warn, &text);
+            }
+            Planning::NotStarted { why, .. } => {
+                self.note(Style::Warn, &format!("not begun: {}", one_line(why, 300)));
+            }
+            Planning::Team { .. } | Planning::Judged { .. } => {}
+        }
+        self.wait(THINKING);
+    }
+
     fn tool_result(&mut self, result: &ToolResult) {
         let name = self.name(result.call);
         let (style, text) = match &result.outcome {
@@ -232,6 +289,7 @@ impl<'a> Transcript<'a> {
             Question::Approval { tool, arguments } => {
                 format!("May {tool} be called with {arguments}?")
             }
+            Question::Plan { .. } => "May this plan be carried out?".to_owned(),
             Question::UnknownOutcome {
                 tool,
                 arguments,

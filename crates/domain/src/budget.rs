@@ -126,6 +126,41 @@ impl BudgetLimits {
         }
     }
 
+    /// What is left after others were promised `granted`.
+    pub fn without(self, granted: Self) -> Self {
+        Self {
+            max_tokens: self
+                .max_tokens
+                .map(|limit| limit.minus(granted.max_tokens.unwrap_or_default())),
+            max_cost_usd: self
+                .max_cost_usd
+                .map(|limit| limit.minus(granted.max_cost_usd.unwrap_or_default())),
+            max_tool_calls: self
+                .max_tool_calls
+                .map(|limit| limit.saturating_sub(granted.max_tool_calls.unwrap_or_default())),
+        }
+    }
+
+    /// Both together; a limit that only one has is that one's.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        fn sum<T>(a: Option<T>, b: Option<T>, add: impl Fn(T, T) -> T) -> Option<T> {
+            match (a, b) {
+                (Some(a), Some(b)) => Some(add(a, b)),
+                (a, b) => a.or(b),
+            }
+        }
+        Self {
+            max_tokens: sum(self.max_tokens, other.max_tokens, |a, b| a + b),
+            max_cost_usd: sum(self.max_cost_usd, other.max_cost_usd, |a, b| a + b),
+            max_tool_calls: sum(
+                self.max_tool_calls,
+                other.max_tool_calls,
+                u32::saturating_add,
+            ),
+        }
+    }
+
     /// Makes room for a model call whose prompt is estimated at `prompt`: answers how many tokens the answer
     /// may have (`None` when nothing limits it).
     ///
@@ -198,6 +233,23 @@ mod tests {
                 Ok(None) => prop_assert!(false, "a limit was ignored"),
                 Err(_) => prop_assert!(spent + prompt >= limit),
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn shares_never_exceed_the_whole(limit in 0u64..10_000, granted in 0u64..10_000, among in 0u32..60) {
+            let limits = |n| BudgetLimits {
+                max_tokens: Some(Tokens(n)),
+                max_tool_calls: Some(u32::try_from(n).unwrap()),
+                ..BudgetLimits::default()
+            };
+            let left = limits(limit).without(limits(granted));
+            let each = left.part_of(among);
+            let all = (1..among).fold(each, |sum, _| sum.plus(each));
+            prop_assert!(all.max_tokens.unwrap().0 + granted.min(limit) <= limit);
+            prop_assert!(u64::from(all.max_tool_calls.unwrap()) + granted.min(limit) <= limit);
+            prop_assert_eq!(all.max_cost_usd, None);
         }
     }
 

@@ -1,6 +1,8 @@
 //! What happens next: a pure function of definition, execution and state. The engine performs the one action that
 //! it names, journals the outcome, and asks again.
 
+mod coordinate;
+mod failure;
 mod people;
 
 use std::collections::BTreeSet;
@@ -10,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::Time;
 use crate::budget::{BudgetLimits, Exceeded};
-use crate::definition::{Definition, Effect, LlmConfig, OnUnknown};
+use crate::definition::{Definition, Effect, ExecutionMode, LlmConfig, OnUnknown};
 use crate::execution::{Execution, Failure, FailureCode, Outcome, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::StopReason;
@@ -22,7 +24,9 @@ use crate::state::{Call, ModelTurn, Progress, State, Turn};
 use crate::step::{
     CallRef, CallTarget, ModelFailure, Remedy, StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
+use crate::team::Member;
 
+pub use failure::after_model_failure;
 pub use people::expiry;
 
 /// How many tool calls of one answer are made; the model is told of the others that they were not.
@@ -47,6 +51,8 @@ pub struct Facts {
     pub spent_today: Totals,
     /// How much the model reads and writes together, if it is known: the one whose turn it is.
     pub context_window: Option<Tokens>,
+    /// The agents that take work; told only while a coordinator has no team ([`wants_team`]).
+    pub agents: Vec<Member>,
 }
 
 /// Somebody's word that an execution is to end.
@@ -142,7 +148,12 @@ pub fn decide(
         return end(state, facts, Outcome::Timeout { message });
     }
     match &state.turn {
-        Turn::Model(turn) => models_turn(definition, execution, state, turn, facts),
+        Turn::Model(turn) if state.team.is_some() || wants_team(execution, state) => {
+            coordinate::next(definition, execution, state, turn, facts)
+        }
+        Turn::Model(turn) => {
+            models_turn(definition, execution, state, (turn, Purpose::Turn), facts)
+        }
         Turn::Tools(calls) => tools_turn(definition, execution, state, calls, facts),
         Turn::Answered {
             output,
@@ -154,114 +165,11 @@ pub fn decide(
     }
 }
 
-/// What a failed model call leads to: another try later, another model, or the end. `jitter` is 0 to 1.
-pub fn after_model_failure(
-    definition: &Definition,
-    execution: &Execution,
-    state: &State,
-    run: &ModelRun,
-    failure: (ModelErrorClass, String, Option<Duration>),
-    now: Time,
-    jitter: f64,
-) -> StepBody {
-    let (class, message, retry_after) = failure;
-    let (choice, attempt) = match &state.turn {
-        Turn::Model(turn) => (turn.choice, turn.attempt + 1),
-        Turn::Tools(_) | Turn::Answered { .. } | Turn::Done(_) => (0, 1),
-    };
-    let retry = &definition.retry_config;
-    if now < execution.deadline
-        && let Some(remedy) = remedy(state, run, class)
-    {
-        let reason = ModelFailure {
-            class,
-            message,
-            next_choice: choice,
-            attempt: attempt - 1,
-            remedy,
-        };
-        return StepBody::Timer { until: now, reason };
-    }
-    if now >= execution.deadline {
-        // Not a failure of the model: deciding again ends the execution by its deadline.
-        let reason = ModelFailure {
-            class,
-            message,
-            next_choice: choice,
-            attempt,
-            remedy: Remedy::None,
-        };
-        return StepBody::Timer { until: now, reason };
-    }
-    if class.is_retryable() && attempt <= retry.max_retries {
-        let until = now + retry.delay(attempt, jitter, retry_after);
-        if until < execution.deadline {
-            return StepBody::Timer {
-                until,
-                reason: ModelFailure {
-                    class,
-                    message,
-                    next_choice: choice,
-                    attempt,
-                    remedy: Remedy::None,
-                },
-            };
-        }
-    }
-    if definition.llm_config.choice(choice + 1).is_some() {
-        return StepBody::Timer {
-            until: now,
-            reason: ModelFailure {
-                class,
-                message,
-                next_choice: choice + 1,
-                attempt: 0,
-                remedy: Remedy::None,
-            },
-        };
-    }
-    let code = match class {
-        ModelErrorClass::Refused => FailureCode::ModelRefused,
-        _ if class.is_retryable() => FailureCode::ModelUnavailable,
-        _ => FailureCode::ModelRejected,
-    };
-    let tries = match (attempt, code) {
-        _ if class == ModelErrorClass::ContextTooLong => too_long(state),
-        (0 | 1, _) => String::new(),
-        (_, FailureCode::ModelUnavailable) => format!(
-            " (after {attempt} tries; submit it again later, or raise retry_config.max_retries)"
-        ),
-        _ => format!(" (after {attempt} tries)"),
-    };
-    StepBody::Finished {
-        outcome: Outcome::Failed(Failure {
-            code,
-            message: format!("{message}{tries}"),
-        }),
-    }
-}
-
-/// What can be done about a failure other than trying the same again.
-fn remedy(state: &State, run: &ModelRun, class: ModelErrorClass) -> Option<Remedy> {
-    match run.purpose {
-        // It is a help, not a need.
-        Purpose::Summary { .. } => Some(Remedy::NoSummary),
-        Purpose::Turn if class == ModelErrorClass::ContextTooLong => {
-            pruning::tighter(state, run.fit).map(|bytes| Remedy::Prune { bytes })
-        }
-        Purpose::Turn => None,
-    }
-}
-
-fn too_long(state: &State) -> String {
-    let pruned = match state.squeezes {
-        0 => String::new(),
-        1 => ", also after older messages were left out".to_owned(),
-        times => format!(", also after older messages were left out {times} times"),
-    };
-    format!(
-        " (what the model is shown is longer than it can read{pruned}: use a model with a longer context, or shorten the task, the system prompt or the tools' descriptions)"
-    )
+/// Whether the next thing is to find out who may take part.
+pub fn wants_team(execution: &Execution, state: &State) -> bool {
+    execution.mode == ExecutionMode::Collaborative
+        && state.team.is_none()
+        && state.totals.model_calls == 0
 }
 
 /// The limits that hold for an execution: its definition's and its request's, whichever is tighter.
@@ -273,7 +181,7 @@ fn models_turn(
     definition: &Definition,
     execution: &Execution,
     state: &State,
-    turn: &ModelTurn,
+    (turn, purpose): (&ModelTurn, Purpose),
     facts: &Facts,
 ) -> Action {
     if let Some(until) = turn.not_before
@@ -291,27 +199,29 @@ fn models_turn(
         );
         return end(state, facts, fail(FailureCode::MaxStepsExceeded, message));
     }
-    let Some(config) = definition.llm_config.choice(turn.choice) else {
+    let Some(config) = purpose.model(definition).choice(turn.choice) else {
         let message = "the journal names a fallback model that the definition lacks".to_owned();
         return end(state, facts, fail(FailureCode::Corrupt, message));
     };
     let fit = pruning::fit(definition, execution, state, &config, facts.context_window);
     // Without room for it in the budget, older messages are left out instead.
-    if let Some(covers) = pruning::to_summarise(definition, state, fit) {
+    if purpose.is_turn()
+        && let Some(covers) = pruning::to_summarise(definition, state, fit)
+    {
         let purpose = Purpose::Summary { covers };
         let prompt = Prompt::new(definition, state, purpose, fit).estimate();
         if let Ok(room) = reserve(definition, execution, state, facts, prompt) {
             return call(execution, facts, (purpose, fit), config, room);
         }
     }
-    let prompt = Prompt::new(definition, state, Purpose::Turn, fit).estimate();
+    let prompt = Prompt::new(definition, state, purpose, fit).estimate();
     match reserve(definition, execution, state, facts, prompt) {
         Err(exceeded) => end(
             state,
             facts,
             fail(FailureCode::BudgetExceeded, exceeded.to_string()),
         ),
-        Ok(room) => call(execution, facts, (Purpose::Turn, fit), config, room),
+        Ok(room) => call(execution, facts, (purpose, fit), config, room),
     }
 }
 
@@ -346,7 +256,9 @@ fn reserve(
     facts: &Facts,
     prompt: Tokens,
 ) -> Result<Option<Tokens>, Exceeded> {
-    let own = limits(definition, execution).reserve_model_call(&state.spent(), prompt)?;
+    let granted = state.team.as_ref().map(|team| team.granted());
+    let own = limits(definition, execution).without(granted.unwrap_or_default());
+    let own = own.reserve_model_call(&state.spent(), prompt)?;
     let Some(per_day) = definition.budget.per_day else {
         return Ok(own);
     };
@@ -609,6 +521,7 @@ fn delegate(
         call: call.call,
         child: ExecutionId::child_of(execution.id, seq),
         agent: agent.clone(),
+        budget: None,
     }
 }
 
@@ -737,6 +650,11 @@ const fn fail(code: FailureCode, message: String) -> Outcome {
 }
 
 fn progress_in_words(state: &State) -> String {
+    if let Some(team) = &state.team
+        && (team.open_request().is_some() || team.running().next().is_some())
+    {
+        return format!("it waited for {}", team.waits_for());
+    }
     match &state.turn {
         Turn::Model(turn) => match &turn.last_failure {
             Some((_, message)) => format!("the model's last try failed: {message}"),

@@ -22,8 +22,8 @@ pub use approval::{
 };
 pub use llm::{FallbackModel, LlmConfig, Provider};
 pub use modes::{
-    CollaborativeConfig, ContinuousConfig, MisfirePolicy, OnConcurrent, OverlapPolicy,
-    PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
+    CollaborativeConfig, ContinuousConfig, MisfirePolicy, OnConcurrent, OnStepFailure,
+    OverlapPolicy, PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
 };
 pub use tool::{
     AgentTool, ApiTool, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool, OnUnknown,
@@ -177,6 +177,14 @@ impl Definition {
             let prompt = self.system_prompt.trim_end();
             Cow::Owned(format!("{prompt}\n\n{}", self.instructions))
         }
+    }
+
+    /// How long an execution may take, waiting for people included. In seconds.
+    pub fn longest_seconds(&self) -> u64 {
+        let team = self.collaborative_config.as_ref();
+        let team = team.filter(|_| self.execution_mode == ExecutionMode::Collaborative);
+        let team = team.and_then(|config| config.timeout_seconds);
+        self.timeout_seconds.min(team.unwrap_or(u64::MAX))
     }
 
     /// The tool entry called `name` (for `mcp`, the server's).

@@ -233,6 +233,9 @@ pub struct Seam {
     pub message: Option<String>,
 }
 
+/// The note of an execution that says whose team it works for.
+pub const TEAM: &str = "collaboration";
+
 /// How deep agents may delegate to agents.
 pub const MAX_DEPTH: u8 = 8;
 
@@ -240,6 +243,14 @@ impl Execution {
     /// How many ancestors it has.
     pub fn depth(&self) -> u8 {
         self.parent.map_or(0, |p| p.depth)
+    }
+
+    /// The coordinator's execution whose team it works for, if it does: what is delegated further belongs to it as well.
+    pub fn team(&self) -> Option<ExecutionId> {
+        // Only who has a parent was given its notes by the program and not by a caller.
+        self.parent?;
+        let team = self.metadata.get(TEAM).and_then(Value::as_str);
+        team.and_then(|id| id.parse().ok())
     }
 
     /// How many ancestors those below it may have, when its own definition allows `own` levels.
@@ -251,8 +262,13 @@ impl Execution {
     }
 
     /// The first words to the model. An object with a single text under a customary name is that text;
-    /// anything else is shown as the JSON it is.
+    /// anything else is shown as the JSON it is. A coordinator's task may come with terms; the words are its
+    /// `task_description`.
     pub fn prompt(&self) -> String {
+        let task = self.input.get("task_description").and_then(Value::as_str);
+        if let (ExecutionMode::Collaborative, Some(task)) = (self.mode, task) {
+            return task.to_owned();
+        }
         const CUSTOMARY: [&str; 6] = ["prompt", "text", "message", "task", "question", "input"];
         match &self.input {
             Value::String(text) => text.clone(),
@@ -356,6 +372,12 @@ pub enum FailureCode {
     OutputInvalid,
     /// A person did not answer in time, and the agent says to fail then.
     NobodyAnswered,
+    /// A coordinator has no plan that can be carried out, also after it was told why.
+    PlanInvalid,
+    /// A person rejected a coordinator's plan, or nobody approved it in time.
+    PlanRejected,
+    /// A step of a coordinator's plan failed for good.
+    StepFailed,
     /// It is not known whether an unsafe tool call happened, and the agent says to fail then.
     OutcomeUnknown,
     /// The tools that the agent needs can't be had.

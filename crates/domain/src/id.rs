@@ -160,6 +160,16 @@ text_id! {
 }
 
 text_id! {
+    /// Names a step of a plan; chosen by whoever plans.
+    PlanStepId, "plan step id", "it is 1 to 64 letters, digits, '-', '_' or '.'",
+    |s| {
+        !s.is_empty()
+            && s.len() <= 64
+            && s.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.')
+    }
+}
+
+text_id! {
     /// The content hash of an agent definition: equal definitions have equal versions, everywhere.
     ConfigVersion, "config version", "it is 16 lowercase hex digits",
     |s| s.len() == 16 && s.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))

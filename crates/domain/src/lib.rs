@@ -8,6 +8,7 @@
 //! - [`State`] is a journal folded; [`State::apply`] refuses a step that cannot follow.
 //! - [`Schedule`] says when an agent works by itself; [`schedule::plan()`] what becomes of each due time.
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
+//! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
 
 pub mod budget;
@@ -19,6 +20,7 @@ pub mod fleet;
 pub mod id;
 pub mod message;
 pub mod nearest;
+pub mod plan;
 pub mod prompt;
 pub mod pruning;
 pub mod quantity;
@@ -27,6 +29,7 @@ pub mod schedule;
 pub mod state;
 pub mod step;
 mod subscribers;
+pub mod team;
 pub mod topic;
 
 pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
@@ -35,10 +38,11 @@ pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
 pub use fleet::{HealthInterval, Pool, Worker};
 pub use id::{
-    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, ScheduleName, Seq,
-    TraceId, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Epoch, EventId, ExecutionId, PlanStepId,
+    ScheduleName, Seq, TraceId, WorkerId,
 };
 pub use message::{Message, Reply, StopReason, ToolCall};
+pub use plan::{Plan, PlanStep};
 pub use prompt::{Prompt, Purpose};
 pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
@@ -46,6 +50,7 @@ pub use schedule::Schedule;
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};
 pub use subscribers::Subscribers;
+pub use team::{Member, Planning, Team};
 pub use topic::{Topic, TopicPattern};
 
 /// An instant, in UTC. The only clock that this crate knows is the one it is handed.

@@ -6,11 +6,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::definition::Definition;
+use crate::definition::{Definition, LlmConfig};
 use crate::message::Message;
 use crate::pruning::{self, Fit};
 use crate::quantity::Tokens;
 use crate::state::State;
+use crate::team;
 
 /// What a model is asked for.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
@@ -24,12 +25,37 @@ pub enum Purpose {
         /// How many.
         covers: u32,
     },
+    /// A coordinator's plan.
+    Plan,
+    /// What a coordinator thinks of its agents' results.
+    Review,
+    /// Which of several answers to the same holds.
+    Judge,
+    /// A coordinator's answer, made of its agents' results.
+    Conclude,
 }
 
 impl Purpose {
     /// Whether it is an agent's ordinary turn, which journals leave unsaid.
     pub const fn is_turn(&self) -> bool {
         matches!(self, Self::Turn)
+    }
+
+    /// Whether the answer is for whoever gave the task, and not for the program.
+    pub const fn is_said(&self) -> bool {
+        matches!(self, Self::Turn | Self::Conclude)
+    }
+
+    /// The model that is asked.
+    pub fn model(self, definition: &Definition) -> &LlmConfig {
+        let config = definition.collaborative_config.as_ref();
+        let planner = config.and_then(|config| config.planning_agent.as_ref());
+        match self {
+            Self::Plan => planner.unwrap_or(&definition.llm_config),
+            Self::Turn | Self::Summary { .. } | Self::Review | Self::Judge | Self::Conclude => {
+                &definition.llm_config
+            }
+        }
     }
 }
 
@@ -41,7 +67,7 @@ pub struct Prompt<'a> {
     /// What was said so far, oldest first.
     pub messages: Cow<'a, [Message]>,
     /// The JSON Schema that the answer must meet.
-    pub output_schema: Option<&'a Value>,
+    pub output_schema: Option<Cow<'a, Value>>,
     /// Whether it may call the agent's tools.
     pub may_call: bool,
 }
@@ -55,14 +81,24 @@ impl<'a> Prompt<'a> {
 
     /// What to ask with, for that purpose and within these bounds.
     pub fn new(definition: &'a Definition, state: &'a State, purpose: Purpose, fit: Fit) -> Self {
-        match purpose {
-            Purpose::Turn => Self {
+        match (purpose, &state.team) {
+            (Purpose::Plan | Purpose::Review | Purpose::Judge | Purpose::Conclude, Some(team)) => {
+                team::prompt(definition, state, team, purpose, fit)
+            }
+            (
+                Purpose::Turn
+                | Purpose::Plan
+                | Purpose::Review
+                | Purpose::Judge
+                | Purpose::Conclude,
+                _,
+            ) => Self {
                 system: definition.full_prompt(),
                 messages: pruning::window(&state.transcript, state.own, fit),
-                output_schema: definition.output_schema.as_ref(),
+                output_schema: definition.output_schema.as_ref().map(Cow::Borrowed),
                 may_call: true,
             },
-            Purpose::Summary { covers } => {
+            (Purpose::Summary { covers }, _) => {
                 let covered = state.transcript.get(..covers as usize).unwrap_or_default();
                 Self {
                     system: Cow::Borrowed(pruning::SUMMARISER),

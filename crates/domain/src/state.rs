@@ -1,5 +1,8 @@
 //! A journal folded into what it amounts to. [`State::apply`] is the only way that a state changes.
 
+mod branch;
+mod coordination;
+
 use crate::definition::Effect;
 use crate::execution::{Execution, Origin, Outcome, Seam, Status, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
@@ -11,6 +14,7 @@ use crate::step::{
     Answer, CallRef, CallTarget, InputReceived, InputRequest, ModelCall, Question, Remedy, Step,
     StepBody, ToolIntent, ToolOutcome, ToolResult,
 };
+use crate::team::Team;
 use crate::{Money, Time};
 
 /// Where an execution stands.
@@ -38,6 +42,8 @@ pub struct State {
     pub ceiling: Option<u64>,
     /// How often it could not.
     pub squeezes: u32,
+    /// A coordinator's team, once it is known.
+    pub team: Option<Box<Team>>,
     /// The position of the next step.
     pub next_seq: Seq,
     /// Where its journal goes from another execution's steps to its own, and where that one's did before.
@@ -189,6 +195,7 @@ impl State {
             totals: Totals::default(),
             delegated: Totals::default(),
             repairs: 0,
+            team: None,
             next_seq: Seq::FIRST,
             seams: origin.map(Origin::all_seams).unwrap_or_default(),
         };
@@ -232,17 +239,44 @@ impl State {
             StepBody::Timer { until, reason } => self.model_failed(*until, reason),
             StepBody::ToolIntent(intent) => self.intended(step.epoch, intent),
             StepBody::ToolResult(result) => self.tool_settled(result),
-            StepBody::ChildStarted { call, child, agent } => {
-                self.child_started(*call, *child, agent)
-            }
+            StepBody::Plan(planning) => self.planned(step.seq, planning),
+            StepBody::ChildStarted {
+                call,
+                child,
+                agent,
+                budget,
+            } => match &mut self.team {
+                Some(team) => {
+                    let begun =
+                        team.child_started(*call, *child, agent, budget.unwrap_or_default());
+                    self.totals.tool_calls += u32::from(begun.is_ok());
+                    begun
+                }
+                None => self.child_started(*call, *child, agent),
+            },
             StepBody::ChildFinished {
                 call,
                 child,
                 outcome,
                 spent,
-            } => self.child_finished(*call, *child, outcome, *spent),
-            StepBody::InputRequested(request) => self.asked(step.seq, request),
-            StepBody::InputReceived(input) => self.answered(input),
+            } => match &mut self.team {
+                Some(team) => {
+                    let ended = team.child_finished(*call, *child, outcome, *spent);
+                    if ended.is_ok() {
+                        self.delegated += *spent;
+                    }
+                    ended
+                }
+                None => self.child_finished(*call, *child, outcome, *spent),
+            },
+            StepBody::InputRequested(request) => match &mut self.team {
+                Some(team) => team.asked(step.seq, request),
+                None => self.asked(step.seq, request),
+            },
+            StepBody::InputReceived(input) => match &mut self.team {
+                Some(team) => team.answered(input),
+                None => self.answered(input),
+            },
             StepBody::Note { .. } => Ok(()),
             StepBody::Finished { outcome } => {
                 self.turn = Turn::Done(outcome.clone());
@@ -263,40 +297,6 @@ impl State {
         spent
     }
 
-    /// Where the journal stops being another's. What that one consumed is not this one's; what it had asked people is
-    /// asked again, and what it had given to other agents is theirs to tell.
-    fn branch_off(&mut self, after: u32) {
-        let here = |seam: &&Seam| seam.after == after;
-        let told: Vec<Option<String>> = self
-            .seams
-            .iter()
-            .filter(here)
-            .map(|seam| seam.message.clone())
-            .collect();
-        for message in told {
-            self.go_on_as_another(message);
-            self.close_turn();
-        }
-    }
-
-    fn go_on_as_another(&mut self, told: Option<String>) {
-        self.totals = Totals::default();
-        self.delegated = Totals::default();
-        self.summaries = 0;
-        self.repairs = 0;
-        if let Turn::Tools(calls) = &mut self.turn {
-            calls.iter_mut().for_each(leave_behind);
-        }
-        if let Turn::Model(turn) = &mut self.turn {
-            *turn = ModelTurn::default();
-        }
-        let is_between_turns = matches!(self.turn, Turn::Model(_) | Turn::Answered { .. });
-        if is_between_turns && let Some(text) = told {
-            self.transcript.push(Message::User { text });
-            self.turn = Turn::Model(ModelTurn::default());
-        }
-    }
-
     /// The status that every face shows for a begun execution in this state.
     pub fn status(&self) -> Status {
         match &self.turn {
@@ -311,8 +311,28 @@ impl State {
             {
                 Status::WaitingForInput
             }
+            Turn::Model(_)
+                if self
+                    .team
+                    .as_ref()
+                    .is_some_and(|team| team.waits_for_person()) =>
+            {
+                Status::WaitingForInput
+            }
             Turn::Tools(_) | Turn::Model(_) | Turn::Answered { .. } => Status::Running,
         }
+    }
+
+    /// The executions under way that it had do something, with the calls that they are made under.
+    pub fn children(&self) -> Vec<(CallRef, ExecutionId)> {
+        if let Some(team) = &self.team {
+            return team.running().collect();
+        }
+        let running = self.calls().iter().filter_map(|call| match &call.progress {
+            Progress::Delegated { child, .. } => Some((call.call, *child)),
+            _ => None,
+        });
+        running.collect()
     }
 
     /// The calls of the current turn; none when it is not the tools' turn.
@@ -325,14 +345,16 @@ impl State {
 
     /// The requests that wait for a person.
     pub fn open_requests(&self) -> impl Iterator<Item = (Seq, &Question, Time)> {
-        self.calls().iter().filter_map(|call| match &call.progress {
+        let of_calls = self.calls().iter().filter_map(|call| match &call.progress {
             Progress::Asked {
                 request,
                 question,
                 until,
             } => Some((*request, question, *until)),
             _ => None,
-        })
+        });
+        let of_team = self.team.as_ref().and_then(|team| team.open_request());
+        of_calls.chain(of_team)
     }
 
     fn model_called(&mut self, seq: Seq, call: &ModelCall) -> Result<(), String> {
@@ -341,6 +363,9 @@ impl State {
         };
         if let Purpose::Summary { covers } = call.purpose {
             return self.summarised(covers as usize, call);
+        }
+        if self.team.is_some() {
+            return self.coordinated(call);
         }
         if call.targets.len() != call.reply.tool_calls.len() {
             return Err("the targets do not match the tool calls".to_owned());
@@ -681,28 +706,6 @@ fn handed_over(call: &Call) -> Option<(Reply, Option<serde_json::Value>)> {
         }
         _ => None,
     }
-}
-
-/// What becomes of a call where an execution branches off: an answer to the other one's question, and the end of its
-/// child, will never come here.
-fn leave_behind(call: &mut Call) {
-    call.progress = match std::mem::replace(&mut call.progress, Progress::Proposed) {
-        Progress::Asked {
-            question: Question::UnknownOutcome { key, known, .. },
-            ..
-        } => Progress::Unknown {
-            key,
-            times: 1,
-            known,
-        },
-        Progress::Asked { .. } => Progress::Proposed,
-        Progress::Delegated { child, agent } => Progress::Settled(ToolOutcome::Unknown {
-            message: format!(
-                "agent {agent} was not waited for; what it did is in execution {child}"
-            ),
-        }),
-        other => other,
-    };
 }
 
 /// What an answer means for the call that was asked about.

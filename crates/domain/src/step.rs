@@ -7,13 +7,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::Time;
+use crate::budget::BudgetLimits;
 use crate::definition::{Effect, Provider};
 use crate::execution::{Outcome, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::Reply;
+use crate::plan::{self, Drafted, Plan, Rules};
 use crate::prompt::Purpose;
 use crate::quantity::{Money, Usage};
 use crate::retry::ModelErrorClass;
+use crate::team::Planning;
 
 /// One entry of a journal.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +42,8 @@ pub enum StepBody {
     ToolIntent(ToolIntent),
     /// A tool call is settled.
     ToolResult(ToolResult),
+    /// Something about a coordinator's plan.
+    Plan(Box<Planning>),
     /// Another agent was given a task.
     ChildStarted {
         /// The call that asked for it.
@@ -47,6 +52,9 @@ pub enum StepBody {
         child: ExecutionId,
         /// Whose.
         agent: AgentName,
+        /// What it may consume; what is left of its parent's budget when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetLimits>,
     },
     /// The other agent is done.
     ChildFinished {
@@ -94,6 +102,7 @@ impl StepBody {
             Self::ModelCall(_) => "model_call",
             Self::ToolIntent(_) => "tool_intent",
             Self::ToolResult(_) => "tool_result",
+            Self::Plan(_) => "plan",
             Self::ChildStarted { .. } => "child_started",
             Self::ChildFinished { .. } => "child_finished",
             Self::InputRequested(_) => "input_requested",
@@ -349,6 +358,13 @@ pub enum Question {
         /// What is known.
         known: String,
     },
+    /// Whether a plan may be carried out.
+    Plan {
+        /// The plan.
+        plan: Plan,
+        /// What another one must keep to.
+        rules: Rules,
+    },
 }
 
 impl Question {
@@ -358,7 +374,21 @@ impl Question {
             Self::Clarification { .. } => "clarification",
             Self::Approval { .. } => "approval",
             Self::UnknownOutcome { .. } => "unknown_outcome",
+            Self::Plan { .. } => "plan",
         }
+    }
+
+    /// Why an answer of the right kind can't be taken, if so: an edited plan must be one that can be carried out.
+    pub fn objection(&self, answer: &Answer) -> Option<String> {
+        let (Self::Plan { rules, .. }, Answer::EditPlan { plan }) = (self, answer) else {
+            return None;
+        };
+        let problems = match plan::read(&plan.to_string()) {
+            Ok(Drafted::Plan(draft)) => rules.check(&draft).err()?,
+            Ok(Drafted::Question(_)) => vec!["it is no plan".to_owned()],
+            Err(why) => vec![why],
+        };
+        Some(problems.join("; "))
     }
 
     /// Whether `answer` is one that this question can be answered with by a person.
@@ -377,6 +407,10 @@ impl Question {
                     Answer::Happened { .. } | Answer::Repeat | Answer::Reject { .. }
                 )
             }
+            Self::Plan { .. } => matches!(
+                answer,
+                Answer::Approve | Answer::EditPlan { .. } | Answer::Reject { .. }
+            ),
         }
     }
 
@@ -389,6 +423,9 @@ impl Question {
             }
             Self::UnknownOutcome { .. } => {
                 "say that it happened (with its result), that it is to be repeated, or reject with a reason"
+            }
+            Self::Plan { .. } => {
+                "approve, edit_plan with the plan as it is to be, or reject with a reason"
             }
         }
     }
@@ -433,6 +470,11 @@ pub enum Answer {
     },
     /// The unknown call did not happen: call again.
     Repeat,
+    /// This plan is to be carried out instead.
+    EditPlan {
+        /// The plan, as JSON.
+        plan: Value,
+    },
     /// Nobody answered in time.
     Expired,
 }

@@ -52,7 +52,9 @@ async fn asked_about(core: &Shared, input: &NewInput) -> Result<Option<(Seq, Str
     Ok(step.and_then(|step| match step.body {
         StepBody::InputRequested(asked) if step.seq == request => match asked.question {
             Question::Approval { tool, .. } => Some((request, tool)),
-            Question::Clarification { .. } | Question::UnknownOutcome { .. } => None,
+            Question::Clarification { .. }
+            | Question::UnknownOutcome { .. }
+            | Question::Plan { .. } => None,
         },
         _ => None,
     }))

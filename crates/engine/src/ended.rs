@@ -2,8 +2,11 @@
 //! too, and whoever subscribes must hear of that as well.
 
 use domain::event::topics;
-use domain::{AgentName, Event, Execution, ExecutionId, Outcome, Time, Topic, TraceId};
-use serde_json::json;
+use domain::team::Contribution;
+use domain::{
+    AgentName, Event, Execution, ExecutionId, ExecutionMode, Outcome, Team, Time, Topic, TraceId,
+};
+use serde_json::{Value, json};
 
 /// Whose end it is, as far as events tell.
 pub(crate) struct Subject {
@@ -11,6 +14,9 @@ pub(crate) struct Subject {
     pub(crate) agent: AgentName,
     pub(crate) trace_id: TraceId,
     hops: u8,
+    mode: ExecutionMode,
+    /// Who did what for it, when it is a coordinator's.
+    contributions: Vec<Contribution>,
 }
 
 impl Subject {
@@ -20,7 +26,17 @@ impl Subject {
             agent: execution.agent.clone(),
             trace_id: execution.trace_id.clone(),
             hops: execution.hops,
+            mode: execution.mode,
+            contributions: Vec::new(),
         }
+    }
+
+    /// The same, with what is known of its team.
+    pub(crate) fn with_team(mut self, team: Option<&Team>) -> Self {
+        self.contributions = team
+            .map(|team| team.contributions.clone())
+            .unwrap_or_default();
+        self
     }
 
     /// The events that go out with the end: that it ended, and what the agent said.
@@ -59,6 +75,30 @@ impl Subject {
         let spoken = output
             .and_then(|_| topics::output(&self.agent))
             .and_then(|topic| event(format!("output-{}", self.id), topic));
-        ended.into_iter().chain(spoken).collect()
+        let together = self.collaboration(&data, now);
+        ended.into_iter().chain(spoken).chain(together).collect()
+    }
+
+    /// What is told to whoever waits for one collaborative task: its end, and who did what at which cost.
+    fn collaboration(&self, ended: &Value, now: Time) -> Option<Event> {
+        if self.mode != ExecutionMode::Collaborative {
+            return None;
+        }
+        let mut data = ended.clone();
+        if let Value::Object(fields) = &mut data {
+            let id = fields.get("execution_id").cloned().unwrap_or_default();
+            fields.insert("task_id".to_owned(), id);
+            let done = serde_json::to_value(&self.contributions).unwrap_or_default();
+            fields.insert("contributions".to_owned(), done);
+        }
+        Some(Event {
+            id: format!("collaboration-{}", self.id).parse().ok()?,
+            topic: topics::collaboration_completed(self.id)?,
+            source: format!("agentrunner/{}", self.agent),
+            time: now,
+            trace_id: self.trace_id.clone(),
+            hops: self.hops.saturating_add(1),
+            data,
+        })
     }
 }

@@ -4,11 +4,13 @@ mod children;
 mod model;
 mod pause;
 pub(crate) mod resolve;
+mod team;
 mod tooling;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use domain::budget::BudgetLimits;
 use domain::decide::{Cancel, Facts, decide};
 use domain::definition::Provider;
 use domain::execution::{Parent, Totals};
@@ -17,6 +19,7 @@ use domain::{
     Action, AgentName, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message,
     Outcome, Seq, State, Status, Step, Tokens, ToolOutcome,
 };
+use serde_json::Value;
 use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting, WhenBusy};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -74,6 +77,8 @@ pub(crate) struct Run {
     wakes_seen: u64,
     spent_today: Totals,
     in_flight: BTreeSet<CallRef>,
+    /// What of a team's shared state its next steps are given.
+    shared: BTreeMap<String, Value>,
     /// Children that may still run.
     delegated: BTreeSet<ExecutionId>,
     running: JoinSet<(CallRef, ToolOutcome, u64)>,
@@ -115,14 +120,12 @@ impl Run {
             wakes_seen: 0,
             spent_today: Totals::default(),
             in_flight: BTreeSet::new(),
+            shared: BTreeMap::new(),
             delegated: BTreeSet::new(),
             running: JoinSet::new(),
         };
-        let open = |call: &domain::state::Call| match &call.progress {
-            domain::state::Progress::Delegated { child, .. } => Some(*child),
-            _ => None,
-        };
-        run.delegated = run.state.calls().iter().filter_map(open).collect();
+        let children = run.state.children().into_iter();
+        run.delegated = children.map(|(_, child)| child).collect();
         Ok((run, claimed.waiting))
     }
 
@@ -164,6 +167,7 @@ impl Run {
             &self.facts(),
         ) {
             Action::Record(bodies) => {
+                self.load_shared(&bodies).await?;
                 for body in bodies {
                     self.record(body)?;
                 }
@@ -238,6 +242,7 @@ impl Run {
             in_flight: self.in_flight.clone(),
             spent_today: self.spent_today,
             context_window: self.context_window(),
+            agents: self.colleagues(),
         }
     }
 
@@ -261,8 +266,14 @@ impl Run {
             epoch: self.epoch,
             body,
         };
-        if let StepBody::ChildStarted { call, child, agent } = &step.body {
-            match self.child(*call, *child, agent, step.seq) {
+        if let StepBody::ChildStarted {
+            call,
+            child,
+            agent,
+            budget,
+        } = &step.body
+        {
+            match self.child((*call, *child), agent, *budget, step.seq) {
                 Ok(submission) => self.children.push(submission),
                 Err(message) => return self.refuse_child(&step, message),
             }
@@ -283,9 +294,9 @@ impl Run {
             return Ok(());
         }
         let events = match &then {
-            Then::Finish { outcome, .. } => {
-                Subject::new(&self.execution).events(outcome, self.core.now())
-            }
+            Then::Finish { outcome, .. } => Subject::new(&self.execution)
+                .with_team(self.state.team.as_deref())
+                .events(outcome, self.core.now()),
             // The hint once more: others need not wait for their next poll.
             Then::HandBack => submitted_event(&self.execution).into_iter().collect(),
             Then::Continue | Then::Park { .. } => Vec::new(),
@@ -350,24 +361,15 @@ impl Run {
                 }))?;
             }
         }
-        for (child, outcome) in waiting.children {
-            let waits = self
-                .state
-                .calls()
-                .iter()
-                .find_map(|call| match &call.progress {
-                    domain::state::Progress::Delegated {
-                        child: expected, ..
-                    } if *expected == child => Some(call.call),
-                    _ => None,
-                });
-            if let Some(call) = waits {
-                let spent = self.spent_by(child).await?;
+        for ended in waiting.children {
+            let children = self.state.children();
+            let waits = children.iter().find(|(_, child)| *child == ended.id);
+            if let Some((call, child)) = waits.copied() {
                 self.record(StepBody::ChildFinished {
                     call,
                     child,
-                    outcome,
-                    spent,
+                    outcome: ended.outcome,
+                    spent: ended.totals,
                 })?;
             }
         }
@@ -408,9 +410,9 @@ impl Run {
 
     fn child(
         &self,
-        call: CallRef,
-        id: ExecutionId,
+        (call, id): (CallRef, ExecutionId),
         name: &AgentName,
+        budget: Option<BudgetLimits>,
         seq: Seq,
     ) -> Result<Submission, String> {
         let agent = self
@@ -420,10 +422,8 @@ impl Run {
             .filter(|agent| agent.definition.enabled);
         let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
         let now = self.core.now();
-        let task = self.state.calls().iter().find(|one| one.call == call);
-        let input = task
-            .and_then(|call| serde_json::from_str(&call.wish.arguments).ok())
-            .unwrap_or_default();
+        let budget = budget.unwrap_or_else(|| self.budget_of_child());
+        let (input, metadata) = self.task_of(call);
         let execution = Execution {
             id,
             agent: name.clone(),
@@ -434,9 +434,9 @@ impl Run {
             conversation: None,
             priority: self.execution.priority,
             created_at: now,
-            deadline: (now + std::time::Duration::from_secs(agent.definition.timeout_seconds))
+            deadline: (now + std::time::Duration::from_secs(agent.definition.longest_seconds()))
                 .min(self.execution.deadline),
-            budget: self.budget_of_child(),
+            budget,
             trace_id: self.execution.trace_id.clone(),
             parent: Some(Parent {
                 id: self.execution.id,
@@ -448,7 +448,7 @@ impl Run {
             event_id: None,
             hops: self.execution.hops,
             callback_url: None,
-            metadata: serde_json::Value::Null,
+            metadata,
         };
         let events = submitted_event(&execution).into_iter().collect();
         Ok(Submission {
@@ -463,6 +463,9 @@ impl Run {
         let StepBody::ChildStarted { call, .. } = &step.body else {
             return Ok(());
         };
+        if self.state.team.is_some() {
+            return self.not_started(*call, message);
+        }
         let outcome = ToolOutcome::Refused { message };
         self.record(StepBody::ToolResult(domain::step::ToolResult {
             call: *call,
@@ -482,6 +485,9 @@ impl Run {
                 .collect();
             names.join(", ")
         };
+        if let Some(reason) = self.team_waits_for() {
+            return reason;
+        }
         if status == Status::WaitingForInput {
             return format!(
                 "waits for a person: {}",

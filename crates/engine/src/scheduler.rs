@@ -282,7 +282,7 @@ impl Scheduler {
         }
         let limit = schedule
             .timeout_seconds
-            .min(agent.definition.timeout_seconds);
+            .min(agent.definition.longest_seconds());
         let id = (self.core.new_id)();
         let execution = Execution {
             id: ExecutionId::from_uuid(id),

@@ -106,7 +106,7 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
     let concurrent = agent.definition.continuous_config.as_ref();
     let concurrent = concurrent.map_or(OnConcurrent::Queue, |c| c.on_concurrent_message);
     let now = core.now();
-    let longest = Duration::from_secs(agent.definition.timeout_seconds);
+    let longest = Duration::from_secs(agent.definition.longest_seconds());
     let execution = Execution {
         id: ExecutionId::from_uuid((core.new_id)()),
         agent: name.clone(),

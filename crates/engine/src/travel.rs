@@ -262,7 +262,7 @@ async fn execution(
         (None, _) => old.input.clone(),
     };
     let now = core.now();
-    let longest = Duration::from_secs(definition.timeout_seconds);
+    let longest = Duration::from_secs(definition.longest_seconds());
     Ok(Execution {
         id: ExecutionId::from_uuid((core.new_id)()),
         agent: old.agent.clone(),

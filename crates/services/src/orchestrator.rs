@@ -1,6 +1,7 @@
 //! AgentOrchestrator: agents, tasks, their events and results, questions to people.
 
 mod agents;
+mod collaboration;
 mod dead_letters;
 mod effects;
 mod events;
@@ -32,6 +33,8 @@ pub(crate) fn routes() -> OpenApiRouter<App> {
         .routes(routes!(tree::show))
         .routes(routes!(travel::retry))
         .routes(routes!(travel::fork))
+        .routes(routes!(collaboration::submit))
+        .routes(routes!(collaboration::show))
         .routes(routes!(effects::list))
         .routes(routes!(effects::settle))
         .routes(routes!(inbox::answer))

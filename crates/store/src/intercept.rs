@@ -14,8 +14,9 @@ use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange,
-    StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -194,6 +195,12 @@ impl<I: Intercept> Store for Intercepted<I> {
         limit: usize,
     ) -> Result<Vec<(String, Value)>> {
         self.inner.recall(agent, like, limit).await
+    }
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        self.inner.share(write).await
+    }
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        self.inner.shared(team, keys).await
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         self.inner.usage(filter).await

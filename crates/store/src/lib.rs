@@ -45,10 +45,11 @@ use tokio::sync::Notify;
 pub use error::{Certainty, Class, Error};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
-    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, ExecutionFilter, ExecutionRow,
-    IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry,
-    Page, PendingInput, Renewal, Signal, StateChange, StateChanged, Submission, Submitted, Then,
-    UsageFilter, UsageRow, Waiting, WhenBusy,
+    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
+    ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim,
+    OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite, Signal,
+    StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
+    WhenBusy,
 };
 pub use schedules::{
     DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
@@ -237,6 +238,13 @@ pub trait Store: Send + Sync + 'static {
         like: &str,
         limit: usize,
     ) -> Result<Vec<(String, Value)>>;
+
+    /// Writes a value of a team's shared state as a new version, as long as its coordinator is not over. Writes to one
+    /// team happen one after the other. May be repeated: the same idempotency key writes once and is answered the same.
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer>;
+
+    /// The latest versions of a team's shared state, by key: of these keys, or of all when none is named.
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>>;
 
     /// Tokens and cost by agent, model and UTC day, oldest day first. Kept by [`Store::append`] from the steps; tool
     /// calls, delegations among them, count with the model that wanted them.

@@ -1,10 +1,11 @@
 //! What has come for an execution, once its rows are read: answers, requests, ended children.
 
+use domain::execution::Totals;
 use domain::step::Question;
 use domain::{ExecutionId, Failure, FailureCode, Seq, Status};
 
 use crate::codec::decode;
-use crate::{InputAnswer, NewInput, PendingInput, Result};
+use crate::{EndedChild, InputAnswer, NewInput, PendingInput, Result};
 
 /// An answer as its row tells it.
 #[derive(Debug)]
@@ -27,18 +28,19 @@ impl RawInput {
 }
 
 /// How a child ended. Results may be deleted to make room; a parent must not wait for one that was.
-pub(crate) fn ended(
-    child: ExecutionId,
-    outcome: Option<&str>,
-) -> Result<(ExecutionId, domain::Outcome)> {
+pub(crate) fn ended(id: ExecutionId, outcome: Option<&str>, totals: Totals) -> Result<EndedChild> {
     let outcome = match outcome {
-        Some(json) => decode(|| format!("the result of execution {child}"), json)?,
+        Some(json) => decode(|| format!("the result of execution {id}"), json)?,
         None => domain::Outcome::Failed(Failure {
             code: FailureCode::Internal,
             message: "it ended, and its result was deleted".to_owned(),
         }),
     };
-    Ok((child, outcome))
+    Ok(EndedChild {
+        id,
+        outcome,
+        totals,
+    })
 }
 
 /// A request as its row tells it.
@@ -108,7 +110,7 @@ pub(crate) fn settle(
         )
     };
     let question: Question = decode(what, &request.question)?;
-    if !question.accepts(&input.answer) {
+    if !question.accepts(&input.answer) || question.objection(&input.answer).is_some() {
         return Ok(Settled::Answered(InputAnswer::DoesNotFit(question)));
     }
     Ok(Settled::Takes(Seq::new(request.seq)))

@@ -43,6 +43,7 @@ mod recovery;
 mod schedules;
 mod schema;
 mod settings;
+mod shared;
 mod sql;
 mod states;
 mod submit;
@@ -74,8 +75,9 @@ use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange,
-    StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 pub use clock::ServerClock;
@@ -402,6 +404,14 @@ impl Store for Postgres {
         limit: usize,
     ) -> Result<Vec<(String, Value)>> {
         self.facts(agent, like, limit).await
+    }
+
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        self.write_shared(write).await
+    }
+
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        self.read_shared(team, keys).await
     }
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {

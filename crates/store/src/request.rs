@@ -126,7 +126,18 @@ pub struct Waiting {
     /// Answers that are not in the journal yet.
     pub inputs: Vec<PendingInput>,
     /// Children that ended (all of them, also those that are in the journal).
-    pub children: Vec<(ExecutionId, Outcome)>,
+    pub children: Vec<EndedChild>,
+}
+
+/// A child that ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EndedChild {
+    /// Which.
+    pub id: ExecutionId,
+    /// How.
+    pub outcome: Outcome,
+    /// What it consumed, with all that it had others do.
+    pub totals: Totals,
 }
 
 /// A person's answer, not yet in the journal.
@@ -513,6 +524,70 @@ pub struct UsageRow {
     pub usage: Usage,
     /// Dollars.
     pub cost_usd: Money,
+}
+
+/// A value for a team's shared state.
+#[derive(Debug, Clone)]
+pub struct SharedWrite {
+    /// Whose state: the coordinator's execution.
+    pub team: ExecutionId,
+    /// Under which key.
+    pub key: String,
+    /// What.
+    pub value: Value,
+    /// Only if this is the version; 0 when there is to be nothing yet.
+    pub expected: Option<u64>,
+    /// Who writes.
+    pub by: ExecutionId,
+    /// Tells a repeated write from a new one.
+    pub idempotency_key: String,
+    /// The time.
+    pub now: Time,
+}
+
+impl SharedWrite {
+    /// How many writes one team may make.
+    pub const MOST: u64 = 10_000;
+
+    /// Why it is not written to a key that is at `version`, in a state that was written to so often.
+    pub fn refusal(&self, version: u64, writes: u64) -> Option<SharedAnswer> {
+        if self.expected.is_some_and(|expected| expected != version) {
+            return Some(SharedAnswer::Conflict { version });
+        }
+        (writes >= Self::MOST).then_some(SharedAnswer::Full)
+    }
+}
+
+/// What came of a write to a team's shared state.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedAnswer {
+    /// It is durable.
+    Written {
+        /// As this version, from 1.
+        version: u64,
+    },
+    /// It is not the version that was expected.
+    Conflict {
+        /// It is this one.
+        version: u64,
+    },
+    /// There were as many writes as there may be: [`SharedWrite::MOST`].
+    Full,
+    /// The coordinator is over, or there is none.
+    Over,
+}
+
+/// A value of a team's shared state.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SharedValue {
+    /// Under which key.
+    pub key: String,
+    /// Its version, from 1.
+    pub version: u64,
+    /// What.
+    pub value: Value,
+    /// Who wrote it.
+    pub by: ExecutionId,
 }
 
 /// What is kept under the name of a conversation, or of an agent: a caller's own state, and the messages.

@@ -24,6 +24,7 @@ mod readers;
 mod recovery;
 mod schedules;
 mod schema;
+mod shared;
 mod sql;
 mod states;
 mod submit;
@@ -52,8 +53,9 @@ use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange,
-    StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -304,6 +306,14 @@ impl Store for Sqlite {
         limit: usize,
     ) -> Result<Vec<(String, Value)>> {
         self.facts(agent, like, limit).await
+    }
+
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        self.write_shared(write).await
+    }
+
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        self.read_shared(team, keys).await
     }
 
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {

@@ -12,6 +12,7 @@ mod read_file;
 mod recall;
 mod remember;
 mod search_files;
+mod shared_state;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -80,6 +81,8 @@ pub(crate) fn description(builtin: Builtin) -> &'static str {
         Builtin::Remember => remember::DESCRIPTION,
         Builtin::Recall => recall::DESCRIPTION,
         Builtin::AskHuman => ask_human::DESCRIPTION,
+        Builtin::SharedStateGet => shared_state::GET,
+        Builtin::SharedStateSet => shared_state::SET,
     }
 }
 
@@ -96,6 +99,8 @@ pub(crate) fn parameters(builtin: Builtin) -> Value {
         Builtin::Remember => remember::parameters(),
         Builtin::Recall => recall::parameters(),
         Builtin::AskHuman => ask_human::parameters(),
+        Builtin::SharedStateGet => shared_state::get_parameters(),
+        Builtin::SharedStateSet => shared_state::set_parameters(),
     }
 }
 
@@ -142,6 +147,8 @@ impl Builtins {
             Builtin::Remember => remember::call(self.host.as_ref(), call).await,
             Builtin::Recall => recall::call(self.host.as_ref(), call).await,
             Builtin::AskHuman => ask_human::call(),
+            Builtin::SharedStateGet => shared_state::get(self.host.as_ref(), call).await,
+            Builtin::SharedStateSet => shared_state::set(self.host.as_ref(), call).await,
         }
     }
 

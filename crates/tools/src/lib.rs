@@ -66,6 +66,8 @@ pub struct Call<'a> {
     pub agent: &'a AgentName,
     /// In which execution.
     pub execution: ExecutionId,
+    /// The coordinator's execution whose team it works for; for the shared state.
+    pub team: Option<ExecutionId>,
     /// The trace to send on.
     pub trace_id: &'a TraceId,
     /// How many events led here; for `publish_event`.
@@ -139,6 +141,45 @@ pub trait Host: Send + Sync + 'static {
 
     /// Sends an event out, durably. The same event id is one event.
     async fn publish(&self, event: Event) -> Result<(), String>;
+
+    /// Writes a value of a team's shared state as a new version; the same idempotency key writes once.
+    async fn share(&self, share: Share<'_>) -> Result<Shared, String>;
+
+    /// The latest versions of a team's shared state, by key: of these keys, or of all when none is named.
+    async fn shared(
+        &self,
+        team: ExecutionId,
+        keys: &[String],
+    ) -> Result<Vec<(String, u64, Value)>, String>;
+}
+
+/// A value for a team's shared state.
+#[derive(Debug, Clone, Copy)]
+pub struct Share<'a> {
+    /// Whose state: the coordinator's execution.
+    pub team: ExecutionId,
+    /// Who writes.
+    pub by: ExecutionId,
+    /// Under which key.
+    pub key: &'a str,
+    /// What.
+    pub value: &'a Value,
+    /// Only if this is the version; 0 when there is to be nothing yet.
+    pub expected: Option<u64>,
+    /// Tells a repeated write from a new one.
+    pub idempotency_key: &'a str,
+}
+
+/// What came of writing it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Shared {
+    /// It is durable.
+    Written {
+        /// As this version.
+        version: u64,
+    },
+    /// It is not written; why, in words for the model.
+    Refused(String),
 }
 
 /// Why tools can't be offered.

@@ -163,7 +163,9 @@ impl Drop for Toolkit {
 fn late(call: &Call<'_>) -> ToolOutcome {
     let message = "there was no result in time";
     match call.entry.builtin() {
-        Some(Builtin::PublishEvent | Builtin::Remember) => lost(Effect::Idempotent, message),
+        Some(Builtin::PublishEvent | Builtin::Remember | Builtin::SharedStateSet) => {
+            lost(Effect::Idempotent, message)
+        }
         Some(_) => failed(message),
         None => lost(call.entry.effect_of(call.tool), message),
     }

@@ -132,6 +132,9 @@ async fn ask(screen: &Screen, question: &Question) -> anyhow::Result<Answer> {
         Question::Approval { .. } => {
             "y to allow it, e and other arguments as JSON to change it, n (and a reason) to refuse"
         }
+        Question::Plan { .. } => {
+            "y to carry it out, n (and a reason) for another one; edit it with POST /tasks/{id}/input"
+        }
         Question::UnknownOutcome { .. } => {
             "h and its result if it happened, r to call again, n (and a reason) to go on without"
         }
@@ -162,7 +165,7 @@ fn understand(question: &Question, line: &str) -> Option<Answer> {
         (Question::Clarification { .. }, _) => Some(Answer::Text {
             text: line.to_owned(),
         }),
-        (Question::Approval { .. }, "y" | "yes") => Some(Answer::Approve),
+        (Question::Approval { .. } | Question::Plan { .. }, "y" | "yes") => Some(Answer::Approve),
         (Question::Approval { .. }, "e" | "edit") => {
             let is_object = serde_json::from_str(&rest).is_ok_and(|value: Value| value.is_object());
             is_object.then_some(Answer::Edit { arguments: rest })

@@ -105,7 +105,7 @@ struct List {
     #[arg(long)]
     agent: Option<String>,
     /// Only of this kind
-    #[arg(long, value_parser = ["clarification", "approval", "unknown_outcome"])]
+    #[arg(long, value_parser = ["clarification", "approval", "unknown_outcome", "plan"])]
     question: Option<String>,
     /// Only what is for these people: the answered_by of the agents
     #[arg(long = "for", value_name = "WHOM")]

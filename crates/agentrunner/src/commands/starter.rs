@@ -16,7 +16,13 @@ macro_rules! files {
 files![
     "config/agents/helper.yml",
     "config/agents/incident-summarizer.yml",
+    "config/agents/research-team.yml",
+    "config/agents/team-critic.yml",
+    "config/agents/team-researcher.yml",
     "config/scripts/helper.yml",
     "config/scripts/incident-summarizer.yml",
+    "config/scripts/research-team.yml",
+    "config/scripts/team-critic.yml",
+    "config/scripts/team-researcher.yml",
     "examples/logs/checkout.log",
 ];

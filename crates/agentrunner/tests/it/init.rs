@@ -18,6 +18,26 @@ async fn a_new_project_answers_at_once_and_says_that_it_is_scripted() {
 }
 
 #[tokio::test]
+async fn the_starter_team_works_without_a_model() {
+    let project = Project::empty();
+    assert_eq!(project.run(&["init"]).await.code, 0);
+    let ran = project
+        .run(&["run", "research-team", "Is it worth it?"])
+        .await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains("Three pieces of work"), "{ran:?}");
+    for told in ["costs (team-researcher)", "objections (team-critic) after"] {
+        assert!(ran.stderr.contains(told), "{ran:?}");
+    }
+    let tasks = project.run(&["tasks", "list", "--json"]).await;
+    assert_eq!(
+        tasks.stdout.matches("team-researcher").count(),
+        2,
+        "{tasks:?}"
+    );
+}
+
+#[tokio::test]
 async fn what_is_there_is_kept_unless_it_is_forced() {
     let project = Project::empty();
     project.write(".env", "LOG_LEVEL=ERROR\n");

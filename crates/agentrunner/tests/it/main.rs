@@ -28,6 +28,7 @@ mod servers;
 mod servers_redis;
 mod servers_roles;
 mod survive;
+mod teams;
 mod tidy;
 mod tools_of_the_trade;
 mod wrong_use;

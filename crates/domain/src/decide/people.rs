@@ -134,7 +134,7 @@ pub(super) fn unanswered(
             OnApprovalTimeout::Deny => false,
             OnApprovalTimeout::Fail => true,
         },
-        Question::UnknownOutcome { .. } => false,
+        Question::UnknownOutcome { .. } | Question::Plan { .. } => false,
     };
     if !fails {
         return Next::Record(received(Answer::Expired));

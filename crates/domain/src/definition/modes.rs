@@ -123,11 +123,24 @@ pub enum PlanningStrategy {
     Consensus,
 }
 
+/// What becomes of a plan when one of its steps fails.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum OnStepFailure {
+    /// The step is done again, `max_step_retries` times; then the task fails.
+    #[default]
+    Retry,
+    /// What is left to do is planned anew, `max_replans` times; then the task fails.
+    Replan,
+    /// The task fails.
+    Fail,
+}
+
 /// The `collaborative_config` of an agent.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct CollaborativeConfig {
-    /// Who should take part.
+    /// Who may take part, the first ones first; every other agent when empty.
     pub preferred_collaborators: Vec<AgentName>,
     /// How.
     pub planning_strategy: PlanningStrategy,
@@ -141,6 +154,15 @@ pub struct CollaborativeConfig {
     pub min_collaborators: Option<u32>,
     /// The most agents.
     pub max_collaborators: u32,
+    /// How many steps run side by side; as many as can when absent. One in the sequential strategy.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_parallel_steps: Option<u32>,
+    /// What becomes of the plan when a step fails.
+    pub on_step_failure: OnStepFailure,
+    /// How often a step may be done again, after a failure or because the coordinator wants more.
+    pub max_step_retries: u32,
+    /// How often the rest may be planned anew.
+    pub max_replans: u32,
     /// Whether a person must approve the plan.
     pub require_plan_approval: bool,
     /// Whether people may be asked.
@@ -161,6 +183,10 @@ impl Default for CollaborativeConfig {
             max_plan_steps: 10,
             min_collaborators: None,
             max_collaborators: 5,
+            max_parallel_steps: None,
+            on_step_failure: OnStepFailure::default(),
+            max_step_retries: 2,
+            max_replans: 2,
             require_plan_approval: false,
             allow_human_clarification: true,
             clarification_timeout_seconds: 300,

@@ -213,11 +213,15 @@ pub enum Builtin {
     Recall,
     /// Asks a person and waits for the answer.
     AskHuman,
+    /// Reads the shared state of the team that the execution works for.
+    SharedStateGet,
+    /// Writes to it.
+    SharedStateSet,
 }
 
 impl Builtin {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::HttpFetch,
         Self::ReadFile,
         Self::ListFiles,
@@ -228,6 +232,8 @@ impl Builtin {
         Self::Remember,
         Self::Recall,
         Self::AskHuman,
+        Self::SharedStateGet,
+        Self::SharedStateSet,
     ];
 
     /// The name in YAML.
@@ -243,6 +249,8 @@ impl Builtin {
             Self::Remember => "remember",
             Self::Recall => "recall",
             Self::AskHuman => "ask_human",
+            Self::SharedStateGet => "shared_state_get",
+            Self::SharedStateSet => "shared_state_set",
         }
     }
 
@@ -256,8 +264,9 @@ impl Builtin {
             | Self::CurrentTime
             | Self::Calculate
             | Self::Recall
-            | Self::AskHuman => Effect::ReadOnly,
-            Self::PublishEvent | Self::Remember => Effect::Idempotent,
+            | Self::AskHuman
+            | Self::SharedStateGet => Effect::ReadOnly,
+            Self::PublishEvent | Self::Remember | Self::SharedStateSet => Effect::Idempotent,
         }
     }
 

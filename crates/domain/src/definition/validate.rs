@@ -1,5 +1,7 @@
 //! What no agent can work with, found before it is tried.
 
+mod collaborative;
+
 use std::collections::BTreeSet;
 
 use serde::Serialize;
@@ -92,7 +94,7 @@ impl Definition {
     pub fn problems(&self) -> Vec<Problem> {
         let mut found = Findings::default();
         self.check_common(&mut found);
-        check_llm(&self.llm_config, &mut found);
+        check_llm("llm_config", &self.llm_config, &mut found);
         self.check_tools(&mut found);
         self.check_limits(&mut found);
         self.check_people(&mut found);
@@ -282,6 +284,9 @@ impl Definition {
         }
         if let Some(config) = &self.continuous_config {
             check_continuous(config, found);
+        }
+        if let Some(config) = &self.collaborative_config {
+            collaborative::check(&self.name, config, found);
         }
         if self.execution_mode == ExecutionMode::Scheduled && self.schedule_config.is_none() {
             found.error("schedule_config", "it is missing", "a scheduled agent says when: type: cron with cron:, or type: interval with interval_seconds:");
@@ -550,70 +555,57 @@ fn check_function(tool: &Tool, has_no_root: bool, path: &str, found: &mut Findin
     }
 }
 
-fn check_llm(config: &LlmConfig, found: &mut Findings) {
+fn check_llm(block: &str, config: &LlmConfig, found: &mut Findings) {
+    let at = |field: &str| format!("{block}.{field}");
     if config.model.trim().is_empty() {
         found.error(
-            "llm_config.model",
+            at("model"),
             "it is empty",
             "name the model as the provider spells it",
         );
     }
-    found.range("llm_config.temperature", config.temperature, 0.0, 2.0);
-    found.range("llm_config.top_p", config.top_p, 0.0, 1.0);
+    found.range(&at("temperature"), config.temperature, 0.0, 2.0);
+    found.range(&at("top_p"), config.top_p, 0.0, 1.0);
     found.range(
-        "llm_config.frequency_penalty",
+        &at("frequency_penalty"),
         config.frequency_penalty,
         -2.0,
         2.0,
     );
-    found.range(
-        "llm_config.presence_penalty",
-        config.presence_penalty,
-        -2.0,
-        2.0,
-    );
-    found.range(
-        "llm_config.timeout",
-        Some(config.timeout as f64),
-        1.0,
-        3600.0,
-    );
+    found.range(&at("presence_penalty"), config.presence_penalty, -2.0, 2.0);
+    found.range(&at("timeout"), Some(config.timeout as f64), 1.0, 3600.0);
     if config
         .api_key
         .as_ref()
         .is_some_and(|key| !key.starts_with("${"))
     {
         found.error(
-            "llm_config.api_key",
+            at("api_key"),
             "a key does not belong into a file",
             "put it into the environment and write api_key: ${NAME}",
         );
     }
     if config.top_k == Some(0) {
         found.error(
-            "llm_config.top_k",
+            at("top_k"),
             "0 leaves nothing to choose",
             "it is at least 1",
         );
     }
     if config.max_tokens.is_some_and(|tokens| tokens.0 == 0) {
-        found.error(
-            "llm_config.max_tokens",
-            "0 leaves no answer",
-            "it is at least 1",
-        );
+        found.error(at("max_tokens"), "0 leaves no answer", "it is at least 1");
     }
     for (path, url) in [
-        ("llm_config.api_base", &config.api_base),
-        ("llm_config.endpoint_url", &config.endpoint_url),
+        (at("api_base"), &config.api_base),
+        (at("endpoint_url"), &config.endpoint_url),
     ] {
         if let Some(url) = url {
-            check_url(path, url, found);
+            check_url(&path, url, found);
         }
     }
     if config.provider == Provider::Scripted && !config.fallbacks.is_empty() {
         found.warn(
-            "llm_config.fallbacks",
+            at("fallbacks"),
             "a script does not fail on its own",
             "remove them",
         );

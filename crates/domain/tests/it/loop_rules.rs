@@ -146,6 +146,7 @@ fn facts() -> Facts {
         in_flight: Default::default(),
         spent_today: Default::default(),
         context_window: None,
+        agents: Vec::new(),
     }
 }
 

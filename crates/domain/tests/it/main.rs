@@ -8,8 +8,10 @@
     reason = "a test says what went wrong by panicking"
 )]
 
+mod collaboration;
 mod definitions;
 mod loop_rules;
 mod people;
+mod plans;
 mod simulation;
 mod travel;

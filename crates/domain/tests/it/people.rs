@@ -53,6 +53,7 @@ impl Asking {
             in_flight: Default::default(),
             spent_today: Totals::default(),
             context_window: None,
+            agents: Vec::new(),
         };
         decide(&self.definition, &self.execution, &self.state, &facts)
     }

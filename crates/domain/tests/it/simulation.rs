@@ -23,7 +23,7 @@ use uuid::Uuid;
 pub(crate) struct Lots(pub(crate) std::vec::IntoIter<u8>);
 
 impl Lots {
-    fn draw(&mut self, sides: u8) -> u8 {
+    pub(crate) fn draw(&mut self, sides: u8) -> u8 {
         self.0.next().unwrap_or(0) % sides
     }
 }
@@ -73,14 +73,15 @@ pub(crate) struct Walk {
     pub(crate) approved: BTreeSet<CallRef>,
     /// Actions in the world that were begun after a cancellation.
     pub(crate) begun_after_cancel: u32,
-    facts: Facts,
-    lots: Lots,
+    pub(crate) facts: Facts,
+    pub(crate) lots: Lots,
 }
 
 impl Walk {
     pub(crate) fn new(definition: Definition, budget: BudgetLimits, lots: Vec<u8>) -> Self {
         let execution = Execution {
             budget,
+            mode: definition.execution_mode,
             ..execution()
         };
         let state = State::new(&execution);
@@ -91,6 +92,7 @@ impl Walk {
             in_flight: BTreeSet::new(),
             spent_today: Totals::default(),
             context_window: None,
+            agents: crate::collaboration::colleagues(),
         };
         Self {
             definition,
@@ -187,7 +189,7 @@ impl Walk {
         self.answer(vec![(wish, target)]);
     }
 
-    fn record(&mut self, body: StepBody) {
+    pub(crate) fn record(&mut self, body: StepBody) {
         let step = Step {
             seq: self.state.next_seq,
             at: self.facts.now,
@@ -210,32 +212,42 @@ impl Walk {
 
     fn model(&mut self, run: &ModelRun) {
         self.note_action();
+        if self.state.team.is_some() && self.lots.draw(8) != 7 {
+            return self.coordinate(run.purpose);
+        }
         match self.lots.draw(6) {
-            0 | 1 => self.answer(Vec::new()),
-            2 => {
-                let class = [
-                    ModelErrorClass::RateLimited,
-                    ModelErrorClass::Unavailable,
-                    ModelErrorClass::Auth,
-                    ModelErrorClass::Garbled,
-                ][usize::from(self.lots.draw(4))];
-                let failure = (class, "it failed".to_owned(), Some(Duration::from_secs(2)));
-                let body = after_model_failure(
-                    &self.definition,
-                    &self.execution,
-                    &self.state,
-                    run,
-                    failure,
-                    self.facts.now,
-                    0.5,
-                );
-                self.record(body);
-            }
+            0 | 1 if self.state.team.is_none() => self.answer(Vec::new()),
+            _ if self.state.team.is_some() => self.fail(run),
+            2 => self.fail(run),
             _ => {
                 let calls = (0..=self.lots.draw(4)).map(|_| self.wish()).collect();
                 self.answer(calls);
             }
         }
+    }
+
+    fn fail(&mut self, run: &ModelRun) {
+        let class = [
+            ModelErrorClass::RateLimited,
+            ModelErrorClass::Unavailable,
+            ModelErrorClass::Auth,
+            ModelErrorClass::Garbled,
+            ModelErrorClass::ContextTooLong,
+        ][usize::from(
+            self.lots
+                .draw(if self.state.team.is_some() { 5 } else { 4 }),
+        )];
+        let failure = (class, "it failed".to_owned(), Some(Duration::from_secs(2)));
+        let body = after_model_failure(
+            &self.definition,
+            &self.execution,
+            &self.state,
+            run,
+            failure,
+            self.facts.now,
+            0.5,
+        );
+        self.record(body);
     }
 
     fn wish(&mut self) -> (ToolCall, CallTarget) {
@@ -349,21 +361,19 @@ impl Walk {
             self.facts.now = until;
             return;
         }
-        let child = self
-            .state
-            .calls()
-            .iter()
-            .find_map(|call| match &call.progress {
-                Progress::Delegated { child, .. } => Some((call.call, *child)),
-                _ => None,
-            });
+        let children = self.state.children();
+        let lot = usize::from(self.lots.draw(8));
+        let child = children.get(lot % children.len().max(1)).copied();
         if let Some((call, child)) = child {
             let outcome = self.child_outcome(child);
             return self.record(StepBody::ChildFinished {
                 call,
                 child,
                 outcome,
-                spent: Totals::default(),
+                spent: Totals {
+                    model_calls: 1,
+                    ..Totals::default()
+                },
             });
         }
         let open = self
@@ -375,14 +385,16 @@ impl Walk {
             self.facts.now = until;
             return;
         };
-        let answer = self.persons_answer(&question);
+        let mut answer = self.persons_answer(&question);
+        if question.objection(&answer).is_some() {
+            answer = Answer::Approve;
+        }
         let call = self.state.calls().iter().find(
             |call| matches!(call.progress, Progress::Asked { request: r, .. } if r == request),
         );
-        let call = call.unwrap().call;
-        match answer {
-            Answer::Repeat => *self.repeats_allowed.entry(call).or_default() += 1,
-            Answer::Approve | Answer::Edit { .. } => {
+        match (&answer, call.map(|call| call.call)) {
+            (Answer::Repeat, Some(call)) => *self.repeats_allowed.entry(call).or_default() += 1,
+            (Answer::Approve | Answer::Edit { .. }, Some(call)) => {
                 self.approved.insert(call);
             }
             _ => {}
@@ -420,6 +432,11 @@ impl Walk {
             },
             (Question::UnknownOutcome { .. }, 0) => Answer::Happened { result },
             (Question::UnknownOutcome { .. }, _) => Answer::Repeat,
+            (Question::Plan { .. }, 0) => Answer::Approve,
+            (Question::Plan { plan, .. }, _) => {
+                let edited = json!({ "steps": plan.steps.iter().rev().collect::<Vec<_>>() });
+                Answer::EditPlan { plan: edited }
+            }
         }
     }
 

@@ -81,11 +81,11 @@ impl Run {
             system: &prompt.system,
             messages: &prompt.messages,
             tools: &specs,
-            output_schema: prompt.output_schema,
+            output_schema: prompt.output_schema.as_deref(),
             max_tokens: run.max_tokens,
             trace_id: self.execution.trace_id.as_str(),
         };
-        let is_said = run.purpose.is_turn();
+        let is_said = run.purpose.is_said();
         self.live.model_call_begins(self.state.next_seq);
         let limits = llm::Limits {
             reply_bytes: self.core.settings.max_reply_bytes,
@@ -230,7 +230,7 @@ impl Run {
         let cost_usd =
             llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
         let schema = Prompt::new(&self.definition, &self.state, run.purpose, run.fit).output_schema;
-        let (structured, violations) = match schema {
+        let (structured, violations) = match schema.as_deref() {
             Some(schema) if reply.tool_calls.is_empty() => {
                 against_schema(&self.core.schemas, schema, &reply.text)
             }

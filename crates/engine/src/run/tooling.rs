@@ -115,6 +115,7 @@ async fn perform(
         idempotency_key: &run.key,
         agent: &execution.agent,
         execution: execution.id,
+        team: execution.team(),
         trace_id: &execution.trace_id,
         hops: execution.hops,
         timeout,

@@ -18,17 +18,17 @@ use store::{Append, Appended, Certainty, Claim, Result, Store, Then};
 use crate::rig::{Rig, Say, tool};
 
 #[derive(Debug, Clone, Copy)]
-enum Fault {
+pub(crate) enum Fault {
     Before,
     After,
     LoseLease,
 }
 
 /// Lets append number `at` go wrong.
-struct Faulty {
-    at: u32,
-    fault: Fault,
-    appends: AtomicU32,
+pub(crate) struct Faulty {
+    pub(crate) at: u32,
+    pub(crate) fault: Fault,
+    pub(crate) appends: AtomicU32,
 }
 
 fn down(certainty: Certainty) -> store::Error {
@@ -47,7 +47,10 @@ async fn take_over(store: &dyn Store, id: ExecutionId) -> Result<()> {
         lease: Duration::ZERO,
         limit: 1,
         only: Some(id),
-        modes: vec![domain::ExecutionMode::Autonomous],
+        modes: vec![
+            domain::ExecutionMode::Autonomous,
+            domain::ExecutionMode::Collaborative,
+        ],
         without: Vec::new(),
     };
     for claimed in store.claim(claim).await? {

@@ -25,6 +25,7 @@ mod stores {
 }
 pub(crate) use stores::suite;
 
+mod collaboration;
 mod conversations;
 mod delegation;
 mod events;

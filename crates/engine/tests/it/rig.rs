@@ -30,6 +30,8 @@ use uuid::Uuid;
 /// What the model does when it is asked.
 pub(crate) enum Say {
     Text(&'static str),
+    /// Says this, as JSON.
+    Json(Value),
     Tools(Vec<(&'static str, Value)>),
     Fail(llm::Error),
     Panic,
@@ -69,6 +71,10 @@ impl ChatModel for Model {
         let chunks = match (self.play)(turn, &request) {
             Say::Text(text) => vec![
                 Chunk::Text(text.to_owned()),
+                Chunk::Stop(StopReason::EndTurn),
+            ],
+            Say::Json(value) => vec![
+                Chunk::Text(value.to_string()),
                 Chunk::Stop(StopReason::EndTurn),
             ],
             Say::Tools(calls) => {
@@ -351,7 +357,7 @@ pub(crate) fn settings(worker: &str) -> Settings {
     Settings {
         worker: worker.parse().unwrap(),
         capacity: 100,
-        modes: vec![ExecutionMode::Autonomous],
+        modes: vec![ExecutionMode::Autonomous, ExecutionMode::Collaborative],
         lease: Duration::from_secs(1),
         poll: Duration::from_millis(50),
         max_crashes: 3,

@@ -44,7 +44,7 @@ pub(super) struct ListParams {
     agent_name: Option<String>,
     /// Of one execution.
     execution_id: Option<String>,
-    /// clarification, approval or unknown_outcome.
+    /// clarification, approval, unknown_outcome or plan.
     question: Option<String>,
     /// For whom: the `answered_by` of the agent.
     answered_by: Option<String>,
@@ -61,7 +61,7 @@ impl ListParams {
             Some(none) if none.is_empty() => return Ok(None),
             agents => agents.unwrap_or_default(),
         };
-        let kinds = ["clarification", "approval", "unknown_outcome"];
+        let kinds = ["clarification", "approval", "unknown_outcome", "plan"];
         if self
             .question
             .as_ref()
@@ -171,6 +171,10 @@ pub(super) struct AnswerIn {
     /// For `happened`: the result as text.
     #[serde(default)]
     result: Option<String>,
+    /// For `edit_plan`: the plan that is carried out instead: an object with `steps`.
+    #[serde(default)]
+    #[schema(value_type = Option<Object>)]
+    plan: Option<Value>,
     /// Who answers.
     #[serde(default)]
     by: Option<String>,
@@ -194,6 +198,8 @@ enum Word {
     Happened,
     /// Says that a call in doubt did not happen and is to be made.
     Repeat,
+    /// Has another plan carried out.
+    EditPlan,
 }
 
 impl AnswerIn {
@@ -210,7 +216,7 @@ impl AnswerIn {
             (Some(word), _) => word,
             (None, Some(_)) => Word::Text,
             (None, None) => {
-                let why = "say text, approve, edit, reject, happened or repeat";
+                let why = "say text, approve, edit, reject, happened, repeat or edit_plan";
                 return Err(invalid("answer", why));
             }
         };
@@ -219,6 +225,7 @@ impl AnswerIn {
             ("reason", self.reason.is_some(), Word::Reject),
             ("arguments", self.arguments.is_some(), Word::Edit),
             ("result", self.result.is_some(), Word::Happened),
+            ("plan", self.plan.is_some(), Word::EditPlan),
         ];
         if let Some((field, ..)) = only
             .iter()
@@ -252,6 +259,10 @@ impl AnswerIn {
                 result: words(&self.result),
             }),
             Word::Repeat => Ok(StepAnswer::Repeat),
+            Word::EditPlan => match &self.plan {
+                Some(plan) => Ok(StepAnswer::EditPlan { plan: plan.clone() }),
+                None => Err(invalid("plan", "the field is missing")),
+            },
         }
     }
 }
@@ -306,10 +317,11 @@ pub(super) async fn deliver(
         .chars()
         .take(200)
         .collect();
+    let answer = given.read()?;
     let input = NewInput {
         id,
         request: given.request.map(Seq::new),
-        answer: given.read()?,
+        answer: answer.clone(),
         by,
         now: app.engine.now(),
     };
@@ -330,10 +342,13 @@ pub(super) async fn deliver(
             Err(conflict(message).with("first", told))
         }
         InputAnswer::DoesNotFit(question) => {
-            let message = format!(
-                "answer: it does not fit the question; {}",
-                question.choices()
-            );
+            let message = match question.objection(&answer) {
+                Some(why) => format!("plan: it can't be carried out: {why}"),
+                None => format!(
+                    "answer: it does not fit the question; {}",
+                    question.choices()
+                ),
+            };
             Err(ApiError::new(Code::InvalidRequest, message).with(
                 "question",
                 serde_json::to_value(question).unwrap_or_default(),

@@ -13,7 +13,7 @@ use crate::http::Answer;
 pub(super) struct QuestionOut {
     /// The step that asks; give it back with the answer.
     pub(super) request: u32,
-    /// clarification, approval or unknown_outcome; with its text, tool and arguments.
+    /// clarification, approval, unknown_outcome or plan; with its text, tool and arguments, or plan.
     #[schema(value_type = Object, example = json!({"question": "approval", "tool": "pay", "arguments": "{}"}))]
     #[serde(flatten)]
     question: Question,

@@ -278,6 +278,7 @@ fn engine(folder: &TempDir, store: Arc<dyn Store>, panic_once: Arc<AtomicBool>) 
         modes: vec![
             domain::ExecutionMode::Autonomous,
             domain::ExecutionMode::Continuous,
+            domain::ExecutionMode::Collaborative,
         ],
         lease: Duration::from_secs(10),
         poll: Duration::from_millis(200),

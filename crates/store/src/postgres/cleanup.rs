@@ -44,6 +44,7 @@ impl Postgres {
         }
         if !cleaned.months.is_empty() && !cleanup.dry_run {
             cleaned.has_more |= forget_starters(&mut conn, cleanup.before).await?;
+            cleaned.has_more |= forget_shared(&mut conn, cleanup.before).await?;
         }
         Ok(cleaned)
     }
@@ -97,6 +98,7 @@ async fn forget_these(conn: &mut Conn, ids: &[Uuid]) -> Outcome<u64> {
         "DELETE FROM steps WHERE execution_id = ANY ($1)",
         "DELETE FROM execution_results WHERE execution_id = ANY ($1)",
         "DELETE FROM inputs WHERE execution_id = ANY ($1)",
+        "DELETE FROM shared_state WHERE team = ANY ($1)",
     ] {
         conn.run(sql, &[&ids]).await?;
     }
@@ -121,6 +123,29 @@ async fn forget_starters(conn: &mut Conn, before: Time) -> Outcome<bool> {
                      SELECT v.ctid FROM execution_events v
                      WHERE v.execution_id < $1
                          AND NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = v.execution_id)
+                     LIMIT $2))
+                 RETURNING 1",
+                &[&end, &(CHUNK as i64)],
+            )
+            .await?;
+        gone += rows.len() as u64;
+        if rows.len() < CHUNK {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// Forgets what teams shared whose executions went with their months; tells whether there is more.
+async fn forget_shared(conn: &mut Conn, before: Time) -> Outcome<bool> {
+    let end = partitions::least_id(before);
+    let mut gone = 0;
+    while gone < MOST {
+        let rows = conn
+            .all(
+                "DELETE FROM shared_state WHERE ctid = ANY (ARRAY(
+                     SELECT s.ctid FROM shared_state s
+                     WHERE s.team < $1 AND NOT EXISTS (SELECT 1 FROM executions e WHERE e.id = s.team)
                      LIMIT $2))
                  RETURNING 1",
                 &[&end, &(CHUNK as i64)],

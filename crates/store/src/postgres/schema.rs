@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -58,6 +58,11 @@ const MIGRATIONS: [Migration; 7] = [
         name: "0007_inbox",
         up: include_str!("../../migrations/postgres/0007_inbox.up.sql"),
         down: include_str!("../../migrations/postgres/0007_inbox.down.sql"),
+    },
+    Migration {
+        name: "0008_shared_state",
+        up: include_str!("../../migrations/postgres/0008_shared_state.up.sql"),
+        down: include_str!("../../migrations/postgres/0008_shared_state.down.sql"),
     },
 ];
 

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 
 use domain::decide::Cancel;
-use domain::{ExecutionId, Status, Time};
+use domain::execution::Totals;
+use domain::{ExecutionId, Money, Status, Time, Tokens, Usage};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::connection::Conn;
 use super::fault::Outcome;
 use super::finish::UnownedEnding;
 use super::journal;
-use super::sql::{encode, get, key, parse, small, smalled, text};
+use super::sql::{counted, encode, get, key, parse, small, smalled, text};
 use crate::news::{RawInput, Request, Settled, ended, settle};
 use crate::{CancelAnswer, InputAnswer, NewInput, Result, Waiting};
 
@@ -23,7 +24,7 @@ pub(super) struct RawWaiting {
     wakes: u64,
     cancel: Option<Cancel>,
     inputs: Vec<RawInput>,
-    children: Vec<(Uuid, Option<String>)>,
+    children: Vec<(Uuid, Option<String>, Totals)>,
 }
 
 impl RawWaiting {
@@ -48,10 +49,9 @@ impl RawWaiting {
     pub(super) fn read(self) -> Result<Waiting> {
         let id = ExecutionId::from_uuid(self.id);
         let inputs = self.inputs.into_iter().map(|input| input.read(id));
-        let children = self
-            .children
-            .into_iter()
-            .map(|(child, outcome)| ended(ExecutionId::from_uuid(child), outcome.as_deref()));
+        let children = self.children.into_iter().map(|(child, outcome, totals)| {
+            ended(ExecutionId::from_uuid(child), outcome.as_deref(), totals)
+        });
         Ok(Waiting {
             wakes: self.wakes,
             cancel: self.cancel,
@@ -88,19 +88,44 @@ pub(super) async fn load(conn: &mut Conn, ids: &[Uuid]) -> Outcome<HashMap<Uuid,
     }
     let children = conn
         .all(
-            "SELECT e.parent_id, e.id, r.outcome
-             FROM executions e LEFT JOIN execution_results r ON r.execution_id = e.id
-             WHERE e.parent_id = ANY ($1) AND e.finished_at IS NOT NULL ORDER BY e.finished_at, e.id",
+            "WITH RECURSIVE family (parent, child, id, ended) AS (
+                 SELECT parent_id, id, id, finished_at FROM executions
+                 WHERE parent_id = ANY ($1) AND finished_at IS NOT NULL
+                 UNION ALL
+                 SELECT f.parent, f.child, e.id, f.ended FROM family f JOIN executions e ON e.parent_id = f.id
+             ), consumed AS (
+                 SELECT f.parent, f.child, f.ended, sum(e.input_tokens)::bigint AS input, sum(e.output_tokens)::bigint AS output,
+                     sum(e.cached_tokens)::bigint AS cached, sum(e.cost_nanos)::bigint AS cost,
+                     sum(e.model_calls)::bigint AS models, sum(e.tool_calls)::bigint AS tools
+                 FROM family f JOIN executions e ON e.id = f.id GROUP BY f.parent, f.child, f.ended
+             )
+             SELECT c.parent, c.child, r.outcome, c.input, c.output, c.cached, c.cost, c.models, c.tools
+             FROM consumed c LEFT JOIN execution_results r ON r.execution_id = c.child
+             ORDER BY c.ended, c.child",
             &[&ids],
         )
         .await?;
     for row in &children {
-        let mut child = Some((get(row, 1)?, get(row, 2)?));
+        let mut child = Some((get(row, 1)?, get(row, 2)?, consumed(row)?));
         of(get(row, 0)?, &mut |waiting| {
             waiting.children.extend(child.take())
         });
     }
     Ok(all)
+}
+
+fn consumed(row: &Row) -> Outcome<Totals> {
+    let small = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+    Ok(Totals {
+        usage: Usage {
+            input_tokens: Tokens(counted(get(row, 3)?)),
+            output_tokens: Tokens(counted(get(row, 4)?)),
+            cached_tokens: Tokens(counted(get(row, 5)?)),
+        },
+        cost_usd: Money::from_nanos(counted(get(row, 6)?)),
+        model_calls: small(get(row, 7)?),
+        tool_calls: small(get(row, 8)?),
+    })
 }
 
 /// Wakes an execution: at once if it is parked, or its owner at the next renewal. Tells whether it became due.

@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 7] = [
+const MIGRATIONS: [Migration; 8] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -55,6 +55,11 @@ const MIGRATIONS: [Migration; 7] = [
         name: "0007_inbox",
         up: include_str!("../../migrations/sqlite/0007_inbox.up.sql"),
         down: include_str!("../../migrations/sqlite/0007_inbox.down.sql"),
+    },
+    Migration {
+        name: "0008_shared_state",
+        up: include_str!("../../migrations/sqlite/0008_shared_state.up.sql"),
+        down: include_str!("../../migrations/sqlite/0008_shared_state.down.sql"),
     },
 ];
 

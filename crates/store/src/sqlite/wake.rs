@@ -1,7 +1,8 @@
 //! What comes to an execution from outside: a wish that it end, a person's answer, the end of a child.
 
 use domain::decide::Cancel;
-use domain::{ExecutionId, Status, Time};
+use domain::execution::Totals;
+use domain::{ExecutionId, Money, Status, Time, Tokens, Usage};
 use rusqlite::{Connection, params};
 
 use super::Sqlite;
@@ -18,7 +19,7 @@ pub(super) struct RawWaiting {
     wakes: u64,
     cancel: Option<Cancel>,
     inputs: Vec<RawInput>,
-    children: Vec<([u8; 16], Option<String>)>,
+    children: Vec<([u8; 16], Option<String>, Totals)>,
 }
 
 impl RawWaiting {
@@ -38,7 +39,7 @@ impl RawWaiting {
         let children = self
             .children
             .into_iter()
-            .map(|(child, outcome)| ended(execution_id(child), outcome.as_deref()));
+            .map(|(child, outcome, totals)| ended(execution_id(child), outcome.as_deref(), totals));
         Ok(Waiting {
             wakes: self.wakes,
             cancel: self.cancel,
@@ -93,10 +94,31 @@ pub(super) fn load(
         raw_input,
     )?;
     waiting.children = conn.all(
-        "SELECT id, outcome FROM executions LEFT JOIN execution_results ON execution_id = id
-         WHERE parent_id = ?1 AND finished_at IS NOT NULL ORDER BY finished_at",
+        "WITH RECURSIVE family (child, id, ended) AS (
+             SELECT id, id, finished_at FROM executions WHERE parent_id = ?1 AND finished_at IS NOT NULL
+             UNION ALL
+             SELECT family.child, e.id, family.ended FROM family JOIN executions e ON e.parent_id = family.id
+         )
+         SELECT family.child, outcome, sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(cost_nanos),
+             sum(model_calls), sum(tool_calls)
+         FROM family JOIN executions e ON e.id = family.id
+             LEFT JOIN execution_results ON execution_id = family.child
+         GROUP BY family.child ORDER BY family.ended, family.child",
         params![execution],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+        |row| {
+            let small = |n: i64| u32::try_from(n).unwrap_or(u32::MAX);
+            let totals = Totals {
+                usage: Usage {
+                    input_tokens: Tokens(counted(row.get(2)?)),
+                    output_tokens: Tokens(counted(row.get(3)?)),
+                    cached_tokens: Tokens(counted(row.get(4)?)),
+                },
+                cost_usd: Money::from_nanos(counted(row.get(5)?)),
+                model_calls: small(row.get(6)?),
+                tool_calls: small(row.get(7)?),
+            };
+            Ok((row.get(0)?, row.get(1)?, totals))
+        },
     )?;
     Ok(())
 }

@@ -12,6 +12,7 @@ pub(crate) mod outbox;
 pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod schedules;
+pub(crate) mod shared;
 pub(crate) mod submit;
 pub(crate) mod turns;
 pub(crate) mod workers;
@@ -54,6 +55,7 @@ macro_rules! behaviour {
                 repeating_a_lost_answer_is_harmless, giving_up_the_lease_shuts_the_fence, parking_waits_for_its_time,
                 a_wake_up_before_parking_is_not_slept_over, children_start_once_with_their_step,
                 finishing_is_one_transaction, what_has_ended_stays_as_it_ended, the_end_of_a_child_wakes_its_parent,
+                a_child_is_told_with_what_its_family_consumed,
                 an_execution_can_not_be_parked_as_over;
             cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
                 what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
@@ -73,6 +75,8 @@ macro_rules! behaviour {
             memory: a_conversation_is_kept_in_order, a_conversation_says_when_it_has_changed, facts_are_kept_once_per_write, versions_of_definitions_are_kept,
                 usage_adds_up_by_day_and_model, states_are_written_and_read, only_the_expected_version_is_changed,
                 whoever_has_the_turn_owns_the_messages;
+            shared: values_have_versions_and_a_repeated_write_is_one, only_the_expected_version_is_replaced,
+                an_ended_team_shares_nothing_and_its_state_goes_with_it;
             read: executions_are_listed_newest_first_page_by_page, filters_select_and_count, stats_count_each_state,
                 a_row_tells_how_it_stands, nothing_is_found_in_an_empty_store, a_closed_store_refuses;
             workers: a_worker_is_known_as_it_last_said_until_it_leaves,

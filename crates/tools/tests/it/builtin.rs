@@ -154,3 +154,32 @@ async fn a_page_is_fetched_only_from_where_it_may() {
     }
     refusal(run(&toolkit, &tool, "http_fetch", json!({"url": "nonsense"})).await);
 }
+
+#[tokio::test]
+async fn a_team_shares_what_it_knows_and_nobody_else_does() {
+    let host = Arc::new(FakeHost::default());
+    let toolkit = Toolkit::new(settings(), host.clone());
+    let (get, set) = (function("shared_state_get"), function("shared_state_set"));
+    let (agent, trace): (AgentName, TraceId) = (agent(), trace());
+    let team = domain::ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
+    let made =
+        async |tool: &domain::definition::Tool, name: &str, arguments: Value, is_member: bool| {
+            let call = Call {
+                team: is_member.then_some(team),
+                ..call(tool, name, &arguments, &agent, &trace)
+            };
+            toolkit.call(call).await
+        };
+    let first = json!({"key": "n", "value": {"x": 1}, "expected_version": 0});
+    let reason = refusal(made(&set, "shared_state_set", first.clone(), false).await);
+    assert!(reason.contains("coordinator"), "{reason}");
+    let said = text(made(&set, "shared_state_set", first.clone(), true).await);
+    assert!(said.contains("version 1"), "{said}");
+    let reason = refusal(made(&set, "shared_state_set", first, true).await);
+    assert!(reason.contains("version 1"), "{reason}");
+    let huge = json!({"key": "n", "value": "x".repeat(70_000)});
+    refusal(made(&set, "shared_state_set", huge, true).await);
+    let read = text(made(&get, "shared_state_get", json!({}), true).await);
+    let read: Value = serde_json::from_str(&read).unwrap();
+    assert_eq!(read, json!({"n": {"value": {"x": 1}, "version": 1}}));
+}

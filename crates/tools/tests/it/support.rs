@@ -12,13 +12,14 @@ use domain::definition::Tool;
 use domain::{AgentName, ConfigVersion, Event, ExecutionId, ToolOutcome, TraceId};
 use serde_json::{Value, json};
 use tools::egress::Resolver;
-use tools::{Call, Error, Host, Offer, Toolbox, Toolkit, ToolkitSettings};
+use tools::{Call, Error, Host, Offer, Share, Shared, Toolbox, Toolkit, ToolkitSettings};
 
 /// What the built-in functions did to the system.
 #[derive(Default)]
 pub(crate) struct FakeHost {
     pub(crate) events: Mutex<Vec<Event>>,
     pub(crate) facts: Mutex<Vec<(String, Value, String)>>,
+    pub(crate) shared: Mutex<Vec<(String, Value)>>,
 }
 
 #[async_trait]
@@ -52,6 +53,32 @@ impl Host for FakeHost {
     async fn publish(&self, event: Event) -> Result<(), String> {
         self.events.lock().unwrap().push(event);
         Ok(())
+    }
+
+    async fn share(&self, share: Share<'_>) -> Result<Shared, String> {
+        let mut shared = self.shared.lock().unwrap();
+        let version = shared.iter().filter(|(key, _)| key == share.key).count() as u64;
+        if share.expected.is_some_and(|expected| expected != version) {
+            return Ok(Shared::Refused(format!("it is at version {version}")));
+        }
+        shared.push((share.key.to_owned(), share.value.clone()));
+        Ok(Shared::Written {
+            version: version + 1,
+        })
+    }
+
+    async fn shared(
+        &self,
+        _: ExecutionId,
+        keys: &[String],
+    ) -> Result<Vec<(String, u64, Value)>, String> {
+        let shared = self.shared.lock().unwrap();
+        let wanted = shared
+            .iter()
+            .filter(|(key, _)| keys.is_empty() || keys.contains(key));
+        Ok(wanted
+            .map(|(key, value)| (key.clone(), 1, value.clone()))
+            .collect())
     }
 }
 
@@ -129,6 +156,7 @@ pub(crate) fn call<'a>(
         idempotency_key: "exec:7",
         agent,
         execution: ExecutionId::from_uuid(uuid::Uuid::from_u128(7)),
+        team: None,
         trace_id: trace,
         hops: 0,
         timeout: Duration::from_secs(20),

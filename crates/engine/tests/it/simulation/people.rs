@@ -163,7 +163,7 @@ impl People {
         let answer = match (question, self.world.lots().below(3)) {
             (_, 0) => Answer::Reject { reason: text },
             (Question::Clarification { .. }, _) => Answer::Text { text },
-            (Question::Approval { .. }, _) => Answer::Approve,
+            (Question::Approval { .. } | Question::Plan { .. }, _) => Answer::Approve,
             (Question::UnknownOutcome { .. }, 1) => Answer::Happened { result: text },
             (Question::UnknownOutcome { .. }, _) => Answer::Repeat,
         };

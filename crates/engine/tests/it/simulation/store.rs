@@ -14,8 +14,9 @@ use store::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Signal, StateChange,
-    StateChanged, Store, Submission, Submitted, UsageFilter, UsageRow, Waiting,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
+    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
+    UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -329,6 +330,15 @@ impl<W: Way> Store for Reached<W> {
         let (agent, like) = (agent.clone(), like.to_owned());
         let read = move |t: &mut Tables| Ok(t.recall(&agent, &like, limit));
         self.way.carry("recall", read).await
+    }
+    async fn share(&self, write: SharedWrite) -> Result<SharedAnswer> {
+        let share = move |t: &mut Tables| Ok(t.share(write));
+        self.way.carry("share", share).await
+    }
+    async fn shared(&self, team: ExecutionId, keys: &[String]) -> Result<Vec<SharedValue>> {
+        let keys = keys.to_vec();
+        let read = move |t: &mut Tables| Ok(t.shared(team, &keys));
+        self.way.carry("shared", read).await
     }
     async fn usage(&self, filter: UsageFilter) -> Result<Vec<UsageRow>> {
         let read = move |t: &mut Tables| Ok(t.usage(&filter));

@@ -7,6 +7,7 @@ mod journal;
 mod news;
 mod reads;
 mod schedules;
+mod shared;
 mod states;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,7 +23,7 @@ use domain::{
 use serde_json::Value;
 use store::{
     AgentState, Certainty, ConfigRecord, DeadLetter, Error, OutboxClaim, OutboxEntry, Page, Result,
-    ScheduleRecord, Submission, Submitted, UsageRow, WhenBusy,
+    ScheduleRecord, SharedWrite, Submission, Submitted, UsageRow, WhenBusy,
 };
 
 use super::plant::Plant;
@@ -94,6 +95,8 @@ pub(crate) struct Tables {
     facts: BTreeMap<(AgentName, String), (Time, Value)>,
     fact_writes: BTreeSet<(AgentName, String)>,
     usage: BTreeMap<(String, AgentName, &'static str, String), UsageRow>,
+    /// What teams share, in the order in which it was written.
+    shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,

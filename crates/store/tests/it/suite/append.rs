@@ -1,13 +1,14 @@
 //! The journal and what follows from its steps.
 
 use domain::execution::Totals;
-use domain::{Money, Outcome, Seq, Status, Tokens};
+use domain::{Money, Outcome, Seq, Status, Tokens, Usage};
 use store::{Appended, Then};
 
 use super::Fixture;
 use super::given::{
-    append, at, child, claim, claim_one, claim_this, commit, done, event, everything, finish,
-    intent, leased, model_call, note, notes, outgoing, park, said, submission, submit, task,
+    append, at, child, claim, claim_one, claim_this, commit, done, ended, event, everything,
+    finish, intent, leased, model_call, note, notes, outgoing, park, said, submission, submit,
+    task,
 };
 
 pub(crate) async fn steps_are_durable_and_in_order(f: &impl Fixture) {
@@ -270,7 +271,10 @@ pub(crate) async fn the_end_of_a_child_wakes_its_parent(f: &impl Fixture) {
     let woken = claim_one(&*store, at(3)).await;
     assert_eq!(woken.execution.id, id);
     assert_eq!(woken.waiting.wakes, 1);
-    assert_eq!(woken.waiting.children, [(running.execution.id, done())]);
+    assert_eq!(
+        woken.waiting.children,
+        [ended(running.execution.id, done(), Totals::default())]
+    );
     // A parent at work is told without losing its lease.
     let mut second = child(id, "b");
     second.id = super::given::new_id();
@@ -280,6 +284,43 @@ pub(crate) async fn the_end_of_a_child_wakes_its_parent(f: &impl Fixture) {
     let waiting = store.waiting(id).await.unwrap();
     assert_eq!((waiting.wakes, waiting.children.len()), (2, 2));
     assert!(claim_this(&*store, id, at(5)).await.is_none());
+}
+
+pub(crate) async fn a_child_is_told_with_what_its_family_consumed(f: &impl Fixture) {
+    let store = f.store();
+    let parent = leased(&*store, task("a")).await;
+    let mut start = append(&parent, at(1), notes(&parent, 1, 1), park(at(900), 0));
+    start.children = vec![submission(child(parent.execution.id, "b"))];
+    commit(&*store, start).await;
+    let owner = claim_one(&*store, at(2)).await;
+    let consumed = |model_calls| Totals {
+        usage: Usage {
+            input_tokens: Tokens(10),
+            output_tokens: Tokens(5),
+            cached_tokens: Tokens(1),
+        },
+        cost_usd: Money::from_nanos(7),
+        model_calls,
+        tool_calls: 1,
+    };
+    let mut below = append(&owner, at(2), notes(&owner, 1, 1), Then::Continue);
+    below.children = vec![submission(child(owner.execution.id, "c"))];
+    commit(&*store, below).await;
+    let grandchild = claim_one(&*store, at(3)).await;
+    let mut end = append(&grandchild, at(3), notes(&grandchild, 1, 1), finish());
+    end.totals = consumed(2);
+    commit(&*store, end).await;
+    let mut end = append(&owner, at(4), notes(&owner, 2, 2), finish());
+    end.totals = consumed(1);
+    commit(&*store, end).await;
+    let mut family = consumed(2);
+    family += consumed(1);
+    let waiting = store.waiting(parent.execution.id).await.unwrap();
+    assert_eq!(
+        waiting.children,
+        [ended(owner.execution.id, done(), family)],
+        "the child's own, and its child's"
+    );
 }
 
 pub(crate) async fn an_execution_can_not_be_parked_as_over(f: &impl Fixture) {

@@ -1,12 +1,13 @@
 //! Asking for the end.
 
+use domain::execution::Totals;
 use domain::{Outcome, Status, StepBody};
 use store::{CancelAnswer, Renewal, Signal};
 
 use super::Fixture;
 use super::given::{
-    append, at, child, claim, claim_one, claim_this, commit, finish, leased, new_id, notes, park,
-    submission, submit, task, worker,
+    append, at, child, claim, claim_one, claim_this, commit, ended, finish, leased, new_id, notes,
+    park, submission, submit, task, worker,
 };
 
 fn cancelled(by: &str, reason: &str) -> Outcome {
@@ -130,5 +131,8 @@ pub(crate) async fn an_unbegun_child_that_ends_wakes_its_parent(f: &impl Fixture
     commit(&*store, start).await;
     store.cancel(child.id, "me", "r", at(2)).await.unwrap();
     let woken = claim_this(&*store, id, at(2)).await.unwrap();
-    assert_eq!(woken.waiting.children, [(child.id, cancelled("me", "r"))]);
+    assert_eq!(
+        woken.waiting.children,
+        [ended(child.id, cancelled("me", "r"), Totals::default())]
+    );
 }

@@ -11,7 +11,9 @@ use domain::{
     Status, Step, StepBody, StopReason, Time, Tokens, TraceId, Usage, WorkerId,
 };
 use serde_json::{Value, json};
-use store::{Append, Appended, Claim, Claimed, Store, Submission, Submitted, Then, WhenBusy};
+use store::{
+    Append, Appended, Claim, Claimed, EndedChild, Store, Submission, Submitted, Then, WhenBusy,
+};
 use uuid::Uuid;
 
 /// How long a lease lasts here.
@@ -65,6 +67,15 @@ pub(crate) fn child(parent: ExecutionId, agent: &str) -> Execution {
         deepest: 8,
     });
     child
+}
+
+/// A child's end, as its parent is told it.
+pub(crate) fn ended(id: ExecutionId, outcome: Outcome, totals: Totals) -> EndedChild {
+    EndedChild {
+        id,
+        outcome,
+        totals,
+    }
 }
 
 pub(crate) fn submission(execution: Execution) -> Submission {

@@ -1,9 +1,13 @@
 //! What comes to an execution from outside: a wish that it end, a person's answer, the end of a child.
 
 use domain::decide::Cancel;
+use domain::execution::Totals;
 use domain::step::Question;
 use domain::{ExecutionId, Outcome, Seq, Status, Time};
-use store::{CancelAnswer, InboxFilter, InputAnswer, NewInput, OpenRequest, PendingInput, Waiting};
+use store::{
+    CancelAnswer, EndedChild, InboxFilter, InputAnswer, NewInput, OpenRequest, PendingInput,
+    Waiting,
+};
 
 use super::super::plant::Plant;
 use super::{Input, Row, Tables};
@@ -41,9 +45,22 @@ impl Tables {
             inputs: inputs.collect(),
             children: ended
                 .into_iter()
-                .map(|(_, child, outcome)| (child, outcome.clone()))
+                .map(|(_, id, outcome)| EndedChild {
+                    id,
+                    outcome: outcome.clone(),
+                    totals: self.family_totals(id),
+                })
                 .collect(),
         }
+    }
+
+    fn family_totals(&self, id: ExecutionId) -> Totals {
+        let mut totals = self.rows.get(&id).map(|row| row.totals).unwrap_or_default();
+        let children = self.rows.values().map(|row| &row.execution);
+        for child in children.filter(|child| child.parent.is_some_and(|p| p.id == id)) {
+            totals += self.family_totals(child.id);
+        }
+        totals
     }
 
     /// Wakes an execution: at once if it is parked, or its owner at the next renewal.

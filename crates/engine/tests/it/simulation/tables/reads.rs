@@ -263,6 +263,7 @@ impl Tables {
             .collect();
         if !cleanup.dry_run {
             self.rows.retain(|id, _| !old.contains(id));
+            self.shared.retain(|write| !old.contains(&write.team));
         }
         Cleaned {
             executions: old.len() as u64,
