@@ -12,6 +12,8 @@ mod stream;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 pub(crate) use error::read as read_refusal;
+#[cfg(feature = "bedrock")]
+pub(crate) use request::takes_sampling;
 
 use crate::endpoint::Endpoint;
 use crate::http::{Http, Outgoing, headers, secret};

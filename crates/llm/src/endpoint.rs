@@ -17,6 +17,8 @@ pub(crate) struct Endpoint {
     pub(crate) is_own: bool,
     /// The key for this address.
     pub(crate) key: Option<SecretString>,
+    /// What else goes along and is secret: the session token of a signed call.
+    pub(crate) session: Option<SecretString>,
     base: Url,
 }
 
@@ -33,6 +35,16 @@ impl Endpoint {
             None => own.clone(),
         };
         let is_own = is_same(&base, &own);
+        Self::at(config, base, is_own, || host.key.get())
+    }
+
+    /// The endpoint at this address. `own_key` is the operator's, for an address that is the operator's own.
+    pub(crate) fn at(
+        config: &LlmConfig,
+        base: Url,
+        is_own: bool,
+        own_key: impl FnOnce() -> Option<SecretString>,
+    ) -> Result<Self, Error> {
         let key = match &config.api_key {
             Some(reference) if reference.starts_with("${") => {
                 return Err(Error::new(
@@ -41,13 +53,14 @@ impl Endpoint {
                 ));
             }
             Some(key) if !key.trim().is_empty() => Some(SecretString::from(key.trim())),
-            _ if is_own => host.key.get(),
+            _ if is_own => own_key(),
             _ => None,
         };
         let endpoint = Self {
-            provider,
+            provider: config.provider,
             is_own,
             key,
+            session: None,
             base,
         };
         endpoint.refuse_without_key()?;
@@ -56,14 +69,21 @@ impl Endpoint {
 
     /// The endpoint that the operator set, for calls that no agent makes.
     pub(crate) fn own(provider: Provider, host: &Host) -> Result<Self, Error> {
-        let endpoint = Self {
-            provider,
-            is_own: true,
-            key: host.key.get(),
-            base: parse(provider, &host.base_url, "the base URL")?,
-        };
+        let base = parse(provider, &host.base_url, "the base URL")?;
+        let endpoint = Self::owned(provider, base, host.key.get());
         endpoint.refuse_without_key()?;
         Ok(endpoint)
+    }
+
+    /// An endpoint of the operator.
+    pub(crate) fn owned(provider: Provider, base: Url, key: Option<SecretString>) -> Self {
+        Self {
+            provider,
+            is_own: true,
+            key,
+            session: None,
+            base,
+        }
     }
 
     /// The address of a path below the base. A query of the base is kept.
@@ -93,6 +113,12 @@ impl Endpoint {
     pub(crate) fn key_hint(&self) -> String {
         match (self.is_own, variable(self.provider)) {
             (true, Some(variable)) => format!("set {variable} to a valid key"),
+            (true, None) if self.provider == Provider::Bedrock && self.key.is_some() => {
+                "set AWS_BEARER_TOKEN_BEDROCK to a valid key".to_owned()
+            }
+            (true, None) if self.provider == Provider::Bedrock => {
+                "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a valid key, AWS_SESSION_TOKEN if it was lent, or AWS_PROFILE".to_owned()
+            }
             _ => format!(
                 "set llm_config.api_key to a key for {}, as a reference like ${{MY_KEY}}",
                 self.place()
@@ -102,12 +128,14 @@ impl Endpoint {
 
     /// Text with the key taken out, should a server have echoed it.
     pub(crate) fn without_key(&self, text: &str) -> String {
-        match &self.key {
-            Some(key) if key.expose_secret().len() >= 4 && text.contains(key.expose_secret()) => {
-                text.replace(key.expose_secret(), "[key]")
+        let mut text = text.to_owned();
+        for secret in [&self.key, &self.session].into_iter().flatten() {
+            let secret = secret.expose_secret();
+            if secret.len() >= 4 && text.contains(secret) {
+                text = text.replace(secret, "[key]");
             }
-            _ => text.to_owned(),
         }
+        text
     }
 
     /// The public services refuse a call without a key; we say so before a byte is sent. Other servers may not
@@ -139,7 +167,7 @@ fn variable(provider: Provider) -> Option<&'static str> {
     }
 }
 
-fn parse(provider: Provider, address: &str, what: &str) -> Result<Url, Error> {
+pub(crate) fn parse(provider: Provider, address: &str, what: &str) -> Result<Url, Error> {
     let wrong = |reason: &str| {
         Error::invalid(format!(
             "{what} of {} is no usable address ({reason}): write it like https://host/v1",
@@ -157,7 +185,7 @@ fn parse(provider: Provider, address: &str, what: &str) -> Result<Url, Error> {
 }
 
 /// Whether two addresses are the same up to a closing slash.
-fn is_same(one: &Url, other: &Url) -> bool {
+pub(crate) fn is_same(one: &Url, other: &Url) -> bool {
     one.origin() == other.origin()
         && one.path().trim_end_matches('/') == other.path().trim_end_matches('/')
         && one.query() == other.query()

@@ -29,6 +29,19 @@ impl Report {
         }
     }
 
+    /// The same with the type that AWS writes into a header, like `ThrottlingException:http://…`.
+    pub(crate) fn named_by(mut self, headers: &HeaderMap) -> Self {
+        let named = headers.get("x-amzn-errortype");
+        if let Some(named) = named.and_then(|value| value.to_str().ok()) {
+            let name = named.split(':').next().unwrap_or_default();
+            name.rsplit('#')
+                .next()
+                .unwrap_or_default()
+                .clone_into(&mut self.kind);
+        }
+        self
+    }
+
     /// Whether kind, code or message contains one of these lower-case phrases.
     fn mentions(&self, phrases: &[&str]) -> bool {
         let message = self.message.to_lowercase();
@@ -69,7 +82,7 @@ pub(crate) fn broke_off(endpoint: &Endpoint, model: &str, status: u16, report: &
     Error::new(class, message)
 }
 
-const TOO_LONG: [&str; 12] = [
+const TOO_LONG: [&str; 14] = [
     "context_length_exceeded",
     "string_above_max_length",
     "request_too_large",
@@ -80,6 +93,8 @@ const TOO_LONG: [&str; 12] = [
     "context size",
     "context limit",
     "too many tokens",
+    "too many input tokens",
+    "input tokens exceed",
     "input is too long",
     "request too large for",
 ];
@@ -104,7 +119,8 @@ fn class_of(status: u16, report: &Report) -> Class {
         429 if report.mentions(&["request too large for"]) => Class::ContextTooLong,
         429 => Class::RateLimited,
         408 => Class::TimedOut,
-        409 | 425 => Class::Unavailable,
+        // 424 is what AWS says when the model behind it fails.
+        409 | 424 | 425 => Class::Unavailable,
         400 | 413 | 422 if report.mentions(&TOO_LONG) => Class::ContextTooLong,
         400 | 422 if report.mentions(&REFUSED) => Class::Refused,
         413 => Class::ContextTooLong,
@@ -148,6 +164,7 @@ fn hint(
 ) -> Option<String> {
     let model = quote(model);
     match class {
+        Class::Auth if endpoint.provider == Provider::Bedrock => Some(aws_hint(endpoint, &model, report)),
         Class::Auth if status == 403 => Some(format!(
             "the key may not do this: ask for its rights to {model}, or {}",
             endpoint.key_hint()
@@ -160,6 +177,9 @@ fn hint(
             "the account's credit is used up, waiting does not help: add credit at the provider or use another key"
                 .to_owned(),
         ),
+        Class::InvalidRequest if report.kind == "ServiceQuotaExceededException" => {
+            Some("waiting does not help: raise the quota in AWS's Service Quotas".to_owned())
+        }
         Class::InvalidRequest if (300..400).contains(&status) => Some(
             "it sends us to another address, which we do not follow with a key: set api_base to the final address"
                 .to_owned(),
@@ -167,9 +187,23 @@ fn hint(
         Class::InvalidRequest if status == 404 && endpoint.provider == Provider::Ollama => {
             Some(format!("is the model {model} there? fetch it with `ollama pull`"))
         }
-        Class::InvalidRequest if status == 404 => Some(format!(
+        Class::InvalidRequest if status == 404 || report.mentions(&["model identifier is invalid"]) => Some(format!(
             "the model {model} or the address is not known there: check llm_config.model"
         )),
         _ => None,
     }
+}
+
+/// AWS answers 403 to keys that are wrong and to keys that may not do this.
+fn aws_hint(endpoint: &Endpoint, model: &str, report: &Report) -> String {
+    let says = |phrase: &str| report.message.contains(phrase);
+    if report.kind == "AccessDeniedException" || says("is not authorized to perform") {
+        return format!(
+            "these credentials may not do this: give them bedrock:InvokeModelWithResponseStream on {model}, and see that the account has access to the model"
+        );
+    }
+    if says("Signature expired") || says("Signature not yet current") {
+        return "a signature holds for some minutes: set this machine's clock right".to_owned();
+    }
+    endpoint.key_hint()
 }

@@ -81,7 +81,7 @@ impl Http {
         }
         let headers = response.headers().clone();
         let body = timeout(REFUSAL_PATIENCE, beginning(response, LARGEST_REFUSAL)).await;
-        let report = (call.read_refusal)(&body.unwrap_or_default());
+        let report = (call.read_refusal)(&body.unwrap_or_default()).named_by(&headers);
         Err(refused(
             call.endpoint,
             call.model,

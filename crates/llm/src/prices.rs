@@ -71,6 +71,13 @@ const ANTHROPIC: [Row; 18] = [
     ("claude-3-5-haiku", [800, 80, 4_000], 200),
 ];
 
+const NOVA: [Row; 4] = [
+    ("nova-micro", [35, 9, 140], 128),
+    ("nova-lite", [60, 15, 240], 300),
+    ("nova-pro", [800, 200, 3_200], 300),
+    ("nova-premier", [2_500, 625, 12_500], 1_000),
+];
+
 /// The price of a model; `None` when it is not known. What runs at home costs nothing.
 pub fn price(provider: Provider, model: &str) -> Option<Price> {
     if matches!(provider, Provider::Ollama | Provider::Scripted) {
@@ -105,10 +112,11 @@ pub fn context_window(provider: Provider, model: &str) -> Option<Tokens> {
 /// The row with the longest beginning that fits. A beginning fits at the end of a word only: `gpt-5` is not the
 /// family of `gpt-50`.
 fn row(provider: Provider, model: &str) -> Option<Row> {
-    let rows: &[Row] = match provider {
-        Provider::Openai => &OPENAI,
-        Provider::Anthropic => &ANTHROPIC,
-        Provider::Bedrock | Provider::Ollama | Provider::Scripted => &[],
+    let (rows, model): (&[Row], &str) = match provider {
+        Provider::Openai => (&OPENAI, model),
+        Provider::Anthropic => (&ANTHROPIC, model),
+        Provider::Bedrock => bedrock_rows(model),
+        Provider::Ollama | Provider::Scripted => (&[], model),
     };
     let fits = |(name, ..): &&Row| {
         model.strip_prefix(name).is_some_and(|rest| {
@@ -119,6 +127,24 @@ fn row(provider: Provider, model: &str) -> Option<Row> {
         .filter(fits)
         .max_by_key(|(name, ..)| name.len())
         .copied()
+}
+
+/// Bedrock writes the maker before the name, before that perhaps a group of regions, and all of it perhaps at the end
+/// of an ARN: `eu.anthropic.claude-sonnet-4-5-20250929-v1:0`.
+fn bedrock_rows(model: &str) -> (&'static [Row], &str) {
+    let id = model.rsplit('/').next().unwrap_or(model);
+    let of = |maker: &str| {
+        let at = id.find(maker)?;
+        let is_whole = id.get(..at)?.is_empty() || id.get(..at)?.ends_with('.');
+        is_whole.then(|| id.get(at + maker.len()..)).flatten()
+    };
+    if let Some(name) = of("anthropic.") {
+        (&ANTHROPIC, name)
+    } else if let Some(name) = of("amazon.") {
+        (&NOVA, name)
+    } else {
+        (&[], id)
+    }
 }
 
 #[cfg(test)]
@@ -141,6 +167,21 @@ mod tests {
             Some(15.0)
         );
         assert_eq!(input(Provider::Anthropic, "gpt-4o"), None);
+        for id in [
+            "anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "eu.anthropic.claude-sonnet-4-5-20250929-v1:0",
+            "arn:aws:bedrock:eu-central-1:1:inference-profile/eu.anthropic.claude-sonnet-4-6",
+        ] {
+            assert_eq!(input(Provider::Bedrock, id), Some(3.0), "{id}");
+        }
+        assert_eq!(
+            input(Provider::Bedrock, "us.amazon.nova-lite-v1:0"),
+            Some(0.06)
+        );
+        assert_eq!(
+            input(Provider::Bedrock, "meta.llama3-3-70b-instruct-v1:0"),
+            None
+        );
         assert_eq!(input(Provider::Ollama, "anything"), Some(0.0));
         assert_eq!(
             context_window(Provider::Openai, "gpt-4o"),

@@ -29,11 +29,7 @@ impl Providers {
             Provider::Anthropic => &self.settings.anthropic,
             Provider::Ollama => &self.settings.ollama,
             Provider::Scripted => return Ok(self.scripts()),
-            Provider::Bedrock => {
-                return Err(Error::invalid(
-                    "the provider bedrock is not part of this version",
-                ));
-            }
+            Provider::Bedrock => return self.probe_bedrock(None).await,
         };
         let endpoint = Endpoint::own(provider, host)?;
         let mut headers = headers("");
@@ -50,6 +46,25 @@ impl Providers {
             endpoint.place(),
             models.len()
         ))
+    }
+
+    /// Asks AWS Bedrock for its models in this region, or in the operator's.
+    ///
+    /// # Errors
+    /// What a call would meet: no credentials, wrong ones, no region, nobody there.
+    #[cfg(feature = "bedrock")]
+    pub async fn probe_bedrock(&self, region: Option<&str>) -> Result<String, Error> {
+        crate::bedrock::probe(&self.http, &self.aws, region).await
+    }
+
+    /// Says that Bedrock is not there.
+    ///
+    /// # Errors
+    /// Always.
+    #[cfg(not(feature = "bedrock"))]
+    #[expect(clippy::unused_async, reason = "the same signature in every build")]
+    pub async fn probe_bedrock(&self, _region: Option<&str>) -> Result<String, Error> {
+        Err(crate::providers::without_bedrock())
     }
 
     fn scripts(&self) -> String {

@@ -3,6 +3,8 @@
 use async_trait::async_trait;
 use domain::definition::Provider;
 
+#[cfg(feature = "bedrock")]
+use crate::bedrock::{self, Aws};
 use crate::http::Http;
 use crate::scripted::Scripted;
 use crate::settings::ProviderSettings;
@@ -13,6 +15,8 @@ use crate::{ChatModel, ChatRequest, ChatStream, Error, anthropic, ollama, openai
 pub struct Providers {
     pub(crate) settings: ProviderSettings,
     pub(crate) http: Http,
+    #[cfg(feature = "bedrock")]
+    pub(crate) aws: Aws,
     scripted: Scripted,
 }
 
@@ -21,6 +25,8 @@ impl Providers {
     pub fn new(settings: ProviderSettings) -> Self {
         Self {
             http: Http::new(settings.connect_timeout),
+            #[cfg(feature = "bedrock")]
+            aws: Aws::new(settings.bedrock.clone()),
             scripted: Scripted::new(settings.scripts_root.clone()),
             settings,
         }
@@ -35,9 +41,20 @@ impl ChatModel for Providers {
             Provider::Anthropic => anthropic::chat(&self.http, &self.settings, &request).await,
             Provider::Ollama => ollama::chat(&self.http, &self.settings, &request).await,
             Provider::Scripted => self.scripted.chat(&request).await,
-            Provider::Bedrock => Err(Error::invalid(
-                "the provider bedrock is not part of this version: use openai, anthropic, ollama or scripted",
-            )),
+            #[cfg(feature = "bedrock")]
+            Provider::Bedrock => {
+                bedrock::chat(&self.http, &self.aws, &self.settings, &request).await
+            }
+            #[cfg(not(feature = "bedrock"))]
+            Provider::Bedrock => Err(without_bedrock()),
         }
     }
+}
+
+/// The error for a provider that was left out when this was built.
+#[cfg(not(feature = "bedrock"))]
+pub(crate) fn without_bedrock() -> Error {
+    Error::invalid(
+        "this agentrunner was built without AWS Bedrock: take a build with the cargo feature `bedrock`, which is on unless it is taken off, or use openai, anthropic, ollama or scripted",
+    )
 }

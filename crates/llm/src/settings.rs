@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use domain::definition::LlmConfig;
 use secrecy::{ExposeSecret, SecretString};
@@ -19,6 +19,8 @@ pub struct ProviderSettings {
     pub openai_project: Option<String>,
     /// Anthropic.
     pub anthropic: Host,
+    /// AWS Bedrock.
+    pub bedrock: AwsSettings,
     /// Ollama; it needs no key.
     pub ollama: Host,
     /// The folder that holds the scripts of the `scripted` provider.
@@ -37,6 +39,7 @@ impl Default for ProviderSettings {
             openai_organization: None,
             openai_project: None,
             anthropic: Host::new("https://api.anthropic.com"),
+            bedrock: AwsSettings::default(),
             ollama: Host::new("http://localhost:11434"),
             scripts_root: PathBuf::from("config"),
             connect_timeout: Duration::from_secs(5),
@@ -49,6 +52,45 @@ impl ProviderSettings {
     /// How long the first byte of an answer may take.
     pub(crate) fn patience(&self, config: &LlmConfig) -> Duration {
         self.read_timeout.max(Duration::from_secs(config.timeout))
+    }
+}
+
+/// AWS Bedrock's region and address, and who we are there.
+///
+/// Whatever is not given, AWS's own chain is asked for when the first call needs it: environment, profile, web identity,
+/// container, machine. That chain reads the process's environment and files by itself.
+#[derive(Debug, Clone)]
+pub struct AwsSettings {
+    /// The region of agents that name none.
+    pub region: Option<String>,
+    /// The address instead of AWS's own.
+    pub endpoint: Option<String>,
+    /// Bedrock's own kind of key. Where there is one, nothing else is asked.
+    pub token: Key,
+    /// The id of the AWS key.
+    pub access_key_id: Key,
+    /// The AWS key. It signs, and is never sent.
+    pub secret_access_key: Key,
+    /// What goes along with an AWS key that was lent for some hours.
+    pub session_token: Key,
+    /// The profile in AWS's files that is used, instead of `default`.
+    pub profile: Option<String>,
+    /// The time, which is part of each signature.
+    pub now: fn() -> SystemTime,
+}
+
+impl Default for AwsSettings {
+    fn default() -> Self {
+        Self {
+            region: None,
+            endpoint: None,
+            token: Key::none(),
+            access_key_id: Key::none(),
+            secret_access_key: Key::none(),
+            session_token: Key::none(),
+            profile: None,
+            now: SystemTime::now,
+        }
     }
 }
 

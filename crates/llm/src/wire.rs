@@ -12,7 +12,7 @@ use crate::endpoint::Endpoint;
 use crate::error::quote;
 use crate::failure::{Report, broke_off};
 use crate::http::{cut_off, silent, whole_body};
-use crate::lines::{Frames, Framing, TooLong};
+use crate::lines::{Frames, Framing, Uncut};
 use crate::{ChatStream, Chunk, Error};
 
 /// The most bytes of one streamed answer. Wire formats take some 300 bytes for a token.
@@ -183,7 +183,7 @@ impl<D: Decode> Body<D> {
     /// Reads one event, or more bytes.
     async fn advance(&mut self) -> Result<(), Error> {
         let event = self.frames.next();
-        if let Some(event) = event.map_err(|TooLong| self.too_long())? {
+        if let Some(event) = event.map_err(|uncut| self.uncut(&uncut))? {
             let read = self.reading.decoder.read(&event, &mut self.out);
             if read.map_err(|fault| self.reading.error(fault))? == Progress::Done {
                 self.stage = Stage::Whole;
@@ -205,7 +205,7 @@ impl<D: Decode> Body<D> {
     fn take(&mut self, bytes: &Bytes) -> Result<(), Error> {
         self.received += bytes.len() as u64;
         if self.received > LARGEST_STREAM {
-            return Err(self.too_long());
+            return Err(self.uncut(&Uncut::TooLong));
         }
         self.frames.push(bytes);
         Ok(())
@@ -214,7 +214,8 @@ impl<D: Decode> Body<D> {
     /// The body has ended. A last event that is cut short makes the answer cut short.
     fn end(&mut self) -> Result<(), Error> {
         self.stage = Stage::Over;
-        let rest = self.frames.rest().map_err(|TooLong| self.too_long())?;
+        let rest = self.frames.rest();
+        let rest = rest.map_err(|uncut| self.uncut(&uncut))?;
         if let Some(event) = rest {
             match self.reading.decoder.read(&event, &mut self.out) {
                 Ok(Progress::Done) => return Ok(()),
@@ -241,7 +242,13 @@ impl<D: Decode> Body<D> {
         drop(timeout(DRAIN_PATIENCE, rest).await);
     }
 
-    fn too_long(&self) -> Error {
+    fn uncut(&self, uncut: &Uncut) -> Error {
+        #[cfg(feature = "bedrock")]
+        if *uncut == Uncut::NoFrame {
+            let reason = "bytes that are no frame".to_owned();
+            return self.reading.error(Fault::Garbled(reason));
+        }
+        debug_assert_eq!(*uncut, Uncut::TooLong);
         Error::garbled(format!(
             "{} at {} sends more than any answer has",
             self.reading.endpoint.provider.as_str(),

@@ -9,7 +9,7 @@
 //!
 //! | what | stands in for |
 //! |---|---|
-//! | [`ProviderStandIn`] | a model provider: OpenAI, Anthropic and Ollama, whole and streamed |
+//! | [`ProviderStandIn`] | a model provider: OpenAI, Anthropic, Ollama and AWS Bedrock, whole and streamed |
 //! | [`EffectsStandIn`] | the API of a tool, whose effects are counted by idempotency key |
 //! | [`FaultProxy`] | a network that is slow, cut or silent |
 //! | [`npm_servers`] | the command lines of real MCP servers, installed by `scripts/test-deps` |

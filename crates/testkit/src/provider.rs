@@ -1,7 +1,8 @@
-//! A model provider on the true wire: OpenAI, Anthropic and Ollama on one port.
+//! A model provider on the true wire: OpenAI, Anthropic, Ollama and AWS Bedrock on one port.
 
 mod answer;
 mod anthropic;
+mod bedrock;
 mod behave;
 mod face;
 mod faults;
@@ -17,6 +18,7 @@ use std::io;
 use std::net::SocketAddr;
 
 pub use answer::{Answer, ErrorKind, ProviderError, Raw, Stop, ToolCall, Usage};
+pub use bedrock::{AWS_KEY_ID, aws_secret};
 pub use behave::{call_tools, flaky, n_turns_then_answer, per_turn, say, sequence};
 pub use face::Face;
 pub use faults::{Delivery, Fault};
@@ -68,7 +70,7 @@ impl ProviderStandIn {
         self.server.address()
     }
 
-    /// Returns `http://127.0.0.1:PORT`, the base URL for Anthropic and Ollama clients.
+    /// Returns `http://127.0.0.1:PORT`, the base URL for Anthropic, Ollama and AWS clients.
     #[must_use]
     pub fn url(&self) -> String {
         format!("http://{}", self.address())

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 
 use domain::{StopReason, Tokens, Usage};
 use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
 use super::error::{WireError, status};
-use super::request::{call_step, text_step};
+use super::request::FORMAT;
 use crate::Chunk;
+use crate::dialogue::Plan;
 use crate::failure::Report;
 use crate::wire::{Decode, Fault, Progress};
 
@@ -27,9 +28,7 @@ pub(super) struct Decoder {
     open: Vec<(u64, Block)>,
     blocks: usize,
     calls: usize,
-    /// How the answer is to be put together again, should it hold thinking.
-    plan: Vec<Value>,
-    has_thoughts: bool,
+    plan: Plan,
     thinking: usize,
     usage: WireUsage,
     stop: Option<StopReason>,
@@ -156,12 +155,8 @@ impl Decode for Decoder {
 
     fn end(&mut self, out: &mut VecDeque<Chunk>) -> Result<(), Fault> {
         let stop = self.stop.take().ok_or(Fault::CutOff)?;
-        if self.has_thoughts {
-            let blocks = std::mem::take(&mut self.plan);
-            out.push_back(Chunk::ProviderData(
-                json!({"anthropic": {"model": self.model, "blocks": blocks}}),
-            ));
-        }
+        let kept = self.plan.kept(FORMAT, &self.model);
+        out.extend(kept.map(Chunk::ProviderData));
         out.push_back(Chunk::Usage(self.usage.sum()));
         out.push_back(Chunk::Stop(stop));
         Ok(())
@@ -176,8 +171,7 @@ impl Decoder {
             open: Vec::new(),
             blocks: 0,
             calls: 0,
-            plan: Vec::new(),
-            has_thoughts: false,
+            plan: Plan::default(),
             thinking: 0,
             usage: WireUsage::default(),
             stop: None,
@@ -210,7 +204,7 @@ impl Decoder {
             "tool_use" => {
                 let index = self.calls;
                 self.calls += 1;
-                self.plan.push(call_step(index));
+                self.plan.call(index);
                 out.push_back(Chunk::ToolCall {
                     index,
                     id: start.id.unwrap_or_else(|| format!("call_{index}")),
@@ -228,9 +222,8 @@ impl Decoder {
             },
             "redacted_thinking" => {
                 self.think(raw.get().len())?;
-                self.has_thoughts = true;
                 self.plan
-                    .push(serde_json::from_str(raw.get()).unwrap_or_default());
+                    .thought(serde_json::from_str(raw.get()).unwrap_or_default());
                 Block::Other
             }
             _ => Block::Other,
@@ -296,7 +289,7 @@ impl Decoder {
         };
         let (_, block) = self.open.swap_remove(at);
         match block {
-            Block::Text { bytes } => self.plan.push(text_step(bytes)),
+            Block::Text { bytes } => self.plan.text(bytes),
             Block::Call { index, input } if !input.is_empty() => {
                 out.push_back(Chunk::Arguments {
                     index,
@@ -304,9 +297,8 @@ impl Decoder {
                 });
             }
             Block::Thinking { text, signature } => {
-                self.has_thoughts = true;
                 let block = json!({"type": "thinking", "thinking": text, "signature": signature});
-                self.plan.push(block);
+                self.plan.thought(block);
             }
             Block::Call { .. } | Block::Other => {}
         }

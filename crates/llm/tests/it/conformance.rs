@@ -116,7 +116,7 @@ async fn the_end_says_why() {
             let answer = say(&providers(&stand_in), face, "hi").await.unwrap();
             // OpenAI calls a stop sequence an end; Ollama knows nothing but ends and lengths.
             let wanted = match (face, wanted) {
-                (_, StopReason::MaxTokens) | (Provider::Anthropic, _) => wanted,
+                (_, StopReason::MaxTokens) | (Provider::Anthropic | Provider::Bedrock, _) => wanted,
                 (Provider::Openai, StopReason::Refusal) => wanted,
                 _ => StopReason::EndTurn,
             };

@@ -48,8 +48,19 @@ async fn messages_say_what_to_do() {
         let message = told(face, ErrorKind::NotFound).await;
         assert!(message.contains("\"a-model\""), "{message}");
         let message = told(face, ErrorKind::QuotaExceeded).await;
-        assert!(message.contains("add credit"), "{message}");
+        let wanted = match face {
+            Provider::Bedrock => "raise the quota",
+            _ => "add credit",
+        };
+        assert!(message.contains(wanted), "{message}");
     }
+    let message = told(Provider::Bedrock, ErrorKind::Unauthorized).await;
+    assert!(message.contains("set AWS_ACCESS_KEY_ID and"), "{message}");
+    let message = told(Provider::Bedrock, ErrorKind::Forbidden).await;
+    assert!(
+        message.contains("bedrock:InvokeModelWithResponseStream on \"a-model\""),
+        "{message}"
+    );
     let message = told(Provider::Ollama, ErrorKind::NotFound).await;
     assert!(message.contains("ollama pull"), "{message}");
 }

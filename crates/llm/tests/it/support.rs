@@ -4,23 +4,45 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use agentrunner_llm::{
-    Answer, ChatModel, ChatRequest, ChatStream, Chunk, Error, Host, Key, Limits, ProviderSettings,
-    Providers, ToolSpec, fold,
+    Answer, AwsSettings, ChatModel, ChatRequest, ChatStream, Chunk, Error, Host, Key, Limits,
+    ProviderSettings, Providers, ToolSpec, fold,
 };
 use domain::definition::{LlmConfig, Provider};
 use domain::{Message, Reply};
 use futures::StreamExt;
 use serde_json::{Value, json};
 use testkit::ProviderStandIn;
+use testkit::provider::aws_secret;
 
-pub(crate) const FACES: [Provider; 3] = [Provider::Openai, Provider::Anthropic, Provider::Ollama];
+pub(crate) const FACES: [Provider; 4] = [
+    Provider::Openai,
+    Provider::Anthropic,
+    Provider::Ollama,
+    Provider::Bedrock,
+];
 pub(crate) const KEY: &str = "sk-operator-0123456789";
+
+/// The id of an AWS key that was lent: its session token goes over the wire, as [`KEY`] does elsewhere.
+pub(crate) const AWS_KEY: &str = "ASIATESTKIT000000001";
+
+/// Settings of Bedrock with keys of the operator.
+pub(crate) fn aws(endpoint: String) -> AwsSettings {
+    AwsSettings {
+        region: Some("eu-central-1".to_owned()),
+        endpoint: Some(endpoint),
+        access_key_id: Key::fixed(AWS_KEY),
+        secret_access_key: Key::fixed(aws_secret(AWS_KEY)),
+        session_token: Key::fixed(KEY),
+        ..AwsSettings::default()
+    }
+}
 
 /// Settings whose every provider is the stand-in.
 pub(crate) fn settings(stand_in: &ProviderStandIn) -> ProviderSettings {
     ProviderSettings {
         openai: Host::new(stand_in.openai_url()).with_key(Key::fixed(KEY)),
         anthropic: Host::new(stand_in.url()).with_key(Key::fixed(KEY)),
+        bedrock: aws(stand_in.url()),
         ollama: Host::new(stand_in.url()),
         ..ProviderSettings::default()
     }

@@ -12,7 +12,7 @@ use clap::Parser;
 #[derive(Parser)]
 #[command(name = "testkit")]
 enum Command {
-    /// A model provider: OpenAI, Anthropic and Ollama on one port.
+    /// A model provider: OpenAI, Anthropic, Ollama and AWS Bedrock on one port.
     Provider {
         /// The port on 127.0.0.1; 0 takes a free one.
         #[arg(long, default_value_t = 0)]

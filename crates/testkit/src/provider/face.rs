@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::answer::{Answer, ProviderError};
 use super::faults::Frames;
 use super::request::{Message, Request, Tool};
-use super::{anthropic, ollama, openai};
+use super::{anthropic, bedrock, ollama, openai};
 
 /// An API of a provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -23,6 +23,8 @@ pub enum Face {
     Anthropic,
     /// Ollama chat.
     Ollama,
+    /// AWS Bedrock's Converse.
+    Bedrock,
 }
 
 impl fmt::Display for Face {
@@ -31,6 +33,7 @@ impl fmt::Display for Face {
             Self::Openai => "openai",
             Self::Anthropic => "anthropic",
             Self::Ollama => "ollama",
+            Self::Bedrock => "bedrock",
         })
     }
 }
@@ -41,6 +44,7 @@ impl Face {
             Self::Openai => &openai::Openai,
             Self::Anthropic => &anthropic::Anthropic,
             Self::Ollama => &ollama::Ollama,
+            Self::Bedrock => &bedrock::Bedrock,
         }
     }
 }
@@ -48,12 +52,27 @@ impl Face {
 /// HTTP headers, names in lower case.
 pub(super) type Headers = BTreeMap<String, String>;
 
+/// A request as it arrived.
+pub(super) struct Arrived<'a> {
+    pub(super) method: &'a str,
+    /// Still escaped.
+    pub(super) path: &'a str,
+    pub(super) headers: &'a Headers,
+    pub(super) body: &'a [u8],
+    /// The body as JSON, or null.
+    pub(super) raw: &'a Value,
+}
+
 /// Reads and writes one provider's wire format.
 pub(super) trait Dialect: Sync {
     /// Refuses what the real provider refuses.
-    fn check(&self, headers: &Headers, raw: &Value) -> Result<(), ProviderError>;
+    fn check(&self, arrived: &Arrived<'_>) -> Result<(), ProviderError>;
+    /// Reads which model is asked.
+    fn model(&self, arrived: &Arrived<'_>) -> String {
+        arrived.raw["model"].as_str().unwrap_or_default().to_owned()
+    }
     /// Tells whether a streamed answer is asked for.
-    fn wants_stream(&self, raw: &Value) -> bool;
+    fn wants_stream(&self, arrived: &Arrived<'_>) -> bool;
     /// Reads the conversation, leniently.
     fn messages(&self, raw: &Value) -> Vec<Message>;
     /// Reads the tools, leniently.
@@ -70,6 +89,10 @@ pub(super) trait Dialect: Sync {
     fn error_event(&self, error: &ProviderError) -> Bytes;
     /// The headers of every answer.
     fn headers(&self, number: usize) -> Vec<(&'static str, String)>;
+    /// The headers of an error that takes the place of an answer.
+    fn error_headers(&self, _error: &ProviderError) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
 }
 
 /// Writes one event of a stream of server-sent events.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, ErrorKind, ProviderError, Stop};
-use super::face::{Dialect, Headers};
+use super::face::{Arrived, Dialect};
 use super::faults::Frames;
 use super::openai::function;
 use super::request::{Call, CallResult, Message, Request, Role, Tool, items, string};
@@ -18,12 +18,12 @@ pub(super) struct Ollama;
 const CREATED: &str = "2025-10-09T08:53:20.123456789Z";
 
 impl Dialect for Ollama {
-    fn check(&self, _headers: &Headers, raw: &Value) -> Result<(), ProviderError> {
-        check::check(raw)
+    fn check(&self, arrived: &Arrived<'_>) -> Result<(), ProviderError> {
+        check::check(arrived.raw)
     }
 
-    fn wants_stream(&self, raw: &Value) -> bool {
-        raw["stream"].as_bool().unwrap_or(true)
+    fn wants_stream(&self, arrived: &Arrived<'_>) -> bool {
+        arrived.raw["stream"].as_bool().unwrap_or(true)
     }
 
     fn messages(&self, raw: &Value) -> Vec<Message> {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, ErrorKind, ProviderError, Stop};
-use super::face::{Dialect, EPOCH, Headers, event};
+use super::face::{Arrived, Dialect, EPOCH, event};
 use super::faults::Frames;
 use super::request::{Call, CallResult, Message, Request, Role, Tool, items, string, text_of};
 
@@ -15,12 +15,12 @@ use super::request::{Call, CallResult, Message, Request, Role, Tool, items, stri
 pub(super) struct Openai;
 
 impl Dialect for Openai {
-    fn check(&self, headers: &Headers, raw: &Value) -> Result<(), ProviderError> {
-        check::check(headers, raw)
+    fn check(&self, arrived: &Arrived<'_>) -> Result<(), ProviderError> {
+        check::check(arrived.headers, arrived.raw)
     }
 
-    fn wants_stream(&self, raw: &Value) -> bool {
-        raw["stream"].as_bool().unwrap_or(false)
+    fn wants_stream(&self, arrived: &Arrived<'_>) -> bool {
+        arrived.raw["stream"].as_bool().unwrap_or(false)
     }
 
     fn messages(&self, raw: &Value) -> Vec<Message> {

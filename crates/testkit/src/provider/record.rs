@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::face::{Face, Headers};
+use super::face::{Arrived, Face};
 use super::request::{Request, conversation, turn};
 use crate::log::{Entry, Outcome};
 
@@ -27,18 +27,12 @@ pub struct Recorded {
 
 impl Recorded {
     /// Reads the request with this number, which arrived after those of `earlier`.
-    pub(super) fn read(
-        number: usize,
-        face: Face,
-        headers: Headers,
-        body: &[u8],
-        earlier: &[Self],
-    ) -> Self {
-        let raw: Value = serde_json::from_slice(body).unwrap_or(Value::Null);
+    pub(super) fn read(number: usize, face: Face, arrived: &Arrived<'_>, earlier: &[Self]) -> Self {
+        let raw: Value = arrived.raw.clone();
         let dialect = face.dialect();
         let messages = dialect.messages(&raw);
         let mut hasher = DefaultHasher::new();
-        (face, &body).hash(&mut hasher);
+        (face, arrived.path, arrived.body).hash(&mut hasher);
         let fingerprint = hasher.finish();
         let before = earlier
             .iter()
@@ -47,14 +41,15 @@ impl Recorded {
         let request = Request {
             number,
             face,
-            model: raw["model"].as_str().unwrap_or_default().to_owned(),
-            stream: dialect.wants_stream(&raw),
+            path: arrived.path.to_owned(),
+            model: dialect.model(arrived),
+            stream: dialect.wants_stream(arrived),
             conversation: conversation(&messages),
             turn: turn(&messages),
             attempt: before + 1,
             tools: dialect.tools(&raw),
             messages,
-            headers,
+            headers: arrived.headers.clone(),
             raw,
         };
         Self {

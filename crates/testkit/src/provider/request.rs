@@ -15,6 +15,8 @@ pub struct Request {
     pub number: usize,
     /// The API that was spoken.
     pub face: Face,
+    /// The path, still escaped.
+    pub path: String,
     /// The model that was asked for.
     pub model: String,
     /// Whether a streamed answer was asked for.

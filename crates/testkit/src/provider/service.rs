@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::body::Body;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -14,12 +14,12 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::answer::{Answer, ErrorKind, ProviderError};
-use super::face::{Face, Headers};
+use super::face::{Arrived, Face, Headers};
 use super::faults::{Frames, Transport};
 use super::record::Recorded;
 use super::request::Request;
 use super::script::Script;
-use super::{anthropic, ollama, openai};
+use super::{anthropic, bedrock, ollama, openai};
 use crate::barrier::Barrier;
 use crate::control::{self, Patience};
 use crate::log::{Fate, Log};
@@ -85,6 +85,9 @@ impl Service {
             .route("/v1/models", get(list_models))
             .route("/api/chat", post(ollama_chat))
             .route("/api/tags", get(list_tags))
+            .route("/model/{id}/converse", post(bedrock_converse))
+            .route("/model/{id}/converse-stream", post(bedrock_converse))
+            .route("/foundation-models", get(list_foundation_models))
             .route("/api/version", get(version))
             .route("/", get("Ollama is running"))
             .route("/_control/requests", get(recorded).delete(forget))
@@ -95,8 +98,15 @@ impl Service {
             .merge(control::routes(self.0.barrier.clone()))
     }
 
-    async fn chat(self, face: Face, link: Link, headers: &HeaderMap, body: Bytes) -> Response {
-        let (request, refused) = self.receive(face, headers, &body);
+    async fn chat(
+        self,
+        face: Face,
+        link: Link,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: Bytes,
+    ) -> Response {
+        let (request, refused) = self.receive(face, uri, headers, &body);
         let ticket = request.ticket();
         let mut transport = Transport {
             barrier: self.0.barrier.clone(),
@@ -129,14 +139,23 @@ impl Service {
     fn receive(
         &self,
         face: Face,
+        uri: &Uri,
         headers: &HeaderMap,
         body: &[u8],
     ) -> (Request, Result<(), ProviderError>) {
+        let (headers, raw) = (plain(headers), serde_json::from_slice(body));
+        let arrived = Arrived {
+            method: "POST",
+            path: uri.path(),
+            headers: &headers,
+            body,
+            raw: &raw.unwrap_or(Value::Null),
+        };
         self.0.log.append(|earlier| {
             let number = self.0.arrivals.fetch_add(1, Ordering::Relaxed) + 1;
-            let mut recorded = Recorded::read(number, face, plain(headers), body, earlier);
+            let mut recorded = Recorded::read(number, face, &arrived, earlier);
             let request = recorded.request.clone();
-            let refused = face.dialect().check(&request.headers, &request.raw);
+            let refused = face.dialect().check(&arrived);
             let reason = |error: &ProviderError| error.message.clone().unwrap_or_default();
             recorded.rejected = refused.as_ref().err().map(reason);
             (recorded, (request, refused))
@@ -184,6 +203,9 @@ fn deliver(request: &Request, answer: Answer, transport: Transport<Recorded>) ->
     for (name, value) in dialect.headers(request.number) {
         response = response.header(name, value);
     }
+    for (name, value) in answer.error.iter().flat_map(|e| dialect.error_headers(e)) {
+        response = response.header(name, value);
+    }
     for (name, value) in &answer.headers {
         response = response.header(name, value);
     }
@@ -202,28 +224,66 @@ fn plain(headers: &HeaderMap) -> Headers {
 async fn openai_chat(
     State(service): State<Service>,
     ConnectInfo(link): ConnectInfo<Link>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    service.chat(Face::Openai, link, &headers, body).await
+    service.chat(Face::Openai, link, &uri, &headers, body).await
 }
 
 async fn anthropic_messages(
     State(service): State<Service>,
     ConnectInfo(link): ConnectInfo<Link>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    service.chat(Face::Anthropic, link, &headers, body).await
+    service
+        .chat(Face::Anthropic, link, &uri, &headers, body)
+        .await
 }
 
 async fn ollama_chat(
     State(service): State<Service>,
     ConnectInfo(link): ConnectInfo<Link>,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    service.chat(Face::Ollama, link, &headers, body).await
+    service.chat(Face::Ollama, link, &uri, &headers, body).await
+}
+
+async fn bedrock_converse(
+    State(service): State<Service>,
+    ConnectInfo(link): ConnectInfo<Link>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    service
+        .chat(Face::Bedrock, link, &uri, &headers, body)
+        .await
+}
+
+/// A request of AWS's service that manages models.
+async fn list_foundation_models(
+    State(service): State<Service>,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Response {
+    let arrived = Arrived {
+        method: "GET",
+        path: uri.path(),
+        headers: &plain(&headers),
+        body: &[],
+        raw: &Value::Null,
+    };
+    if let Err(error) = bedrock::may_list(&arrived) {
+        let (status, body) = Face::Bedrock.dialect().error(0, &error);
+        return (status, Json(body)).into_response();
+    }
+    let names = service.0.models.lock().expect("no holder panics").clone();
+    Json(bedrock::models(&names)).into_response()
 }
 
 /// Both OpenAI and Anthropic have this route; only Anthropic's clients send a version.

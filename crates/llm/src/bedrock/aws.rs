@@ -1,0 +1,269 @@
+//! Credentials: looked for when the first call needs them, kept until they are about to expire, renewed by one call
+//! while the others wait; and the signature that they make.
+
+use std::time::{Duration, SystemTime};
+
+use aws_config::Region;
+use aws_config::default_provider::credentials::DefaultCredentialsChain;
+use aws_config::default_provider::region::DefaultRegionChain;
+use aws_credential_types::Credentials;
+use aws_credential_types::provider::ProvideCredentials;
+use aws_credential_types::provider::error::CredentialsError;
+use aws_sigv4::http_request::{SignableBody, SignableRequest, SigningSettings, sign};
+use aws_sigv4::sign::v4;
+use domain::definition::LlmConfig;
+use domain::retry::ModelErrorClass as Class;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use secrecy::{ExposeSecret, SecretString};
+use tokio::sync::{Mutex, OnceCell};
+use tokio::time::timeout;
+use url::Url;
+
+use super::address::{Place, Wanted};
+use crate::Error;
+use crate::http::secret;
+use crate::settings::AwsSettings;
+
+/// How long AWS's chain may look: files, a web identity, a container, the machine's own service.
+const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
+/// How long before their end credentials are renewed.
+const MARGIN: Duration = Duration::from_secs(5 * 60);
+/// How long credentials without an end are kept: files change.
+const KEPT: Duration = Duration::from_secs(15 * 60);
+/// What is signed for.
+const SERVICE: &str = "bedrock";
+
+/// Who we are at AWS.
+#[derive(Debug)]
+pub(crate) struct Aws {
+    settings: AwsSettings,
+    /// The region that the profile or the machine names.
+    region: OnceCell<Option<String>>,
+    chain: OnceCell<DefaultCredentialsChain>,
+    current: Mutex<Option<Found>>,
+}
+
+/// Credentials that the chain found.
+#[derive(Debug)]
+struct Found {
+    credentials: Credentials,
+    renew_at: SystemTime,
+}
+
+impl Aws {
+    /// Asks nobody yet.
+    pub(crate) fn new(settings: AwsSettings) -> Self {
+        Self {
+            settings,
+            region: OnceCell::new(),
+            chain: OnceCell::new(),
+            current: Mutex::new(None),
+        }
+    }
+
+    /// Where a call of this configuration goes.
+    pub(super) async fn place(&self, config: &LlmConfig) -> Result<Place, Error> {
+        let wanted = Wanted::of(config, &self.settings)?;
+        let region = self.region(&wanted).await?;
+        wanted.in_region(region, Some(config), &self.settings)
+    }
+
+    /// Where the operator's own calls go.
+    pub(super) async fn own_place(&self, region: Option<&str>) -> Result<Place, Error> {
+        let wanted = Wanted::own(region, &self.settings)?;
+        let region = self.region(&wanted).await?;
+        wanted.in_region(region, None, &self.settings)
+    }
+
+    async fn region(&self, wanted: &Wanted) -> Result<String, Error> {
+        if let Some(region) = &wanted.region {
+            return Ok(region.clone());
+        }
+        let look = self.region.get_or_init(|| async {
+            let mut chain = DefaultRegionChain::builder();
+            if let Some(profile) = &self.settings.profile {
+                chain = chain.profile_name(profile);
+            }
+            let found = chain.build().region().await;
+            found.map(|region| region.as_ref().to_owned())
+        });
+        let found = timeout(LOOKUP_PATIENCE, look).await.ok().cloned().flatten();
+        found.ok_or_else(|| {
+            Error::invalid(
+                "there is no AWS region for bedrock: set AWS_REGION, or llm_config.region of the agent, for example to eu-central-1",
+            )
+        })
+    }
+
+    /// Adds what proves who we are: a bearer token, or a signature. Nothing, where nothing of ours may go.
+    pub(super) async fn authorize(
+        &self,
+        headers: &mut HeaderMap,
+        place: &mut Place,
+        method: &str,
+        url: &Url,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        if let Some(key) = &place.endpoint.key {
+            headers.insert(header::AUTHORIZATION, secret("Bearer ", key)?);
+            return Ok(());
+        }
+        if !place.endpoint.is_own {
+            return Ok(());
+        }
+        let credentials = self.credentials(&place.region).await?;
+        place.endpoint.session = credentials.session_token().map(SecretString::from);
+        let now = (self.settings.now)();
+        signed(headers, &credentials, &place.region, now, method, url, body)
+    }
+
+    /// Looks anew at the next call.
+    pub(super) async fn forget(&self) {
+        *self.current.lock().await = None;
+    }
+
+    async fn credentials(&self, region: &str) -> Result<Credentials, Error> {
+        let keys = &self.settings;
+        if let (Some(id), Some(key)) = (keys.access_key_id.get(), keys.secret_access_key.get()) {
+            let session = keys.session_token.get();
+            return Ok(Credentials::new(
+                id.expose_secret().trim(),
+                key.expose_secret().trim(),
+                session.map(|token| token.expose_secret().trim().to_owned()),
+                None,
+                "settings",
+            ));
+        }
+        let mut current = self.current.lock().await;
+        let now = (self.settings.now)();
+        if let Some(found) = &*current
+            && now < found.renew_at
+        {
+            return Ok(found.credentials.clone());
+        }
+        let looked = timeout(LOOKUP_PATIENCE, self.look(region)).await;
+        let looked =
+            looked.unwrap_or_else(|_| Err(CredentialsError::provider_timed_out(LOOKUP_PATIENCE)));
+        match (looked, &*current) {
+            (Ok(credentials), _) => {
+                *current = Some(Found {
+                    renew_at: renewal(&credentials, now),
+                    credentials: credentials.clone(),
+                });
+                Ok(credentials)
+            }
+            // They are to be renewed but still good.
+            (Err(error), Some(found))
+                if found.credentials.expiry().is_some_and(|end| now < end) =>
+            {
+                tracing::warn!(%error, "aws credentials could not be renewed and end soon");
+                Ok(found.credentials.clone())
+            }
+            (Err(error), _) => Err(not_found(error)),
+        }
+    }
+
+    async fn look(&self, region: &str) -> Result<Credentials, CredentialsError> {
+        let chain = self.chain.get_or_init(|| async {
+            let mut chain =
+                DefaultCredentialsChain::builder().region(Region::new(region.to_owned()));
+            if let Some(profile) = &self.settings.profile {
+                chain = chain.profile_name(profile);
+            }
+            chain.build().await
+        });
+        chain.await.provide_credentials().await
+    }
+}
+
+/// When credentials are looked for anew.
+fn renewal(credentials: &Credentials, now: SystemTime) -> SystemTime {
+    match credentials.expiry() {
+        Some(end) => end.checked_sub(MARGIN).unwrap_or(now),
+        None => now + KEPT,
+    }
+}
+
+fn not_found(error: CredentialsError) -> Error {
+    let (class, what) = match &error {
+        CredentialsError::CredentialsNotLoaded(_) => {
+            (Class::Auth, "there are no AWS credentials for bedrock")
+        }
+        CredentialsError::InvalidConfiguration(_) => (
+            Class::Auth,
+            "the AWS configuration has no usable credentials for bedrock",
+        ),
+        CredentialsError::ProviderTimedOut(_) => (
+            Class::Unavailable,
+            "AWS credentials for bedrock could not be had in time",
+        ),
+        _ => (
+            Class::Unavailable,
+            "AWS credentials for bedrock could not be had",
+        ),
+    };
+    let mut reasons = Vec::new();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(reason) = cause.filter(|_| reasons.len() < 8) {
+        reasons.push(reason.to_string());
+        cause = reason.source();
+    }
+    reasons.dedup();
+    let reasons = match reasons.is_empty() {
+        true => String::new(),
+        false => format!(" ({})", crate::error::quote(&reasons.join(": "))),
+    };
+    Error::new(
+        class,
+        format!(
+            "{what}{reasons}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or AWS_BEARER_TOKEN_BEDROCK, or give the machine or container a role"
+        ),
+    )
+    .because(error)
+}
+
+/// Signs a request (SigV4). What a proxy on the way may change stays out of the signature.
+fn signed(
+    headers: &mut HeaderMap,
+    credentials: &Credentials,
+    region: &str,
+    now: SystemTime,
+    method: &str,
+    url: &Url,
+    body: &[u8],
+) -> Result<(), Error> {
+    let unsigned = |error: &dyn std::fmt::Display| {
+        Error::new(Class::Auth, format!("the request can't be signed: {error}"))
+    };
+    let identity = credentials.clone().into();
+    let params = v4::SigningParams::builder()
+        .identity(&identity)
+        .region(region)
+        .name(SERVICE)
+        .time(now)
+        .settings(SigningSettings::default())
+        .build()
+        .map_err(|error| unsigned(&error))?
+        .into();
+    let kind = headers.get(header::CONTENT_TYPE);
+    let kind = kind
+        .and_then(|value| value.to_str().ok())
+        .map(str::to_owned);
+    let shown = kind.iter().map(|kind| ("content-type", kind.as_str()));
+    let request = SignableRequest::new(method, url.as_str(), shown, SignableBody::Bytes(body))
+        .map_err(|error| unsigned(&error))?;
+    let output = sign(request, &params).map_err(|error| unsigned(&error))?;
+    let (instructions, _) = output.into_parts();
+    for (name, value) in instructions.headers() {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|error| unsigned(&error))?;
+        let mut value = HeaderValue::from_str(value).map_err(|_| {
+            Error::new(
+                Class::Auth,
+                "the AWS keys have characters that no key has, perhaps a line break: set them again",
+            )
+        })?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(())
+}
