@@ -16,11 +16,12 @@ use crate::{ChatRequest, Error};
 /// The name under which plans of answers are kept.
 pub(super) const FORMAT: &str = "bedrock";
 /// Converse's own fields that an agent may set by `additional_params`. All others are the model's.
-const CONVERSES: [&str; 6] = [
+const CONVERSES: [&str; 7] = [
     "additionalModelResponseFieldPaths",
     "guardrailConfig",
     "outputConfig",
     "performanceConfig",
+    "projectIdentifier",
     "requestMetadata",
     "serviceTier",
 ];

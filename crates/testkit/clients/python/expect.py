@@ -1,4 +1,4 @@
-"""What the three scripts share: expectations that say what they are about."""
+"""What the scripts share: expectations that say what they are about."""
 
 import sys
 import time

@@ -1,4 +1,4 @@
-//! The official client libraries of OpenAI, Anthropic and Ollama prove that the stand-in is right.
+//! The official client libraries of OpenAI, Anthropic, Ollama and AWS prove that the stand-in is right.
 //!
 //! They come from `scripts/test-deps`, the scripts and their scenarios from `clients/`.
 
@@ -49,7 +49,16 @@ fn ollama_for_python() {
 }
 
 #[test]
-fn all_three_for_node() {
+fn boto3() {
+    let mut command = python_script("boto3_client.py");
+    command.env("AWS_EC2_METADATA_DISABLED", "true");
+    command.env_remove("AWS_PROFILE");
+    command.env_remove("AWS_BEARER_TOKEN_BEDROCK");
+    prove(command);
+}
+
+#[test]
+fn openai_anthropic_and_ollama_for_node() {
     let mut command = Command::new("node");
     command
         .current_dir(node_folder())

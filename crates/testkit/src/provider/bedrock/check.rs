@@ -12,7 +12,7 @@ type Checked = Result<(), ProviderError>;
 
 const FIELDS: &str = "\
     additionalModelRequestFields additionalModelResponseFieldPaths guardrailConfig inferenceConfig messages \
-    outputConfig performanceConfig promptVariables requestMetadata serviceTier system toolConfig";
+    outputConfig performanceConfig projectIdentifier promptVariables requestMetadata serviceTier system toolConfig";
 const INFERENCE: &str = "maxTokens stopSequences temperature topP";
 /// What a block may be; it is one of them.
 const BLOCKS: &str = "\
@@ -190,7 +190,7 @@ fn block(path: &str, role: &str, block: &Value) -> Checked {
 
 fn id(path: &str, kind: &str, block: &Value) -> Checked {
     let id = block["toolUseId"].as_str().unwrap_or_default();
-    if is_tool_name(id, 64) {
+    if is_tool_name(&id.replace(['.', ':'], "-"), 64) {
         return Ok(());
     }
     pattern(path, &format!("{kind}.toolUseId"), id)
