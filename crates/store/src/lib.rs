@@ -98,8 +98,8 @@ pub trait Store: Send + Sync + 'static {
     /// What has come for a leased execution since it was claimed: answers, ended children, a cancellation.
     async fn waiting(&self, id: ExecutionId) -> Result<Waiting>;
 
-    /// Asks for the end of an execution and wakes it; one that nobody has begun ends at once. The first to ask is the
-    /// one whose word is kept.
+    /// Asks for the end of an execution and of all that work for it, and wakes them; one that nobody has begun ends at
+    /// once. The first to ask is the one whose word is kept.
     async fn cancel(
         &self,
         id: ExecutionId,

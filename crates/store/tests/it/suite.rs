@@ -58,7 +58,8 @@ macro_rules! behaviour {
                 a_child_is_told_with_what_its_family_consumed,
                 an_execution_can_not_be_parked_as_over;
             cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
-                what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
+                what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent,
+                a_wish_reaches_all_that_work_for_it;
             turns: one_conversation_is_performed_in_order, other_conversations_do_not_wait,
                 whatever_ends_one_gives_the_turn_to_the_next, one_that_is_cancelled_while_it_waits_leaves_the_line_whole,
                 the_deadline_of_one_that_waits_still_fires, many_submit_at_once_and_each_has_its_turn,
