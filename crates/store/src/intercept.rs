@@ -25,6 +25,11 @@ pub trait Intercept: Send + Sync + 'static {
     /// Called in the place of [`Store::append`]; passes it on to `inner` or does not.
     async fn append(&self, inner: &dyn Store, append: Append) -> Result<Appended>;
 
+    /// Called in the place of [`Store::fire`]; passes it on to `inner` or does not.
+    async fn fire(&self, inner: &dyn Store, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        inner.fire(firings).await
+    }
+
     /// Called before [`Store::conversation`] is passed on.
     async fn before_conversation(&self) {}
 
@@ -233,7 +238,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         self.inner.due_schedules(now, ahead, limit).await
     }
     async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
-        self.inner.fire(firings).await
+        self.intercept.fire(self.inner.as_ref(), firings).await
     }
     async fn schedule_runs(
         &self,
