@@ -118,12 +118,12 @@ impl Report {
     /// Whether enough happened for it to mean something.
     pub(super) fn is_worth_something(&self, length: Duration) -> bool {
         let least = usize::try_from(length.as_secs() / 15).expect("minutes");
-        let many = |agent: &&str| {
+        let many = |agent: &str| {
             self.completed
-                .get(*agent)
+                .get(agent)
                 .is_some_and(|n| *n >= least.min(8))
         };
-        KINDS.iter().all(|agent| many(&agent)) && self.incidents > 0 && self.repaired > 0
+        KINDS.iter().all(|agent| many(agent)) && self.incidents > 0 && self.repaired > 0
     }
 }
 
@@ -191,7 +191,7 @@ fn count(evidence: &Evidence, report: &mut Report) {
         epochs.max() > Some(1)
     });
     let count = restarts.count();
-    report.figure("executions that another process went on with", count);
+    report.figure("executions with more than one lease", count);
 }
 
 fn journal(task: &Value, steps: &[Value], report: &mut Report) {
