@@ -11,7 +11,7 @@ mod teams;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use futures::StreamExt;
@@ -23,6 +23,8 @@ use super::company::Company;
 
 /// How many journals are asked for at once.
 const AT_ONCE: usize = 8;
+/// Within this the registry of workers knows who was killed: AGENT_HEALTH_CHECK_INTERVAL.
+const MISSED: Duration = Duration::from_secs(60);
 /// Agents of the five kinds, with who works for them.
 const KINDS: [&str; 7] = [
     "support",
@@ -151,6 +153,11 @@ pub(super) async fn audit(
     money::check(company, &evidence, &mut report).await;
     nothing_is_left(company, &mut report).await;
     logs(company, &mut report).await;
+    let ends = company.ends.load(Ordering::Relaxed);
+    report.figure("processes stopped or killed", ends);
+    if ends != 2 * company.count() {
+        report.wrong(format!("{ends} processes were stopped or killed"));
+    }
     let again = company.api.again.load(Ordering::Relaxed);
     report.figure("requests that clients made again", again);
     let cuts = company.api.cuts.load(Ordering::Relaxed);
@@ -221,30 +228,48 @@ async fn nothing_is_left(company: &Company, report: &mut Report) {
             report.wrong(format!("{path} has {left:?}"));
         }
     }
-    for pool in api.all(Service::Orchestrator, "/metrics/pool-stats").await {
+    // A worker that was killed is missed after three quarters of its interval.
+    let began = Instant::now();
+    let mut restless = not_at_rest(company, report).await;
+    while !restless.is_empty() && began.elapsed() < MISSED {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        restless = not_at_rest(company, report).await;
+    }
+    report.wrong.extend(restless);
+    let configs = api.all(Service::Config, "/configs").await;
+    if configs.len() != KINDS.len() {
+        report.wrong(format!("there are {} configurations", configs.len()));
+    }
+}
+
+/// Pools that hold something or have other workers than one; agents that are not ready, or count wrong.
+async fn not_at_rest(company: &Company, report: &Report) -> Vec<String> {
+    let mut restless = Vec::new();
+    let pools = company
+        .api
+        .all(Service::Orchestrator, "/metrics/pool-stats");
+    for pool in pools.await {
         let workers = pool["workers"].as_array().into_iter().flatten();
         let alive = workers.filter(|worker| worker["status"] == "alive").count();
         let held = (number(&pool, "active"), number(&pool, "queued"));
         if alive != 1 || held != (0, 0) {
-            report.wrong(format!("a pool is not at rest: {pool}"));
+            restless.push(format!("a pool is not at rest: {pool}"));
         }
     }
-    for agent in api.all(Service::Orchestrator, "/agents").await {
+    let agents = company.api.all(Service::Orchestrator, "/agents");
+    for agent in agents.await {
         let name = text(&agent, "name");
         let completed = report.completed.get(name).copied().unwrap_or_default() as u64;
         let is_so = agent["status"] == "ready"
             && number(&agent, "total_executions") == completed
             && agent["success_rate"] == 1.0;
         if !is_so {
-            report.wrong(format!(
+            restless.push(format!(
                 "{completed} of {name} completed, and it says {agent}"
             ));
         }
     }
-    let configs = api.all(Service::Config, "/configs").await;
-    if configs.len() != KINDS.len() {
-        report.wrong(format!("there are {} configurations", configs.len()));
-    }
+    restless
 }
 
 /// No error, no panic, no line that is not JSON.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use testkit::servers::{Kind, Server};
 use testkit::{EffectsStandIn, ProviderStandIn, npm_servers};
@@ -46,6 +47,8 @@ pub(super) struct Company {
     pub(super) provider: ProviderStandIn,
     pub(super) effects: EffectsStandIn,
     pub(super) api: Api,
+    /// How many processes were stopped or killed.
+    pub(super) ends: AtomicUsize,
     complaints: Mutex<Vec<String>>,
     /// Gone with it.
     _servers: Vec<Server>,
@@ -108,6 +111,7 @@ impl Company {
             parts,
             provider,
             effects,
+            ends: AtomicUsize::new(0),
             complaints: Mutex::default(),
             _servers: servers,
         };
@@ -145,6 +149,7 @@ impl Company {
         let wrong = [one.is_gone(), one.end(how).await];
         wrong.into_iter().flatten().for_each(|w| self.complain(w));
         one.start(self.command(part)).await;
+        self.ends.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Says that something happened which must not.
