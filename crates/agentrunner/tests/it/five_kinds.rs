@@ -1,6 +1,6 @@
 //! The five kinds of agent that people write, at work together: support in conversations, a report by cron, a monitor by
 //! interval, an analyst whom it wakes, and a team. They are the files of `examples/shop`, on real servers, in the processes
-//! that an operator starts, each of which is stopped once and killed once meanwhile. Those who use them, and the audit at
+//! that an operator starts, each of which is stopped and killed meanwhile. Those who use them, and the audit at
 //! the end, know the public API and nothing else. `docs/five-kinds.md` says how to run it for minutes.
 
 mod api;
@@ -56,7 +56,6 @@ async fn work_together(length: Duration) {
     background.spawn(person::answer_everything(company.clone()));
     background.spawn(moods(company.clone()));
 
-    let began = Instant::now();
     let everybody = clients.come_and_go();
     let opening = async {
         tokio::join!(
@@ -72,17 +71,16 @@ async fn work_together(length: Duration) {
         let off = json!({ "enabled": false });
         company.api.patch(Service::Scheduler, &path, &off).await;
     }
-    let took = began.elapsed();
     settle(&company).await;
     background.shutdown().await;
 
-    let report = audit::audit(&company, &clients.promises(), paused_at, took).await;
+    let report = audit::audit(&company, &clients.promises(), paused_at, length).await;
     println!("{}", report.text());
     if !report.wrong.is_empty() {
         println!("logs: {}", company.keep_logs().display());
     }
     assert!(report.wrong.is_empty(), "{}", report.wrong.join("\n"));
-    assert!(report.is_worth_something(length), "{}", report.text());
+    assert!(report.is_worth_something(), "{}", report.text());
 }
 
 /// The checkout is well and unwell in turns.

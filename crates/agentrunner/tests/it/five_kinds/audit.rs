@@ -20,6 +20,7 @@ use serde_json::Value;
 use super::api::Service;
 use super::clients::Promises;
 use super::company::Company;
+use super::disturbance;
 
 /// How many journals are asked for at once.
 const AT_ONCE: usize = 8;
@@ -90,7 +91,7 @@ impl Evidence {
 /// What was found.
 pub(super) struct Report {
     pub(super) wrong: Vec<String>,
-    took: Duration,
+    length: Duration,
     /// Figures to print, in order.
     figures: Vec<(String, String)>,
     /// How many executions of each agent completed.
@@ -109,7 +110,7 @@ impl Report {
     }
 
     pub(super) fn text(&self) -> String {
-        let mut text = format!("five kinds of agent, {:.0?}", self.took);
+        let mut text = format!("five kinds of agent, {:.0?}", self.length);
         for (name, value) in &self.figures {
             write!(text, "\n  {name}: {value}").unwrap();
         }
@@ -118,8 +119,8 @@ impl Report {
     }
 
     /// Whether enough happened for it to mean something.
-    pub(super) fn is_worth_something(&self, length: Duration) -> bool {
-        let least = usize::try_from(length.as_secs() / 15).expect("minutes");
+    pub(super) fn is_worth_something(&self) -> bool {
+        let least = usize::try_from(self.length.as_secs() / 15).expect("minutes");
         let many = |agent: &str| {
             self.completed
                 .get(agent)
@@ -133,12 +134,12 @@ pub(super) async fn audit(
     company: &Company,
     promises: &Promises,
     paused_at: DateTime<Utc>,
-    took: Duration,
+    length: Duration,
 ) -> Report {
     let evidence = Evidence::gather(company).await;
     let mut report = Report {
         wrong: Vec::new(),
-        took,
+        length,
         figures: Vec::new(),
         completed: BTreeMap::new(),
         incidents: 0,
@@ -155,7 +156,7 @@ pub(super) async fn audit(
     logs(company, &mut report).await;
     let ends = company.ends.load(Ordering::Relaxed);
     report.figure("processes stopped or killed", ends);
-    if ends != 2 * company.count() {
+    if ends != 2 * company.count() * disturbance::rounds(length) {
         report.wrong(format!("{ends} processes were stopped or killed"));
     }
     let again = company.api.again.load(Ordering::Relaxed);
@@ -237,8 +238,9 @@ async fn nothing_is_left(company: &Company, report: &mut Report) {
     }
     report.wrong.extend(restless);
     let configs = api.all(Service::Config, "/configs").await;
-    if configs.len() != KINDS.len() {
-        report.wrong(format!("there are {} configurations", configs.len()));
+    let is_well = |config: &Value| config["rejected"].is_null() && config["enabled"] == true;
+    if configs.len() != KINDS.len() || !configs.iter().all(is_well) {
+        report.wrong(format!("configurations: {configs:?}"));
     }
 }
 
