@@ -2,8 +2,11 @@
 //! slow tool costs no lease.
 
 use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 
 use domain::{Epoch, ExecutionId, Seq, Time};
@@ -113,6 +116,40 @@ impl Lease {
                 biased;
                 () = self.interrupted() => return false,
                 () = moved => {}
+            }
+        }
+    }
+
+    /// Goes on with `work` only while nobody else can have the execution: each time that it is to be polled, which is
+    /// before each thing that it sends. A process that was frozen on the way, at whatever point, finds out before it
+    /// acts. `None` when another has it.
+    pub(crate) async fn under<T>(&self, work: impl Future<Output = T>) -> Option<T> {
+        let mut work = pin!(work);
+        loop {
+            let polled = poll_fn(|context| match self.is_certain() {
+                true => work.as_mut().poll(context).map(Some),
+                false => Poll::Ready(None),
+            });
+            if let Some(output) = polled.await {
+                return Some(output);
+            }
+            if !self.is_still_held().await {
+                return None;
+            }
+        }
+    }
+
+    /// Waits until it is certain again, or lost.
+    async fn is_still_held(&self) -> bool {
+        loop {
+            let (moved, changed) = (self.term.moved.notified(), self.changed.notified());
+            if self.is_lost() || self.is_certain() {
+                return !self.is_lost();
+            }
+            self.term.wanted.notify_one();
+            tokio::select! {
+                () = moved => {}
+                () = changed => {}
             }
         }
     }
@@ -234,7 +271,10 @@ impl Leases {
     pub(crate) fn add(&self, id: ExecutionId, epoch: Epoch, committed: u32) -> Arc<Lease> {
         let lease = Arc::new(Lease::new(id, epoch, committed, self.term.clone()));
         lease.stop(self.stopping.load(Ordering::Acquire));
-        self.lock().insert(id, lease.clone());
+        // Another had it in between and gave it back: the run that did not notice yet must not go on beside the new one.
+        if let Some(earlier) = self.lock().insert(id, lease.clone()) {
+            earlier.lose();
+        }
         lease
     }
 
@@ -423,5 +463,15 @@ mod tests {
         assert!(!second.is_lost());
         leases.hear(&leases.snapshot(), &Signal::Lost(id));
         assert!(second.is_lost());
+    }
+
+    #[test]
+    fn who_claims_anew_ends_the_run_that_did_not_notice_its_loss() {
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
+        let leases = Leases::new(Arc::new(move || now));
+        let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
+        let first = leases.add(id, Epoch::new(1), 0);
+        let second = leases.add(id, Epoch::new(3), 0);
+        assert!(first.is_lost() && !second.is_lost());
     }
 }

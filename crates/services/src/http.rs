@@ -200,7 +200,7 @@ impl Service {
         match self {
             Self::StateManager => crate::state::routes(),
             Self::ConfigService => crate::config_api::routes(),
-            Self::AgentOrchestrator => crate::orchestrator::routes(),
+            Self::AgentOrchestrator => crate::orchestrator::routes().merge(crate::openai::routes()),
             Self::SchedulerService => crate::scheduler::routes(),
             Self::AgentPool => OpenApiRouter::new(),
         }
@@ -254,8 +254,13 @@ pub fn api(service: Service, version: &str) -> OpenApiRouter<App> {
 
 /// Adds to each operation the refusals that it shares with all others, so that no handler has to repeat them.
 fn describe_refusals(api: &mut OpenApi) {
-    let error = |description: &str| {
-        let schema = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+    let error = |path: &str, description: &str| {
+        let shape = if crate::openai::is_ours(path) {
+            "OpenAiError"
+        } else {
+            "ErrorBody"
+        };
+        let schema = Content::new(Some(Ref::from_schema_name(shape)));
         let response = ResponseBuilder::new().description(description);
         RefOr::from(response.content("application/json", schema).build())
     };
@@ -291,7 +296,7 @@ fn describe_refusals(api: &mut OpenApi) {
             for (status, description) in shared.chain(of_bodies) {
                 let responses = &mut operation.responses.responses;
                 let entry = responses.entry((*status).to_owned());
-                entry.or_insert_with(|| error(description));
+                entry.or_insert_with(|| error(path, description));
             }
         }
     }

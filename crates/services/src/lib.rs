@@ -4,6 +4,7 @@
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
 //! - [`orchestrator`], [`config_api`], [`scheduler`] and [`state`] are the services; none knows of another. What they show alike is
 //!   in [`execution`].
+//! - [`openai`] shows every agent as a model of OpenAI's API.
 //! - [`Server`] binds and serves them.
 
 #![allow(
@@ -15,6 +16,7 @@ pub mod config;
 pub mod config_api;
 pub mod execution;
 pub mod http;
+pub mod openai;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod server;

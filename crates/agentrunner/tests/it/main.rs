@@ -15,6 +15,7 @@ mod conversations;
 mod crash;
 mod crash_people;
 mod fault_suite;
+mod five_kinds;
 mod fleet;
 mod init;
 mod ledger;

@@ -28,16 +28,18 @@ impl Run {
                 self.definition.clone(),
                 self.facts_for_tools(),
             );
+            let lease = self.lease.clone();
             self.in_flight.insert(call);
             self.running.spawn(async move {
                 let started = Instant::now();
                 let effect = run.effect;
                 // Caught here, so that a panic in a tool's code ends that call and nothing else.
-                let work =
-                    AssertUnwindSafe(perform(toolbox, definition, execution, run)).catch_unwind();
-                let outcome = work
-                    .await
-                    .unwrap_or_else(|_| silent(effect, "the tool's code panicked".to_owned()));
+                let work = lease.under(perform(toolbox, definition, execution, run));
+                let outcome = match AssertUnwindSafe(work).catch_unwind().await {
+                    Ok(Some(outcome)) => outcome,
+                    Ok(None) => silent(effect, "another took the execution over".to_owned()),
+                    Err(_) => silent(effect, "the tool's code panicked".to_owned()),
+                };
                 (
                     call,
                     outcome,

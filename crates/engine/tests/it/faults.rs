@@ -13,7 +13,7 @@ use domain::step::Answer;
 use domain::{ExecutionId, Outcome, State, Status, StepBody};
 use serde_json::json;
 use store::intercept::{Intercept, Intercepted};
-use store::{Append, Appended, Certainty, Claim, Result, Store, Then};
+use store::{Append, Appended, Certainty, Claim, Claimed, Result, Store, Then};
 
 use crate::rig::{Rig, Say, tool};
 
@@ -39,12 +39,20 @@ fn down(certainty: Certainty) -> store::Error {
     }
 }
 
-/// Another takes the execution over, as it would after the lease ran out.
+/// Another takes the execution over, as it would after the lease ran out, and gives it back.
 async fn take_over(store: &dyn Store, id: ExecutionId) -> Result<()> {
+    if let Some(stolen) = steal(store, id).await? {
+        give_back(store, &stolen).await?;
+    }
+    Ok(())
+}
+
+/// Another takes the execution over, for a minute and a half.
+pub(crate) async fn steal(store: &dyn Store, id: ExecutionId) -> Result<Option<Claimed>> {
     let claim = Claim {
         worker: "thief".parse().unwrap(),
         now: Utc::now() + Duration::from_secs(60),
-        lease: Duration::ZERO,
+        lease: Duration::from_secs(30),
         limit: 1,
         only: Some(id),
         modes: vec![
@@ -53,22 +61,24 @@ async fn take_over(store: &dyn Store, id: ExecutionId) -> Result<()> {
         ],
         without: Vec::new(),
     };
-    for claimed in store.claim(claim).await? {
-        let append = Append {
-            id,
-            epoch: claimed.epoch,
-            now: Utc::now(),
-            steps: Vec::new(),
-            totals: State::replay(&claimed.execution, &claimed.steps)
-                .unwrap()
-                .totals,
-            events: Vec::new(),
-            children: Vec::new(),
-            then: Then::HandBack,
-        };
-        store.append(append).await?;
-    }
-    Ok(())
+    Ok(store.claim(claim).await?.pop())
+}
+
+/// The thief gives it back.
+pub(crate) async fn give_back(store: &dyn Store, stolen: &Claimed) -> Result<()> {
+    let append = Append {
+        id: stolen.execution.id,
+        epoch: stolen.epoch,
+        now: Utc::now(),
+        steps: Vec::new(),
+        totals: State::replay(&stolen.execution, &stolen.steps)
+            .unwrap()
+            .totals,
+        events: Vec::new(),
+        children: Vec::new(),
+        then: Then::HandBack,
+    };
+    store.append(append).await.map(drop)
 }
 
 #[async_trait]

@@ -31,6 +31,7 @@ mod delegation;
 mod events;
 mod faults;
 mod fleet;
+mod frozen;
 mod pausing;
 mod people;
 mod rig;

@@ -162,16 +162,20 @@ fn simulation_of_thousands_of_seeds_breaks_no_rule() {
         return;
     }
     // Troubles that never come show nothing.
-    for what in [
-        "kills",
-        "freezes",
-        "partitions",
-        "shutdowns",
-        "takeovers",
-        "late writes refused",
+    for (what, in_ten_seeds) in [
+        ("kills", 1.0),
+        ("freezes", 1.0),
+        ("partitions", 1.0),
+        ("shutdowns", 1.0),
+        ("takeovers", 1.0),
+        // Fewer: who was frozen looks at its lease before its tools go on, and most find out there.
+        ("late writes refused", 0.5),
     ] {
         let count = counts.get(what).copied().unwrap_or_default();
-        assert!(count * 10 > seeds, "only {count} {what} in {seeds} seeds");
+        assert!(
+            count as f64 * 10.0 > seeds as f64 * in_ten_seeds,
+            "only {count} {what} in {seeds} seeds"
+        );
     }
 }
 

@@ -19,6 +19,7 @@ use uuid::Uuid;
 use super::guard::Guard;
 use super::params::duration;
 use super::{Answer, ApiError, App, Code, Service};
+use crate::openai;
 
 /// The longest that a caller may ask to wait.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -129,7 +130,7 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
         route,
     );
     let answer = run(&edge, request, next).instrument(span.clone()).await;
-    let mut response = finish(answer, &edge, &trace);
+    let mut response = finish(answer, &edge, &trace, &route);
     trace.sign(response.headers_mut());
     let status = response.status().as_u16();
     let took = begun.elapsed();
@@ -188,21 +189,28 @@ pub(crate) fn full() -> ApiError {
 fn wait_of(request: &Request) -> Answer<Duration> {
     let query = request.uri().query().unwrap_or_default();
     match query.split('&').find_map(|part| part.strip_prefix("wait=")) {
+        None if openai::waits(request.uri().path()) => Ok(LONGEST_WAIT),
         Some(text) => duration("wait", text, LONGEST_WAIT),
         None => Ok(Duration::ZERO),
     }
 }
 
 /// Renders errors: ours, and those of the layers below that know nothing of our form.
-fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace) -> Response {
-    let now = edge.app.engine.now();
+fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace, route: &str) -> Response {
+    let render = |error: ApiError| {
+        if openai::is_ours(route) {
+            openai::render(&error, &trace.id)
+        } else {
+            error.render(&trace.id, edge.app.engine.now())
+        }
+    };
     let mut response = match answer {
         Ok(response) => response,
-        Err(error) => return error.render(&trace.id, now),
+        Err(error) => return render(error),
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         let allow = response.headers_mut().remove(header::ALLOW);
-        let mut rendered = error.render(&trace.id, now);
+        let mut rendered = render(error);
         if let Some(allow) = allow {
             rendered.headers_mut().insert(header::ALLOW, allow);
         }
@@ -213,7 +221,7 @@ fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace) -> Response {
     let is_json =
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if (status.is_client_error() || status.is_server_error()) && !is_json {
-        return stand_in(status).render(&trace.id, now);
+        return render(stand_in(status));
     }
     response
 }

@@ -16,6 +16,7 @@ mod conversations;
 mod documents;
 mod edge;
 mod harness;
+mod openai_face;
 mod openapi;
 mod people;
 mod state;
