@@ -13,11 +13,13 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
-use domain::{Definition, HealthInterval, Pool};
+use domain::{Definition, HealthInterval, KeyHash, Pool};
 use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
 use llm::{Host, Key, ProviderSettings, Providers};
+use secrecy::{ExposeSecret as _, SecretString};
 use services::Service;
 use services::config::ConfigService;
+use services::http::access::Access;
 use store::Store;
 use store::cache::{Cache, Cached};
 use tokio_util::sync::CancellationToken;
@@ -53,6 +55,8 @@ pub(crate) struct System {
     cache: Arc<dyn Cache>,
     toolkit: Arc<Toolkit>,
     listeners: Option<Listeners>,
+    /// The key to the listeners of one command, which nobody else is to use.
+    own_key: Option<SecretString>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     settings: Settings,
@@ -132,6 +136,7 @@ impl System {
                     // What ran can be looked at without any agent.
                     Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
                 }
+                system.keep_to_itself();
                 system.serve(Listeners::private(role.services).await?)
             })
             .await
@@ -216,10 +221,12 @@ impl System {
         if self.engine.performs() && self.is_scripted() {
             tracing::warn!("{SCRIPTED}");
         }
-        if settings.listen.is_open {
-            tracing::warn!(
+        match settings.access.bootstrap {
+            Some(_) => tracing::info!("access: every request needs a key"),
+            None if settings.listen.is_open => tracing::warn!(
                 "ALLOW_UNAUTHENTICATED=true: whoever reaches these ports may do everything"
-            );
+            ),
+            None => tracing::info!("access: whoever is on this machine"),
         }
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
@@ -292,6 +299,7 @@ impl System {
             cache: shared.cache,
             toolkit,
             listeners: None,
+            own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             settings: settings.clone(),
@@ -307,7 +315,9 @@ impl System {
             &self.shutdown,
             self.role.uses_bus(),
         )?;
-        let app = app.with_cache(self.cache.clone());
+        let app = app
+            .with_cache(self.cache.clone())
+            .with_access(self.access());
         listeners.serve(
             app,
             &self.tasks,
@@ -315,6 +325,27 @@ impl System {
         );
         self.listeners = Some(listeners);
         Ok(())
+    }
+
+    /// From now on the listeners are for this process alone: at a port of loopback everybody on the machine could ask.
+    fn keep_to_itself(&mut self) {
+        let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
+        let key: String = random.map(|half| half.simple().to_string()).concat();
+        self.own_key = Some(key.into());
+    }
+
+    /// The key to show to the listeners of one command.
+    pub(crate) fn own_key(&self) -> Option<SecretString> {
+        self.own_key.clone()
+    }
+
+    fn access(&self) -> Access {
+        let keyed = |hash, name| Access::keyed(hash, name, self.engine.clone());
+        match (&self.own_key, self.settings.access.bootstrap) {
+            (Some(key), _) => keyed(KeyHash::of(key.expose_secret()), "command line"),
+            (None, Some(bootstrap)) => keyed(bootstrap, "bootstrap"),
+            (None, None) => Access::open(),
+        }
     }
 
     fn url(&self, service: Service) -> String {

@@ -114,6 +114,7 @@ impl Server {
             };
             accepting.spawn(accept.run(listener));
         }
+        accepting.spawn(app.access.clone().run(shutdown.clone()));
         if let Some(metrics) = app.metrics.clone() {
             let shutdown = shutdown.clone();
             accepting.spawn(async move {

@@ -84,7 +84,6 @@ impl Kind {
 /// The levels of a log, quietest last.
 pub(crate) const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR"];
 const DAY: u64 = 86_400;
-const NO_AUTH: &str = "this build has no API keys yet and will not pretend to check them; set it to false and keep BIND_ADDRESS on loopback";
 const NO_TLS: &str =
     "this build does not speak TLS itself yet; set it to false and put a proxy in front";
 
@@ -185,10 +184,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("EGRESS_ALLOW", List, "", "Hosts, addresses or networks that tools may reach although they are private."),
     live("EGRESS_DENY", List, "", "Hosts, addresses or networks that tools may not reach. Stronger than `EGRESS_ALLOW`."),
     // Access.
-    refused("ENABLE_API_AUTH", Switch, "Whether every route needs a key.", NO_AUTH),
-    refused("API_AUTH_ENABLED", Switch, "The same as `ENABLE_API_AUTH`.", NO_AUTH),
-    later("API_SECRET_KEY", Secret, "", "The first administrator's key."),
-    later("API_KEY", Secret, "", "The same as `API_SECRET_KEY`."),
+    live("ENABLE_API_AUTH", Switch, "", "Whether every route but `/health/live` and `/health/ready` needs a key. When not, the services listen on this machine only."),
+    live("API_AUTH_ENABLED", Switch, "", "The same as `ENABLE_API_AUTH`."),
+    live("API_SECRET_KEY", Secret, "", "The first administrator's key, at least 16 characters; the others are made with it. Needed with `ENABLE_API_AUTH`."),
+    live("API_KEY", Secret, "", "The same as `API_SECRET_KEY`."),
+    live("AGENTRUNNER_API_KEY", Secret, "", "The key that the command line shows; `API_SECRET_KEY` when empty and no server is named."),
     refused("ENABLE_TLS", Switch, "Whether the listeners speak TLS.", NO_TLS),
     refused("TLS_ENABLED", Switch, "The same as `ENABLE_TLS`.", NO_TLS),
     later("TLS_CERT_PATH", Path, "", "The certificate for TLS."),

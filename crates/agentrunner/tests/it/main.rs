@@ -17,6 +17,7 @@ mod crash_people;
 mod fault_suite;
 mod fleet;
 mod init;
+mod keys;
 mod postgres_faults;
 mod product;
 mod project;

@@ -16,6 +16,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::caller::Caller;
+use super::door::{self, Door};
 use super::guard::Guard;
 use super::params::duration;
 use super::{Answer, ApiError, App, Code, Service};
@@ -32,16 +34,18 @@ pub(crate) struct Edge {
     service: Service,
     app: App,
     guard: Guard,
+    door: Door,
 }
 
 impl Edge {
-    pub(crate) fn new(service: Service, app: App, loopback: bool) -> Self {
+    pub(crate) fn new(service: Service, app: App, door: Door, loopback: bool) -> Self {
         let settings = &app.settings;
         let guard = Guard::new(loopback, &settings.allowed_hosts, &settings.allowed_origins);
         Self {
             service,
             app,
             guard,
+            door,
         }
     }
 }
@@ -148,8 +152,13 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
 }
 
 async fn run(edge: &Edge, request: Request, next: Next) -> Answer<Response> {
-    edge.guard
-        .check(request.method(), request.uri(), request.headers())?;
+    // What a stranger sends is not looked at beyond the head.
+    let (mut head, body) = request.into_parts();
+    edge.guard.check(&head.method, &head.uri, &head.headers)?;
+    if let Some(caller) = enter(edge, &head).await? {
+        head.extensions.insert(caller);
+    }
+    let request = Request::from_parts(head, body);
     let settings = &edge.app.settings;
     let wait = wait_of(&request)?;
     let places = if wait.is_zero() {
@@ -177,6 +186,20 @@ async fn run(edge: &Edge, request: Request, next: Next) -> Answer<Response> {
             Err(ApiError::new(Code::Timeout, message))
         }
     }
+}
+
+/// Finds out who it is and lets the caller in; nobody has to be anybody where all may come.
+async fn enter(edge: &Edge, head: &Parts) -> Answer<Option<Caller>> {
+    let matched = head.extensions.get::<MatchedPath>();
+    let matched = matched.map(MatchedPath::as_str);
+    let rule = edge.door.rule(matched, &head.method);
+    if Door::is_open(rule) {
+        return Ok(None);
+    }
+    let access = &edge.app.access;
+    let principal = access.identify(&head.headers).await?;
+    door::admit(&edge.app, &principal, rule, matched, &head.uri).await?;
+    Ok(Some(Caller::new(principal, access.clone())))
 }
 
 pub(crate) fn full() -> ApiError {

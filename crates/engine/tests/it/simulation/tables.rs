@@ -99,7 +99,7 @@ pub(crate) struct Tables {
     /// What teams share, in the order in which it was written.
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
-    keys: Vec<domain::ApiKey>,
+    api_keys: Vec<domain::ApiKey>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.

@@ -19,7 +19,9 @@ fn key(n: u8) -> ApiKey {
         hint: key::hint(&text),
         grants: Grants {
             scopes: BTreeSet::from([Scope::Read, Scope::Submit]),
-            agents: n.is_multiple_of(2).then(|| BTreeSet::from(["helper".parse().unwrap()])),
+            agents: n
+                .is_multiple_of(2)
+                .then(|| BTreeSet::from(["helper".parse().unwrap()])),
         },
         created_at: at(i64::from(n)),
         created_by: "bootstrap".to_owned(),

@@ -13,16 +13,16 @@ use crate::simulation::store::{Reached, Way};
 impl Tables {
     fn add_key(&mut self, key: ApiKey) -> bool {
         let is_taken = |known: &ApiKey| known.id == key.id || known.hash == key.hash;
-        let is_free = !self.keys.iter().any(is_taken);
+        let is_free = !self.api_keys.iter().any(is_taken);
         if is_free {
-            self.keys.push(key);
+            self.api_keys.push(key);
         }
         is_free
     }
 
     fn find_keys(&self, filter: &KeyFilter) -> Vec<ApiKey> {
         let place = |key: &ApiKey| Reverse((key.created_at, key.id.to_string()));
-        let mut keys = self.keys.clone();
+        let mut keys = self.api_keys.clone();
         if let Some(now) = filter.active_at {
             keys.retain(|key| key.status(now) == KeyStatus::Active);
         }
@@ -35,7 +35,7 @@ impl Tables {
     }
 
     fn revoke_key(&mut self, id: KeyId, by: &str, now: Time) -> bool {
-        let Some(key) = self.keys.iter_mut().find(|key| key.id == id) else {
+        let Some(key) = self.api_keys.iter_mut().find(|key| key.id == id) else {
             return false;
         };
         if key.revoked_at.is_none() {
@@ -47,7 +47,7 @@ impl Tables {
 
     fn note_key_use(&mut self, uses: &[(KeyId, Time)]) {
         for (id, at) in uses {
-            if let Some(key) = self.keys.iter_mut().find(|key| key.id == *id) {
+            if let Some(key) = self.api_keys.iter_mut().find(|key| key.id == *id) {
                 key.last_used_at = key.last_used_at.max(Some(*at));
             }
         }
