@@ -118,6 +118,8 @@ pub(crate) enum Command {
     Schedules(commands::schedules::Schedules),
     /// Make, list and revoke keys of the API
     Keys(commands::keys::Keys),
+    /// Check the audit log
+    Audit(commands::audit::Audit),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -190,6 +192,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::DeadLetters(command) => command.run(&context),
         Command::Schedules(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
+        Command::Audit(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),

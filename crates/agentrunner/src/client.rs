@@ -146,10 +146,12 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        let request = self
-            .http
-            .request(method, format!("{}{path}", self.base))
-            .timeout(ANSWER);
+        let url = format!("{}{path}", self.base);
+        self.shown(self.http.request(method, url).timeout(ANSWER))
+    }
+
+    /// A request that shows the key, if there is one.
+    fn shown(&self, request: RequestBuilder) -> RequestBuilder {
         match &self.key {
             // As a bearer, because that header goes to no other host after a redirect.
             Some(key) => request.bearer_auth(key.expose_secret()),

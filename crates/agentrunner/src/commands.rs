@@ -1,6 +1,7 @@
 //! One file per command. A command reads its settings, asks a server (or this process in its place), and prints.
 
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;

@@ -1,6 +1,7 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
 //! store, cache, bus, providers, tools, engine, agents, listeners.
 
+mod gate;
 mod identity;
 mod listeners;
 mod part;
@@ -13,15 +14,16 @@ use std::time::Duration;
 use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
-use domain::{Definition, HealthInterval, KeyHash, Pool};
+use domain::{Definition, HealthInterval, Pool};
 use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
 use llm::{Host, Key, ProviderSettings, Providers};
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::SecretString;
 use services::Service;
+use services::audit::Audit;
 use services::config::ConfigService;
-use services::http::access::Access;
 use store::Store;
 use store::cache::{Cache, Cached};
+use store::counters::Counters;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
@@ -55,6 +57,9 @@ pub(crate) struct System {
     cache: Arc<dyn Cache>,
     toolkit: Arc<Toolkit>,
     listeners: Option<Listeners>,
+    /// How often the listeners' callers may ask.
+    counters: Arc<dyn Counters>,
+    audit: Audit,
     /// The key to the listeners of one command, which nobody else is to use.
     own_key: Option<SecretString>,
     tasks: TaskTracker,
@@ -188,21 +193,6 @@ impl System {
         &self.engine
     }
 
-    /// Where AgentOrchestrator listens; empty when nothing does.
-    pub(crate) fn orchestrator_url(&self) -> String {
-        self.url(Service::AgentOrchestrator)
-    }
-
-    /// Where StateManager listens; empty when nothing does.
-    pub(crate) fn state_manager_url(&self) -> String {
-        self.url(Service::StateManager)
-    }
-
-    /// Where SchedulerService listens; empty when nothing does.
-    pub(crate) fn scheduler_url(&self) -> String {
-        self.url(Service::SchedulerService)
-    }
-
     /// Logs each choice and each listener, a line each.
     pub(crate) fn say_what_runs(&self) {
         let settings = &self.settings;
@@ -221,13 +211,7 @@ impl System {
         if self.engine.performs() && self.is_scripted() {
             tracing::warn!("{SCRIPTED}");
         }
-        match settings.access.bootstrap {
-            Some(_) => tracing::info!("access: every request needs a key"),
-            None if settings.listen.is_open => tracing::warn!(
-                "ALLOW_UNAUTHENTICATED=true: whoever reaches these ports may do everything"
-            ),
-            None => tracing::info!("access: whoever is on this machine"),
-        }
+        gate::say_who_may_ask(settings);
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
         }
@@ -245,6 +229,7 @@ impl System {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.audit.flush().await;
         self.toolkit.shutdown().await;
         self.engine.bus().close().await;
         if let Err(error) = self.engine.store().close().await {
@@ -299,6 +284,8 @@ impl System {
             cache: shared.cache,
             toolkit,
             listeners: None,
+            counters: shared.counters,
+            audit: Audit::none(),
             own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -311,13 +298,16 @@ impl System {
         let app = listeners::app(
             &self.engine,
             &self.config,
-            &self.settings.requests,
+            &self.settings,
             &self.shutdown,
             self.role.uses_bus(),
         )?;
         let app = app
             .with_cache(self.cache.clone())
-            .with_access(self.access());
+            .with_access(self.access())
+            .with_limits(self.limits())
+            .with_audit(self.audit()?);
+        self.audit = app.audit.clone();
         listeners.serve(
             app,
             &self.tasks,
@@ -325,34 +315,6 @@ impl System {
         );
         self.listeners = Some(listeners);
         Ok(())
-    }
-
-    /// From now on the listeners are for this process alone: at a port of loopback everybody on the machine could ask.
-    fn keep_to_itself(&mut self) {
-        let random = [uuid::Uuid::new_v4(), uuid::Uuid::new_v4()];
-        let key: String = random.map(|half| half.simple().to_string()).concat();
-        self.own_key = Some(key.into());
-    }
-
-    /// The key to show to the listeners of one command.
-    pub(crate) fn own_key(&self) -> Option<SecretString> {
-        self.own_key.clone()
-    }
-
-    fn access(&self) -> Access {
-        let keyed = |hash, name| Access::keyed(hash, name, self.engine.clone());
-        match (&self.own_key, self.settings.access.bootstrap) {
-            (Some(key), _) => keyed(KeyHash::of(key.expose_secret()), "command line"),
-            (None, Some(bootstrap)) => keyed(bootstrap, "bootstrap"),
-            (None, None) => Access::open(),
-        }
-    }
-
-    fn url(&self, service: Service) -> String {
-        self.listeners
-            .as_ref()
-            .map(|listeners| listeners.url(service))
-            .unwrap_or_default()
     }
 
     fn is_scripted(&self) -> bool {

@@ -10,9 +10,12 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod idempotency;
+pub mod limits;
 pub mod metrics;
 pub mod page;
 pub mod params;
+mod passage;
+pub mod peer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -29,6 +32,7 @@ use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::audit::Audit;
 use crate::config::ConfigService;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
@@ -53,6 +57,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins, such as `https://ops.example.com`, whose pages may use the API from a browser.
     pub allowed_origins: Vec<String>,
+    /// The proxies whose word about where a request comes from is taken.
+    pub proxies: peer::Proxies,
     /// Whether the process has anything to do with the message queue.
     pub uses_message_queue: bool,
     /// After how much silence a conversation is called idle, when its agent does not say.
@@ -71,6 +77,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            proxies: peer::Proxies::default(),
             uses_message_queue: true,
             idle_timeout: Duration::from_secs(600),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -93,6 +100,10 @@ pub struct App {
     pub metrics: Option<PrometheusHandle>,
     /// Whether callers have to show keys, and which.
     pub access: access::Access,
+    /// How often callers may ask.
+    pub limits: limits::Limits,
+    /// Where changes, refusals and decisions are written down.
+    pub audit: Audit,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -120,6 +131,8 @@ impl App {
             settings: Arc::new(settings),
             cache: None,
             access: access::Access::open(),
+            limits: limits::Limits::none(),
+            audit: Audit::none(),
             metrics,
             started: Instant::now(),
             shutdown,
@@ -137,6 +150,20 @@ impl App {
     #[must_use]
     pub fn with_access(mut self, access: access::Access) -> Self {
         self.access = access;
+        self
+    }
+
+    /// The same, for callers who may ask only so often.
+    #[must_use]
+    pub fn with_limits(mut self, limits: limits::Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The same, with what happens written down.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
         self
     }
 }

@@ -1,7 +1,11 @@
-//! Who has to show a key, and which key the command line shows.
+//! Who may ask, how often, where it is written down, and which key the command line shows.
+
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 
 use domain::KeyHash;
 use secrecy::SecretString;
+use services::http::peer::Proxies;
 
 use super::values::{Mistake, Values};
 
@@ -16,6 +20,14 @@ pub(crate) struct Access {
     pub(crate) bootstrap: Option<KeyHash>,
     /// What the command line shows a server.
     pub(crate) own_key: Option<SecretString>,
+    /// How often a caller may ask in a minute, and at once.
+    pub(crate) limit: Option<(NonZeroU32, NonZeroU32)>,
+    pub(crate) proxies: Proxies,
+    /// Where the audit log is.
+    pub(crate) audit_log: PathBuf,
+    /// Whether it is written.
+    pub(crate) is_audited: bool,
+    pub(crate) audit_key: Option<SecretString>,
 }
 
 impl Access {
@@ -56,14 +68,44 @@ impl Access {
             }
             Some(key) => Some(KeyHash::of(key)),
         };
+        let audit_key = values.text("AUDIT_LOG_KEY");
+        if audit_key.is_some_and(|key| key.len() < SHORTEST) {
+            mistake(
+                "AUDIT_LOG_KEY",
+                format!("it is {SHORTEST} or more characters; {HOW}"),
+            );
+        }
+        let proxies = Proxies::parse(&values.list("TRUSTED_PROXIES")).unwrap_or_else(|message| {
+            mistake("TRUSTED_PROXIES", message);
+            Proxies::default()
+        });
         let own = values.text("AGENTRUNNER_API_KEY").map(str::to_owned);
         // The administrator's key goes to no server that was named: it is for the one of the same settings.
         let first = first.filter(|_| values.text("AGENTRUNNER_SERVER").is_none());
         Self {
             bootstrap,
             own_key: own.or(first).map(SecretString::from),
+            limit: limit(values),
+            proxies,
+            audit_log: values.path("AUDIT_LOG_PATH").unwrap_or_else(|| {
+                let folder = values.path("DATA_DIR").unwrap_or_default();
+                folder.join("audit.log")
+            }),
+            is_audited: values.switch("ENABLE_AUDIT_LOG"),
+            audit_key: audit_key.map(SecretString::from),
         }
     }
+}
+
+/// How often a caller may ask.
+fn limit(values: &Values) -> Option<(NonZeroU32, NonZeroU32)> {
+    let number = |name| {
+        u32::try_from(values.number(name))
+            .ok()
+            .and_then(NonZeroU32::new)
+    };
+    let both = number("RATE_LIMIT_PER_MINUTE").zip(number("RATE_LIMIT_BURST"));
+    both.filter(|_| values.switch("RATE_LIMIT_ENABLED"))
 }
 
 /// A value that has two names.

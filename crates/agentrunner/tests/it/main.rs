@@ -18,6 +18,7 @@ mod fault_suite;
 mod fleet;
 mod init;
 mod keys;
+mod limits_audit;
 mod postgres_faults;
 mod product;
 mod project;

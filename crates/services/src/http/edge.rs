@@ -16,10 +16,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument;
 use uuid::Uuid;
 
-use super::caller::Caller;
-use super::door::{self, Door};
+use super::door::Door;
 use super::guard::Guard;
 use super::params::duration;
+use super::passage::Passage;
 use super::{Answer, ApiError, App, Code, Service};
 
 /// The longest that a caller may ask to wait.
@@ -132,9 +132,25 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
         %method,
         route,
     );
-    let answer = run(&edge, request, next).instrument(span.clone()).await;
+    let mut passage = Passage::default();
+    let answer = run(&edge, request, next, &mut passage)
+        .instrument(span.clone())
+        .await;
+    let code = match &answer {
+        Ok(response) => response
+            .extensions()
+            .get::<ApiError>()
+            .map(|error| error.code),
+        Err(error) => Some(error.code),
+    };
     let mut response = finish(answer, &edge, &trace);
     trace.sign(response.headers_mut());
+    if let Some(quota) = &passage.quota {
+        quota.sign(response.headers_mut());
+    }
+    if let Some(record) = passage.record(&edge.app, &trace, &response, code) {
+        edge.app.audit.write(record).instrument(span.clone()).await;
+    }
     let status = response.status().as_u16();
     let took = begun.elapsed();
     super::metrics::count_request(edge.service, method.as_str(), &route, status, took);
@@ -151,12 +167,13 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
     response
 }
 
-async fn run(edge: &Edge, request: Request, next: Next) -> Answer<Response> {
+async fn run(edge: &Edge, request: Request, next: Next, passage: &mut Passage) -> Answer<Response> {
     // What a stranger sends is not looked at beyond the head.
     let (mut head, body) = request.into_parts();
     edge.guard.check(&head.method, &head.uri, &head.headers)?;
-    if let Some(caller) = enter(edge, &head).await? {
-        head.extensions.insert(caller);
+    passage.enter(&edge.app, &edge.door, &head).await?;
+    if let Some(caller) = &passage.caller {
+        head.extensions.insert(caller.clone());
     }
     let request = Request::from_parts(head, body);
     let settings = &edge.app.settings;
@@ -186,20 +203,6 @@ async fn run(edge: &Edge, request: Request, next: Next) -> Answer<Response> {
             Err(ApiError::new(Code::Timeout, message))
         }
     }
-}
-
-/// Finds out who it is and lets the caller in; nobody has to be anybody where all may come.
-async fn enter(edge: &Edge, head: &Parts) -> Answer<Option<Caller>> {
-    let matched = head.extensions.get::<MatchedPath>();
-    let matched = matched.map(MatchedPath::as_str);
-    let rule = edge.door.rule(matched, &head.method);
-    if Door::is_open(rule) {
-        return Ok(None);
-    }
-    let access = &edge.app.access;
-    let principal = access.identify(&head.headers).await?;
-    door::admit(&edge.app, &principal, rule, matched, &head.uri).await?;
-    Ok(Some(Caller::new(principal, access.clone())))
 }
 
 pub(crate) fn full() -> ApiError {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use agentrunner_services::http::access::Access;
 use agentrunner_services::http::door::{Owner, Rule};
+use agentrunner_services::http::limits::Limits;
 use agentrunner_services::http::{Service, Settings, rules};
 use chrono::{TimeDelta, Utc};
 use domain::access::{ApiKey, Grants, KeyHash, KeyId, Scope, key};
@@ -580,4 +581,72 @@ async fn the_inbox_of_a_limited_key_has_its_agents_questions() {
     };
     assert_eq!(answer(&ids[1]).await, 404);
     assert_eq!(answer(&ids[0]).await, 200);
+}
+
+#[tokio::test]
+async fn who_asks_too_often_is_told_when_to_go_on() {
+    let settings = Settings::default();
+    let folder = System::folder(&[("helper.yml", &agent("helper"))]);
+    let system = System::dressed(folder, Workers::Absent, settings, |app| {
+        let access = Access::keyed(KeyHash::of(BOOTSTRAP), "bootstrap", app.engine.clone());
+        let number = |n| std::num::NonZeroU32::new(n).unwrap();
+        let counters = std::sync::Arc::new(store::counters::LocalCounters::default());
+        // One every ten minutes: nothing comes back while the test runs.
+        let limits = Limits::new(counters, number(1), number(3));
+        app.with_access(access).with_limits(limits)
+    })
+    .await;
+    let get = |key: &str| system.ask(Method::GET, "/agents").bearer_auth(key).send();
+    let header = |response: &reqwest::Response, name: &str| {
+        response.headers()[name]
+            .to_str()
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+    };
+    for left in [2, 1, 0] {
+        let response = get(BOOTSTRAP).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(header(&response, "x-ratelimit-limit"), 1);
+        assert_eq!(header(&response, "x-ratelimit-remaining"), left);
+    }
+    let response = get(BOOTSTRAP).await.unwrap();
+    assert_eq!(response.status(), 429);
+    let (retry, reset) = (
+        header(&response, "retry-after"),
+        header(&response, "x-ratelimit-reset"),
+    );
+    assert!(
+        (1..=60).contains(&retry) && (1..=180).contains(&reset),
+        "{retry} {reset}"
+    );
+    assert_eq!(
+        read(response).await.1["error"]["code"],
+        "RATE_LIMIT_EXCEEDED"
+    );
+    // Another caller has its own; and health is asked as often as anyone likes.
+    let other = make(&system, 1, &[Scope::Read], None).await;
+    assert_eq!(get(&other).await.unwrap().status(), 200);
+    for _ in 0..5 {
+        let live = system
+            .ask(Method::GET, "/health/live")
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(live.status(), 200);
+    }
+    let mut wrong = Vec::new();
+    for _ in 0..4 {
+        wrong.push(get("wrong").await.unwrap().status().as_u16());
+    }
+    assert_eq!(
+        wrong,
+        [401, 401, 401, 429],
+        "as few at once as the limit says"
+    );
+    assert_eq!(
+        get(&other).await.unwrap().status(),
+        200,
+        "a valid key from there goes on"
+    );
 }
