@@ -81,39 +81,30 @@ async fn answer(request: reqwest::RequestBuilder) -> (u16, Value) {
     (status, response.json().await.unwrap_or_default())
 }
 
-#[tokio::test]
-async fn changes_denials_and_decisions_are_written_down_and_a_changed_line_is_named() {
-    let project = project();
-    let variables = [&KEYS[..], &AUDIT[..]].concat();
-    let server = Product::up(&project, &variables).await;
-    let caller = Caller::new(&server);
-    let task = json!({ "agent_name": "asker", "task_data": "go" });
-    let (status, accepted) = caller.post("/tasks", &task).await;
+/// A name that a log should not obey.
+const EVIL: &str = "evil\u{1b}[2J\r\n{\"seq\":99}\u{202e}";
+
+fn variables() -> Vec<(&'static str, &'static str)> {
+    [&KEYS[..], &AUDIT[..]].concat()
+}
+
+fn task() -> Value {
+    json!({ "agent_name": "asker", "task_data": "go" })
+}
+
+/// Five acts that are written down, and some that are not; answers the execution and the key that was made.
+async fn act(server: &Product) -> (String, String) {
+    let caller = Caller::new(server);
+    let (status, accepted) = caller.post("/tasks", &task()).await;
     assert_eq!(status, 202, "{accepted}");
     let id = accepted["execution_id"].as_str().unwrap().to_owned();
-    // What was answered is on disk.
-    let written = lines(&project);
-    assert_eq!(written.len(), 1, "{written:?}");
-    assert_eq!(
-        written[0]["who"],
-        json!({ "kind": "bootstrap", "name": "bootstrap" })
-    );
-    assert_eq!(written[0]["action"], "POST /tasks");
-    assert_eq!(written[0]["target"], format!("/tasks/{id}"));
-    assert_eq!(
-        (&written[0]["outcome"], &written[0]["from"]),
-        (&json!("done"), &json!("127.0.0.1"))
-    );
-    assert_eq!(written[0]["trace_id"], accepted["trace_id"]);
-
-    let evil = "evil\u{1b}[2J\r\n{\"seq\":99}\u{202e}";
-    let input = json!({ "text": "blue", "by": evil });
     for _ in 0..500 {
         if caller.get(&format!("/tasks/{id}")).await.1["status"] == "waiting_for_input" {
             break;
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
+    let input = json!({ "text": "blue", "by": EVIL });
     let (status, answered) = caller.post(&format!("/tasks/{id}/input"), &input).await;
     assert_eq!(status, 200, "{answered}");
     let denied = caller.client.delete(format!("{}/tasks/{id}", caller.base));
@@ -124,70 +115,76 @@ async fn changes_denials_and_decisions_are_written_down_and_a_changed_line_is_na
     let (_, made) = caller
         .post("/keys", &json!({ "name": "ci", "scopes": ["read"] }))
         .await;
-    let key = made["key"].as_str().unwrap();
-    let reload = caller
+    let key = made["key"].as_str().unwrap().to_owned();
+    let replay = caller
         .client
         .post(format!("{}/dead-letters/replay", caller.base));
-    assert_eq!(answer(reload.bearer_auth(key)).await.0, 403);
-    // Reading is not written down.
+    assert_eq!(answer(replay.bearer_auth(&key)).await.0, 403);
     assert_eq!(caller.get("/agents").await.0, 200);
+    (id, key)
+}
+
+#[tokio::test]
+async fn changes_denials_and_decisions_are_written_down() {
+    let project = project();
+    let mut server = Product::up(&project, &variables()).await;
+    let (id, key) = act(&server).await;
     server.signal("TERM");
-    let mut server = server;
     assert_eq!(server.ended().await, Some(0));
 
     let text = std::fs::read_to_string(log_of(&project)).unwrap();
-    assert!(!text.contains("canary") && !text.contains(key), "{text}");
-    assert!(
-        text.chars()
-            .all(|c| c == '\n' || !c.is_control() && c != '\u{202e}'),
-        "{text}"
-    );
-    let told: Vec<String> = lines(&project)
+    assert!(!text.contains("canary") && !text.contains(&key), "{text}");
+    let is_harmless = |c: char| c == '\n' || !c.is_control() && c != '\u{202e}';
+    assert!(text.chars().all(is_harmless), "{text}");
+    let lines = lines(&project);
+    let word =
+        |line: &Value, pointer: &str| line.pointer(pointer).unwrap().as_str().unwrap().to_owned();
+    let told: Vec<[String; 3]> = lines
         .iter()
-        .map(|line| {
-            format!(
-                "{} {} {}",
-                line["outcome"].as_str().unwrap(),
-                line["action"].as_str().unwrap(),
-                line["who"]["kind"].as_str().unwrap()
-            )
-        })
+        .map(|line| ["/outcome", "/action", "/who/kind"].map(|pointer| word(line, pointer)))
         .collect();
-    assert_eq!(
-        told,
-        [
-            "done POST /tasks bootstrap",
-            "done POST /tasks/{id}/input bootstrap",
-            "denied DELETE /tasks/{id} unknown",
-            "done POST /keys bootstrap",
-            "denied POST /dead-letters/replay key",
-        ]
-    );
-    let decision = &lines(&project)[1]["details"];
+    let wanted = [
+        ["done", "POST /tasks", "bootstrap"],
+        ["done", "POST /tasks/{id}/input", "bootstrap"],
+        ["denied", "DELETE /tasks/{id}", "unknown"],
+        ["done", "POST /keys", "bootstrap"],
+        ["denied", "POST /dead-letters/replay", "key"],
+    ];
+    assert_eq!(told, wanted.map(|row| row.map(str::to_owned)));
+    assert_eq!(word(&lines[0], "/target"), format!("/tasks/{id}"));
+    assert_eq!(word(&lines[0], "/from"), "127.0.0.1");
+    assert_eq!(word(&lines[0], "/trace_id").len(), 32);
+    let decision = &lines[1]["details"];
     assert_eq!(
         (&decision["answer"], &decision["by"]),
-        (&json!("text"), &json!(evil))
+        (&json!("text"), &json!(EVIL))
     );
+}
 
+#[tokio::test]
+async fn a_changed_or_missing_line_is_named_across_a_rotation() {
+    let project = project();
+    let mut server = Product::up(&project, &variables()).await;
+    act(&server).await;
+    server.signal("TERM");
+    assert_eq!(server.ended().await, Some(0));
     let ran = verify(&project).await;
     assert_eq!(ran.code, 0, "{ran:?}");
     assert_eq!(ran.json()["lines"], 5);
     // It is rotated, and goes on in a new file.
-    std::fs::rename(log_of(&project), project.path().join("logs/audit.log.1")).unwrap();
-    let server = Product::up(&project, &variables).await;
-    let (status, _) = Caller::new(&server).post("/tasks", &task).await;
+    let old = project.path().join("logs/audit.log.1");
+    std::fs::rename(log_of(&project), &old).unwrap();
+    let server = Product::up(&project, &variables()).await;
+    let (status, _) = Caller::new(&server).post("/tasks", &task()).await;
     assert_eq!(status, 202);
+    // What was answered is on disk.
     server.kill().await;
     assert_eq!(lines(&project)[0]["seq"], 6);
     assert_eq!(verify(&project).await.code, 0);
 
-    let old = project.path().join("logs/audit.log.1");
     let whole = std::fs::read_to_string(&old).unwrap();
-    std::fs::write(
-        &old,
-        whole.replace("\"outcome\":\"denied\"", "\"outcome\":\"done\""),
-    )
-    .unwrap();
+    let changed = whole.replace("\"outcome\":\"denied\"", "\"outcome\":\"done\"");
+    std::fs::write(&old, changed).unwrap();
     let ran = verify(&project).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(
@@ -195,11 +192,8 @@ async fn changes_denials_and_decisions_are_written_down_and_a_changed_line_is_na
             .contains("audit.log.1:3: line 3 of the log was changed"),
         "{ran:?}"
     );
-    let without: String = whole
-        .lines()
-        .filter(|line| !line.contains("\"seq\":2,"))
-        .map(|line| format!("{line}\n"))
-        .collect();
+    let others = whole.lines().filter(|line| !line.contains("\"seq\":2,"));
+    let without: String = others.map(|line| format!("{line}\n")).collect();
     std::fs::write(&old, without).unwrap();
     let ran = verify(&project).await;
     assert!(
@@ -209,11 +203,46 @@ async fn changes_denials_and_decisions_are_written_down_and_a_changed_line_is_na
 }
 
 #[tokio::test]
+async fn while_the_log_can_not_be_written_nothing_is_changed_and_afterwards_all_goes_on() {
+    let project = project();
+    let server = Product::up(&project, &variables()).await;
+    let caller = Caller::new(&server);
+    assert_eq!(caller.post("/tasks", &task()).await.0, 202);
+    let log = log_of(&project);
+    let aside = log.with_extension("aside");
+    std::fs::rename(&log, &aside).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    // This one finds it out; it is done, and its line waits.
+    assert_eq!(caller.post("/tasks", &task()).await.0, 202);
+    let (status, refusal) = caller.post("/tasks", &task()).await;
+    assert_eq!(
+        (status, &refusal["error"]["details"]["dependency"]),
+        (503, &json!("audit_log"))
+    );
+    assert_eq!(caller.get("/agents").await.0, 200, "reading goes on");
+    std::fs::remove_dir(&log).unwrap();
+    std::fs::rename(&aside, &log).unwrap();
+    for _ in 0..500 {
+        if caller.post("/tasks", &task()).await.0 == 202 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    server.kill().await;
+    let done = lines(&project)
+        .iter()
+        .filter(|line| line["outcome"] == "done")
+        .count();
+    assert_eq!(done, 3, "before, the one that waited, and after");
+    assert_eq!(verify(&project).await.code, 0);
+}
+
+#[tokio::test]
 async fn what_can_not_be_written_down_is_not_done() {
     let project = project();
     // A folder where the file should be.
     std::fs::create_dir_all(log_of(&project)).unwrap();
-    let mut command = project.command(&[&KEYS[..], &AUDIT[..]].concat());
+    let mut command = project.command(&variables());
     command
         .arg("up")
         .env("ORCHESTRATOR_PORT", "0")
