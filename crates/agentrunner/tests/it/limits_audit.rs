@@ -4,7 +4,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use testkit::servers::{Kind, Server};
 
+use crate::backing::{self, borrowed};
 use crate::product::{Product, Project};
 use crate::project::Ran;
 
@@ -278,5 +280,35 @@ async fn requests_are_limited_by_address_and_proxies_are_believed_only_when_they
         }
         assert_eq!(got, wanted);
         server.kill().await;
+    }
+}
+
+#[tokio::test]
+async fn processes_count_together_through_redis_and_each_for_itself_without_it() {
+    // On one database: whose counts they are, it says.
+    let (mut servers, redis) = tokio::join!(backing::postgres(), Server::start(Kind::Redis));
+    servers.extend(redis.variables());
+    let mut limited = borrowed(&servers);
+    limited.extend([
+        ("RATE_LIMIT_ENABLED", "true"),
+        ("RATE_LIMIT_PER_MINUTE", "1"),
+        ("RATE_LIMIT_BURST", "2"),
+    ]);
+    let project = project();
+    let here = Product::up(&project, &limited).await;
+    let there = Product::up(&project, &limited).await;
+    assert_eq!(here.ask("/agents").await.0, 200);
+    assert_eq!(there.ask("/agents").await.0, 200);
+    assert_eq!(here.ask("/agents").await.0, 429);
+    assert_eq!(there.ask("/agents").await.0, 429);
+    redis.stop().await;
+    // Lost, it lets nobody through uncounted.
+    for process in [here, there] {
+        let mut got = Vec::new();
+        for _ in 0..3 {
+            got.push(process.ask("/agents").await.0);
+        }
+        assert_eq!(got, [200, 200, 429]);
+        process.kill().await;
     }
 }
