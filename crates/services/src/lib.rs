@@ -1,5 +1,6 @@
 //! The HTTP services, their faces, and the agent configuration with hot reload.
 //!
+//! - [`audit`] writes down who did what, in a chain that shows when a line is changed.
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
 //! - [`orchestrator`], [`config_api`], [`scheduler`] and [`state`] are the services; none knows of another. What they show alike is
@@ -12,6 +13,7 @@
     reason = "utoipa's path macro repeats the names of parameter types in qualified form"
 )]
 
+pub mod audit;
 pub mod config;
 pub mod config_api;
 pub mod execution;

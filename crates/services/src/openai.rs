@@ -14,10 +14,9 @@ mod models;
 mod request;
 mod words;
 
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::App;
+use crate::http::door::{Owner, READ, Routes, SUBMIT};
 
 pub(crate) use error::{OpenAiError, render};
 
@@ -32,9 +31,9 @@ pub(crate) fn waits(path: &str) -> bool {
 }
 
 /// The routes.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(models::list))
-        .routes(routes!(models::show))
-        .routes(routes!(chat::complete))
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .with(READ.of(Owner::Handler), routes!(models::list))
+        .with(READ.of(Owner::Agent("model")), routes!(models::show))
+        .with(SUBMIT.of(Owner::Handler), routes!(chat::complete))
 }

@@ -24,6 +24,7 @@ mod consumption;
 pub mod counters;
 mod error;
 pub mod intercept;
+mod keys;
 mod news;
 pub mod postgres;
 pub mod redis;
@@ -43,6 +44,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
+pub use keys::{KeyFilter, Keys};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
     Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
@@ -59,9 +61,9 @@ pub use schedules::{
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours.
+/// The journal and its neighbours; what is kept of keys is at [`Keys`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Keys {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

@@ -33,6 +33,7 @@ mod firing;
 mod gather;
 mod inbox;
 mod journal;
+mod keys;
 mod listen;
 mod memory;
 mod outbox;

@@ -17,6 +17,7 @@ mod fault;
 mod finish;
 mod inbox;
 mod journal;
+mod keys;
 mod memory;
 mod outbox;
 mod read;

@@ -16,8 +16,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::door::Door;
 use super::guard::Guard;
 use super::params::duration;
+use super::passage::Passage;
 use super::{Answer, ApiError, App, Code, Service};
 use crate::openai;
 
@@ -33,16 +35,18 @@ pub(crate) struct Edge {
     service: Service,
     app: App,
     guard: Guard,
+    door: Door,
 }
 
 impl Edge {
-    pub(crate) fn new(service: Service, app: App, loopback: bool) -> Self {
+    pub(crate) fn new(service: Service, app: App, door: Door, loopback: bool) -> Self {
         let settings = &app.settings;
         let guard = Guard::new(loopback, &settings.allowed_hosts, &settings.allowed_origins);
         Self {
             service,
             app,
             guard,
+            door,
         }
     }
 }
@@ -129,9 +133,25 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
         %method,
         route,
     );
-    let answer = run(&edge, request, next).instrument(span.clone()).await;
+    let mut passage = Passage::default();
+    let answer = run(&edge, request, next, &mut passage)
+        .instrument(span.clone())
+        .await;
+    let code = match &answer {
+        Ok(response) => response
+            .extensions()
+            .get::<ApiError>()
+            .map(|error| error.code),
+        Err(error) => Some(error.code),
+    };
     let mut response = finish(answer, &edge, &trace, &route);
     trace.sign(response.headers_mut());
+    if let Some(quota) = &passage.quota {
+        quota.sign(response.headers_mut());
+    }
+    if let Some(record) = passage.record(&edge.app, &trace, &response, code) {
+        edge.app.audit.write(record).instrument(span.clone()).await;
+    }
     let status = response.status().as_u16();
     let took = begun.elapsed();
     super::metrics::count_request(edge.service, method.as_str(), &route, status, took);
@@ -148,9 +168,15 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
     response
 }
 
-async fn run(edge: &Edge, request: Request, next: Next) -> Answer<Response> {
-    edge.guard
-        .check(request.method(), request.uri(), request.headers())?;
+async fn run(edge: &Edge, request: Request, next: Next, passage: &mut Passage) -> Answer<Response> {
+    // What a stranger sends is not looked at beyond the head.
+    let (mut head, body) = request.into_parts();
+    edge.guard.check(&head.method, &head.uri, &head.headers)?;
+    passage.enter(&edge.app, &edge.door, &head).await?;
+    if let Some(caller) = &passage.caller {
+        head.extensions.insert(caller.clone());
+    }
+    let request = Request::from_parts(head, body);
     let settings = &edge.app.settings;
     let wait = wait_of(&request)?;
     let places = if wait.is_zero() {

@@ -21,6 +21,7 @@ use super::models::find;
 use super::request::ChatIn;
 use super::words::{Diverged, Words};
 use crate::http::body::JsonBody;
+use crate::http::caller::Caller;
 use crate::http::edge::{LONGEST_WAIT, Trace, full};
 use crate::http::idempotency::idempotency_key;
 use crate::http::params::no_execution;
@@ -44,11 +45,14 @@ const MAX_FAILURES: u32 = 5;
     ))]
 pub(super) async fn complete(
     State(app): State<App>,
+    caller: Caller,
     trace: Trace,
     headers: HeaderMap,
     body: JsonBody<ChatIn>,
 ) -> Answer<Response> {
+    caller.check(&body.value.model)?;
     let agent = find(&app, &body.value.model)?;
+    caller.note("agent", agent.definition.name.to_string());
     let (streams, wants_usage) = (body.value.streams(), body.value.wants_usage());
     let asked = body.value.read(&agent.definition, &headers)?;
     let key = idempotency_key(&headers)?;
@@ -78,6 +82,7 @@ pub(super) async fn complete(
         let row = row(&app, id).await?;
         let words = Words::new(agent.definition.output_schema.is_some());
         let writing = Writing {
+            caller,
             watch: app.engine.watch(id, None),
             heading: Heading::new(&row, wants_usage),
             heartbeat: app.settings.heartbeat,
@@ -123,6 +128,7 @@ async fn wait(app: &App, id: ExecutionId) -> Answer<()> {
 /// An answer that is being written.
 struct Writing {
     app: App,
+    caller: Caller,
     id: ExecutionId,
     watch: Watch,
     heading: Heading,
@@ -200,6 +206,7 @@ impl Writing {
         loop {
             let next = tokio::select! {
                 () = shutdown.cancelled() => return Err(self.interrupted()),
+                () = self.caller.ended() => return Err(self.shut_out()),
                 next = self.watch.next() => next,
             };
             match next {
@@ -239,6 +246,10 @@ impl Writing {
             Stage::Closing
         };
         self.heading.finish(reason)
+    }
+
+    fn shut_out(&self) -> ApiError {
+        self.about(Code::AuthFailed, "the key is not valid any more".to_owned())
     }
 
     fn interrupted(&self) -> ApiError {

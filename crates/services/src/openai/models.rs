@@ -7,6 +7,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::OpenAiError;
+use crate::http::caller::Caller;
 use crate::http::{Answer, ApiError, App, Code};
 
 /// All models.
@@ -45,11 +46,11 @@ impl From<&Agent> for ModelOut {
 
 /// Lists the agents that take work.
 #[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, body = ModelsOut)))]
-pub(super) async fn list(State(app): State<App>) -> Json<ModelsOut> {
+pub(super) async fn list(State(app): State<App>, caller: Caller) -> Json<ModelsOut> {
     let agents = app.engine.agents().all();
     let data = agents
         .iter()
-        .filter(|agent| agent.definition.enabled)
+        .filter(|agent| agent.definition.enabled && caller.covers(&agent.definition.name))
         .map(ModelOut::from)
         .collect();
     let object = "list";

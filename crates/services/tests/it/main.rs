@@ -9,6 +9,7 @@
     reason = "a test that panics fails, which is what it is for"
 )]
 
+mod access;
 mod collaboration;
 mod config;
 mod configs_api;

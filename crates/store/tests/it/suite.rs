@@ -7,6 +7,7 @@ pub(crate) mod cleanup;
 pub(crate) mod damage;
 pub(crate) mod given;
 pub(crate) mod input;
+pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod packing;
@@ -90,6 +91,8 @@ macro_rules! behaviour {
                 a_waiting_run_is_found_when_nothing_is_before_it, a_skipped_run_keeps_its_reason,
                 a_happening_that_was_acted_on_keeps_its_execution, due_ones_come_first_and_the_next_is_told,
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
+            keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
+                what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }
