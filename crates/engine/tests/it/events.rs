@@ -26,6 +26,10 @@ impl Bus for Forgetful {
         self.0.subscribe(wanted).await
     }
 
+    async fn remove(&self, queue: &str) -> Result<(), bus::Error> {
+        self.0.remove(queue).await
+    }
+
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, bus::Error> {
         self.0.dead_letters().await
     }

@@ -101,7 +101,7 @@ impl Postgres {
         forget(&mut conn, &batch, &held).await?;
         conn.commit().await?;
         if !started.is_empty() {
-            self.signals.due.notify_one();
+            self.signals.work();
             self.signals.outbox.notify_one();
         }
         let mut answers: Vec<Fired> = (0..batch.firings.len())
