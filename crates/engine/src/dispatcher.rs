@@ -265,6 +265,9 @@ impl Dispatcher {
         }
         let store = &self.core.ports.store;
         let limit = domain::pruning::to_load(definition);
+        if claimed.epoch.get() == 1 {
+            return store.history(&execution.agent, conversation, limit).await;
+        }
         store
             .conversation(&execution.agent, conversation, limit)
             .await

@@ -312,7 +312,7 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
         (
             SLEEPER,
             "clock",
-            "continuous_config: {max_conversation_history: 1001}\n",
+            "continuous_config: {max_conversation_history: 1000}\n",
         ),
     ];
     let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));

@@ -182,7 +182,7 @@ pub(crate) struct Sleeping {
     #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) wake: u32,
     /// How many messages those have behind them that are woken
-    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=1000))]
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=999))]
     pub(crate) messages: u32,
     /// How many messages the others have
     #[arg(long, default_value_t = 2)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentrunner_engine::{Engine, Ports};
 use async_trait::async_trait;
 use bus::{Bus, Consumer, InProcess, Subscription};
-use domain::{Event, Status};
+use domain::{Event, Outcome, Status};
 use serde_json::json;
 use store::ExecutionFilter;
 
@@ -89,20 +89,8 @@ async fn an_event_that_the_bus_forgets_starts_its_agents_all_the_same() {
     assert_eq!(started[0].execution.event_id.as_ref(), Some(&event.id));
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn agents_that_all_wake_each_other_come_to_an_end() {
-    let extra = json!({ "event_subscriptions": ["begin", "agent.#"] });
-    let rig = Rig::start(extra.clone(), |_, _| Say::Text("hm")).await;
-    for name in ["b", "c"] {
-        let mut fields = extra.clone();
-        fields["name"] = name.into();
-        rig.define(definition(fields)).await;
-    }
-    // Each end would start three more: without a bound 3^16 of them.
-    rig.engine
-        .publish(event(&rig.engine, "begin"))
-        .await
-        .unwrap();
+/// Waits until nothing runs any more and something was refused; answers how many were started and why no more.
+async fn storm_is_over(rig: &Rig) -> (u64, String) {
     let page = || store::Page {
         limit: 1,
         after: None,
@@ -122,16 +110,47 @@ async fn agents_that_all_wake_each_other_come_to_an_end() {
         }
     };
     let is_over = tokio::time::timeout(Duration::from_secs(60), is_over).await;
-    let (_, started) = rig
-        .store
-        .executions(Default::default(), page())
-        .await
-        .unwrap();
+    let listed = rig.store.executions(Default::default(), page()).await;
+    let (_, started) = listed.unwrap();
     assert!(
         is_over.is_ok(),
         "it comes to no end: {started} were started"
     );
+    (started, letters().await[0].reason.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn agents_that_all_wake_each_other_come_to_an_end() {
+    let extra = json!({ "event_subscriptions": ["begin", "agent.#"] });
+    let rig = Rig::start(extra.clone(), |_, _| Say::Text("hm")).await;
+    for name in ["b", "c"] {
+        let mut fields = extra.clone();
+        fields["name"] = name.into();
+        rig.define(definition(fields)).await;
+    }
+    // Each end would start three more: without a bound 3^16 of them.
+    rig.engine
+        .publish(event(&rig.engine, "begin"))
+        .await
+        .unwrap();
+    let (started, reason) = storm_is_over(&rig).await;
     assert!((100..2_000).contains(&started), "{started}");
-    let reason = &letters().await[0].reason;
+    assert!(reason.contains("form a loop"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_wants_everything_wakes_itself_so_often_and_stops_nobody() {
+    let rig = Rig::start(json!({}), |_, _| Say::Text("hm")).await;
+    let spy = json!({ "name": "spy", "event_subscriptions": ["#"] });
+    rig.define(definition(spy)).await;
+    rig.engine
+        .publish(event(&rig.engine, "begin"))
+        .await
+        .unwrap();
+    // Its own ends wake it too, and meanwhile another works.
+    let id = rig.submit().await;
+    assert!(matches!(rig.outcome(id).await, Outcome::Completed { .. }));
+    let (started, reason) = storm_is_over(&rig).await;
+    assert!((10..3_000).contains(&started), "{started}");
     assert!(reason.contains("form a loop"), "{reason}");
 }

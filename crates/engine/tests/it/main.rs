@@ -35,6 +35,7 @@ mod pausing;
 mod people;
 mod rig;
 mod running;
+mod scheduling;
 mod simulation;
 mod slow_store;
 mod stopping;
