@@ -39,6 +39,7 @@ use crate::definitions::Definitions;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::Presence;
 use crate::leases::Leases;
+use crate::scheduler::Pace;
 use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
@@ -151,7 +152,7 @@ impl Engine {
             schemas: tools::Schemas::default(),
             presence,
             hint: Notify::new(),
-            schedules_changed: Notify::new(),
+            pace: Pace::default(),
             new_id,
         };
         Self {

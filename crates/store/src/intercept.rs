@@ -157,6 +157,15 @@ impl<I: Intercept> Store for Intercepted<I> {
         self.intercept.before_conversation().await;
         self.inner.conversation(agent, conversation, limit).await
     }
+    async fn history(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.intercept.before_conversation().await;
+        self.inner.history(agent, conversation, limit).await
+    }
     async fn conversation_version(
         &self,
         agent: &AgentName,

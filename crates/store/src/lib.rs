@@ -197,6 +197,17 @@ pub trait Store: Keys {
         limit: usize,
     ) -> Result<Vec<Message>>;
 
+    /// The same at an execution's first claim. Its turn has just come, with a change of the conversation, so nobody can have
+    /// a copy: none is looked for, and none is made.
+    async fn history(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.conversation(agent, conversation, limit).await
+    }
+
     /// A word for what a conversation is now: another one after each commit that changes it, and never one that was
     /// used before. `None` when nothing was said, or when this store can't tell. Cheap.
     async fn conversation_version(

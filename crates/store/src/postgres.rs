@@ -20,6 +20,7 @@
 //! all the same, the server gives one up and it is performed again.
 
 mod append;
+mod asleep;
 mod claims;
 mod cleanup;
 mod clock;
@@ -81,6 +82,7 @@ use crate::{
     UsageFilter, UsageRow, Waiting,
 };
 
+pub use asleep::{Asleep, fill_asleep};
 pub use clock::ServerClock;
 pub use fill::fill;
 pub use schema::{MigrationStatus, Schema};

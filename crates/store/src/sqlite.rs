@@ -15,6 +15,7 @@ mod connection;
 mod dead_letters;
 mod fault;
 mod finish;
+mod firing;
 mod inbox;
 mod journal;
 mod keys;

@@ -212,6 +212,15 @@ impl Store for Cached {
 
     // Everything else passes.
 
+    async fn history(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.inner.history(agent, conversation, limit).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended> {
         self.inner.append(append).await
     }
