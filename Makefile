@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite lint format bench clean
+.PHONY: help run test fault-suite five-kinds lint format bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -18,6 +18,9 @@ test: ## Install what the tests need; check format and lints; run all tests
 
 fault-suite: ## Kill servers and processes under load, and audit (RUNS=3, FAULT_SEED=)
 	@scripts/fault-suite
+
+five-kinds: ## Let the five kinds of agent work together for minutes, and audit (FIVE_KINDS_SECONDS=240)
+	@scripts/five-kinds
 
 lint: ## Check format, lints, shell scripts, licences
 	@scripts/lint

@@ -58,6 +58,9 @@ pub(crate) struct Globals {
     /// The AgentOrchestrator to ask [default: http://127.0.0.1:8003]
     #[arg(long, global = true, value_name = "URL")]
     pub(crate) server: Option<String>,
+    /// The key to show; others can see it in the list of processes, so AGENTRUNNER_API_KEY is better
+    #[arg(long, global = true, value_name = "KEY", hide_env_values = true)]
+    pub(crate) api_key: Option<String>,
     /// The folder of agents [default: ./config]
     #[arg(long, global = true, value_name = "DIR")]
     pub(crate) config_dir: Option<PathBuf>,
@@ -78,6 +81,7 @@ impl Globals {
         let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
         [
             ("AGENTRUNNER_SERVER", self.server.clone()),
+            ("AGENTRUNNER_API_KEY", self.api_key.clone()),
             ("CONFIG_DIR", path(&self.config_dir)),
             ("DATA_DIR", path(&self.data_dir)),
             ("LOG_LEVEL", self.log_level.clone()),
@@ -112,6 +116,10 @@ pub(crate) enum Command {
     DeadLetters(commands::dead_letters::DeadLetters),
     /// List, show, make, pause and trigger schedules
     Schedules(commands::schedules::Schedules),
+    /// Make, list and revoke keys of the API
+    Keys(commands::keys::Keys),
+    /// Check the audit log
+    Audit(commands::audit::Audit),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -183,6 +191,8 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Inbox(command) => command.run(&context),
         Command::DeadLetters(command) => command.run(&context),
         Command::Schedules(command) => command.run(&context),
+        Command::Keys(command) => command.run(&context),
+        Command::Audit(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),

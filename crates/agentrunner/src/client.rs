@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use domain::ExecutionId;
 use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
 pub(crate) use events::Events;
@@ -20,6 +21,7 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     base: String,
+    key: Option<SecretString>,
     http: reqwest::Client,
 }
 
@@ -61,8 +63,16 @@ impl Client {
         let http = builder.build()?;
         Ok(Self {
             base: base.trim_end_matches('/').to_owned(),
+            key: None,
             http,
         })
+    }
+
+    /// The same, with a key to show.
+    #[must_use]
+    pub(crate) fn with_key(mut self, key: Option<SecretString>) -> Self {
+        self.key = key;
+        self
     }
 
     /// Its address.
@@ -136,9 +146,17 @@ impl Client {
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.http
-            .request(method, format!("{}{path}", self.base))
-            .timeout(ANSWER)
+        let url = format!("{}{path}", self.base);
+        self.shown(self.http.request(method, url).timeout(ANSWER))
+    }
+
+    /// A request that shows the key, if there is one.
+    fn shown(&self, request: RequestBuilder) -> RequestBuilder {
+        match &self.key {
+            // As a bearer, because that header goes to no other host after a redirect.
+            Some(key) => request.bearer_auth(key.expose_secret()),
+            None => request,
+        }
     }
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {

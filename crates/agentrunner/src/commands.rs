@@ -1,6 +1,7 @@
 //! One file per command. A command reads its settings, asks a server (or this process in its place), and prints.
 
 pub(crate) mod agents;
+pub(crate) mod audit;
 pub(crate) mod bench;
 pub(crate) mod chat;
 pub(crate) mod completions;
@@ -8,6 +9,7 @@ pub(crate) mod dead_letters;
 pub(crate) mod doctor;
 pub(crate) mod inbox;
 pub(crate) mod init;
+pub(crate) mod keys;
 pub(crate) mod migrate;
 pub(crate) mod run;
 pub(crate) mod schedules;

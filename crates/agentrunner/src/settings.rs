@@ -1,6 +1,7 @@
 //! All settings, from the command line, the environment, `.env` and defaults, in this order. Nothing else of the
 //! program reads a variable; nothing at all writes one.
 
+mod access;
 mod servers;
 mod source;
 mod values;
@@ -17,6 +18,7 @@ use domain::definition::Provider;
 use secrecy::SecretString;
 use tools::EgressPolicy;
 
+pub(crate) use access::Access;
 pub(crate) use servers::Servers;
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
@@ -32,6 +34,7 @@ pub(crate) struct Settings {
     pub(crate) log: Log,
     pub(crate) listen: Listen,
     pub(crate) requests: Requests,
+    pub(crate) access: Access,
     /// The AgentOrchestrator to ask, when one is named.
     pub(crate) server: Option<String>,
     pub(crate) work: Work,
@@ -233,7 +236,8 @@ impl Settings {
             scheduler: values.port("SCHEDULER_SERVICE_PORT"),
             pool: values.port("AGENT_POOL_PORT"),
         };
-        check_listen(&listen, mistakes);
+        let access = Access::read(&values, mistakes);
+        check_listen(&listen, access.bootstrap.is_some(), mistakes);
         let egress = Egress {
             allow: text("EGRESS_ALLOW").unwrap_or_default(),
             deny: text("EGRESS_DENY").unwrap_or_default(),
@@ -248,6 +252,7 @@ impl Settings {
                 dir: values.path("LOG_DIR"),
             },
             listen,
+            access,
             requests: Requests {
                 max_body_bytes: usize::try_from(values.number("MAX_BODY_BYTES"))
                     .unwrap_or(usize::MAX),
@@ -286,12 +291,12 @@ impl Settings {
 }
 
 /// Without keys, only this machine may reach the services, unless the operator says otherwise.
-fn check_listen(listen: &Listen, mistakes: &mut Vec<Mistake>) {
-    if !listen.address.is_loopback() && !listen.is_open {
+fn check_listen(listen: &Listen, needs_key: bool, mistakes: &mut Vec<Mistake>) {
+    if let Err(message) = services::check_bind(listen.address, needs_key, listen.is_open) {
         mistakes.push(Mistake {
             name: "BIND_ADDRESS".to_owned(),
             value: listen.address.to_string(),
-            message: "other machines could reach it and nobody has to show a key; use 127.0.0.1, or set ALLOW_UNAUTHENTICATED=true if something else guards it".to_owned(),
+            message,
         });
     }
     let ports = [

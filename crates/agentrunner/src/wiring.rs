@@ -1,6 +1,7 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
 //! store, cache, bus, providers, tools, engine, agents, listeners.
 
+mod gate;
 mod identity;
 mod listeners;
 mod part;
@@ -16,10 +17,13 @@ use domain::definition::{LlmConfig, Provider};
 use domain::{Definition, HealthInterval, Pool};
 use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
 use llm::{Host, Key, ProviderSettings, Providers};
+use secrecy::SecretString;
 use services::Service;
+use services::audit::Audit;
 use services::config::ConfigService;
 use store::Store;
 use store::cache::{Cache, Cached};
+use store::counters::Counters;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
@@ -53,6 +57,11 @@ pub(crate) struct System {
     cache: Arc<dyn Cache>,
     toolkit: Arc<Toolkit>,
     listeners: Option<Listeners>,
+    /// How often the listeners' callers may ask.
+    counters: Arc<dyn Counters>,
+    audit: Audit,
+    /// The key to the listeners of one command, which nobody else is to use.
+    own_key: Option<SecretString>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
     settings: Settings,
@@ -132,6 +141,7 @@ impl System {
                     // What ran can be looked at without any agent.
                     Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
                 }
+                system.keep_to_itself();
                 system.serve(Listeners::private(role.services).await?)
             })
             .await
@@ -183,21 +193,6 @@ impl System {
         &self.engine
     }
 
-    /// Where AgentOrchestrator listens; empty when nothing does.
-    pub(crate) fn orchestrator_url(&self) -> String {
-        self.url(Service::AgentOrchestrator)
-    }
-
-    /// Where StateManager listens; empty when nothing does.
-    pub(crate) fn state_manager_url(&self) -> String {
-        self.url(Service::StateManager)
-    }
-
-    /// Where SchedulerService listens; empty when nothing does.
-    pub(crate) fn scheduler_url(&self) -> String {
-        self.url(Service::SchedulerService)
-    }
-
     /// Logs each choice and each listener, a line each.
     pub(crate) fn say_what_runs(&self) {
         let settings = &self.settings;
@@ -216,11 +211,7 @@ impl System {
         if self.engine.performs() && self.is_scripted() {
             tracing::warn!("{SCRIPTED}");
         }
-        if settings.listen.is_open {
-            tracing::warn!(
-                "ALLOW_UNAUTHENTICATED=true: whoever reaches these ports may do everything"
-            );
-        }
+        gate::say_who_may_ask(settings);
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
         }
@@ -238,6 +229,7 @@ impl System {
         self.shutdown.cancel();
         self.tasks.close();
         self.tasks.wait().await;
+        self.audit.flush().await;
         self.toolkit.shutdown().await;
         self.engine.bus().close().await;
         if let Err(error) = self.engine.store().close().await {
@@ -292,6 +284,9 @@ impl System {
             cache: shared.cache,
             toolkit,
             listeners: None,
+            counters: shared.counters,
+            audit: Audit::none(),
+            own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
             settings: settings.clone(),
@@ -303,11 +298,16 @@ impl System {
         let app = listeners::app(
             &self.engine,
             &self.config,
-            &self.settings.requests,
+            &self.settings,
             &self.shutdown,
             self.role.uses_bus(),
         )?;
-        let app = app.with_cache(self.cache.clone());
+        let app = app
+            .with_cache(self.cache.clone())
+            .with_access(self.access())
+            .with_limits(self.limits())
+            .with_audit(self.audit()?);
+        self.audit = app.audit.clone();
         listeners.serve(
             app,
             &self.tasks,
@@ -315,13 +315,6 @@ impl System {
         );
         self.listeners = Some(listeners);
         Ok(())
-    }
-
-    fn url(&self, service: Service) -> String {
-        self.listeners
-            .as_ref()
-            .map(|listeners| listeners.url(service))
-            .unwrap_or_default()
     }
 
     fn is_scripted(&self) -> bool {

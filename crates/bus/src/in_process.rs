@@ -146,6 +146,16 @@ impl Bus for InProcess {
         )))
     }
 
+    async fn remove(&self, queue: &str) -> Result<(), Error> {
+        self.open()?;
+        let mut exchange = self.write();
+        if let Some(queue) = exchange.queues.remove(queue) {
+            exchange.routes.forget(&queue);
+        }
+        self.dead_letters.forget_those_of(queue);
+        Ok(())
+    }
+
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error> {
         self.open()?;
         Ok(Box::new(DeadLetterConsumer::new(

@@ -62,6 +62,10 @@ pub trait Bus: Send + Sync + 'static {
     /// Joins a queue, making it when it is new. Consumers of one queue share its events.
     async fn subscribe(&self, subscription: Subscription) -> Result<Box<dyn Consumer>, Error>;
 
+    /// Deletes a queue with all that it holds, its dead letters too. Whoever consumes it has to have let go of it. One
+    /// that is not there is no error.
+    async fn remove(&self, queue: &str) -> Result<(), Error>;
+
     /// Events that no consumer of a queue could process: all queues together.
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error>;
 

@@ -253,6 +253,12 @@ impl Bus for RabbitMq {
         Ok(Box::new(QueueConsumer::new(source)))
     }
 
+    async fn remove(&self, queue: &str) -> Result<(), Error> {
+        self.shared.open()?;
+        let queue = Queue::new(&self.shared.settings.prefix, queue.to_owned())?;
+        Ok(self.shared.delete(&queue).await?)
+    }
+
     /// Those of the queues that this process subscribed to, before or after. The dead letters of another queue wait
     /// in its `.dlq` for a process that subscribes to it.
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error> {

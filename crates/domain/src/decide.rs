@@ -3,7 +3,7 @@
 
 mod coordinate;
 mod failure;
-mod people;
+pub(crate) mod people;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -9,8 +9,10 @@
 //! - [`Schedule`] says when an agent works by itself; [`schedule::plan()`] what becomes of each due time.
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
+//! - [`access`] tells who may do what: scopes, and the keys that carry them.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
 
+pub mod access;
 pub mod budget;
 pub mod decide;
 pub mod definition;
@@ -32,6 +34,7 @@ mod subscribers;
 pub mod team;
 pub mod topic;
 
+pub use access::{ApiKey, KeyHash, KeyId, Scope};
 pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
 pub use definition::{Definition, Effect, ExecutionMode, Problem};
 pub use event::Event;

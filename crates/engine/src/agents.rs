@@ -71,7 +71,7 @@ impl Agents {
     }
 
     /// Those that an event starts.
-    pub(crate) fn started_by(&self, event: &Event) -> Vec<Agent> {
+    pub fn started_by(&self, event: &Event) -> Vec<Agent> {
         let agents = self.read();
         let names = agents.subscribers.of(event).into_iter();
         names

@@ -176,6 +176,7 @@ impl Dispatcher {
     async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>, asked: Instant) {
         let subject = Subject::new(&claimed.execution);
         let (id, agent, trace) = (subject.id, &subject.agent, &subject.trace_id);
+        let is_scheduled = claimed.execution.metadata.get("schedule").is_some();
         let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
         let work =
@@ -184,7 +185,12 @@ impl Dispatcher {
             Ok(Ok(ended)) => {
                 match ended {
                     Ended::Parked(due) => self.remember(due),
-                    Ended::Finished => self.core.presence.count_finished(),
+                    Ended::Finished => {
+                        self.core.presence.count_finished();
+                        if is_scheduled {
+                            self.core.pace.run_ended();
+                        }
+                    }
                     Ended::HandedBack => {}
                 }
                 tracing::debug!(execution_id = %id, agent_name = %agent, trace_id = %trace, "{ended:?}");
@@ -259,6 +265,9 @@ impl Dispatcher {
         }
         let store = &self.core.ports.store;
         let limit = domain::pruning::to_load(definition);
+        if claimed.epoch.get() == 1 {
+            return store.history(&execution.agent, conversation, limit).await;
+        }
         store
             .conversation(&execution.agent, conversation, limit)
             .await

@@ -39,6 +39,7 @@ use crate::definitions::Definitions;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::Presence;
 use crate::leases::Leases;
+use crate::scheduler::Pace;
 use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
@@ -151,7 +152,7 @@ impl Engine {
             schemas: tools::Schemas::default(),
             presence,
             hint: Notify::new(),
-            schedules_changed: Notify::new(),
+            pace: Pace::default(),
             new_id,
         };
         Self {
@@ -277,12 +278,15 @@ impl Engine {
         travel::branch(&self.core, wish).await
     }
 
-    /// Takes an event in, durably.
+    /// Takes an event in, durably. When this answers, it has its place in the conversations that it is a message of.
     ///
     /// # Errors
     /// The store can't be reached.
     pub async fn publish(&self, event: Event) -> Result<(), Error> {
-        Ok(self.core.ports.store.publish(&[event]).await?)
+        let store = &self.core.ports.store;
+        store.publish(std::slice::from_ref(&event)).await?;
+        subscriptions::take_places(&self.core, &event).await;
+        Ok(())
     }
 
     /// Follows an execution: its steps from `after` on, and what its model says while it says it. Ends after the last

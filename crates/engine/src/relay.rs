@@ -32,6 +32,7 @@ const REST: Duration = Duration::from_secs(5);
 pub(crate) async fn relay(core: Arc<Shared>, stop: CancellationToken) {
     let signal = core.ports.store.outbox_signal().unwrap_or_default();
     loop {
+        core.pace.make_way().await;
         let more = relay_once(&core).await;
         if stop.is_cancelled() {
             return;
@@ -285,6 +286,10 @@ mod tests {
         }
 
         async fn subscribe(&self, _: Subscription) -> Result<Box<dyn Consumer>, bus::Error> {
+            Err(bus::Error::Closed)
+        }
+
+        async fn remove(&self, _: &str) -> Result<(), bus::Error> {
             Err(bus::Error::Closed)
         }
 

@@ -4,6 +4,8 @@
 //! executions in one transaction, which changes nothing if another scheduler was first. So a scheduler may die at any
 //! moment; the next look, anybody's, finds what it left.
 
+mod pace;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +23,9 @@ use crate::Error;
 use crate::shared::Shared;
 use crate::task;
 
+use pace::Hurry;
+pub(crate) use pace::Pace;
+
 /// How many schedules a look takes.
 const BATCH: usize = 2048;
 /// How many of them share a transaction.
@@ -29,7 +34,8 @@ const TOGETHER: usize = 256;
 const AT_ONCE: usize = 4;
 /// The longest rest between looks: what other processes change is found by then.
 const POLL: Duration = Duration::from_secs(1);
-/// The rest when others were at what is due: should they have died over it, it must not wait for long.
+/// The rest when others were at what is due: should they have died over it, it must not wait for long. And the rest
+/// while a run waits for the one before, which another process may perform.
 const AGAIN: Duration = Duration::from_millis(100);
 /// How far the clocks of processes may differ before one is taken to have gone back.
 const SKEW: TimeDelta = TimeDelta::minutes(5);
@@ -54,6 +60,18 @@ pub struct Looked {
     pub next_due: Option<Time>,
     /// There is more to look at now.
     pub is_more: bool,
+    /// Runs wait for the one before.
+    pub runs_wait: bool,
+}
+
+/// What some came to.
+struct Acted {
+    /// On how many it was acted.
+    count: usize,
+    /// When the first of them is due again.
+    next_due: Option<Time>,
+    /// Whether one of their runs waits.
+    runs_wait: bool,
 }
 
 impl Scheduler {
@@ -71,21 +89,27 @@ impl Scheduler {
     /// Looks until `stop`: when the next one is due, when something was changed, and every second.
     pub(crate) async fn run(self, stop: CancellationToken) {
         let mut is_well = true;
+        // Held from one look to the next while there is more.
+        let mut hurry = None;
         loop {
-            let pause = match self.look().await {
+            let pause = match self.look_within(&mut hurry).await {
                 Ok(looked) => {
                     is_well = true;
+                    if !looked.is_more {
+                        hurry = None;
+                    }
                     self.rest(&looked)
                 }
                 Err(error) => {
                     if std::mem::take(&mut is_well) {
                         tracing::error!("schedules wait, it is tried every second: {error}");
                     }
+                    hurry = None;
                     POLL
                 }
             };
             tokio::select! {
-                () = self.core.schedules_changed.notified() => {}
+                () = self.core.pace.look.notified() => {}
                 () = tokio::time::sleep(pause) => {}
                 () = stop.cancelled() => return,
             }
@@ -99,8 +123,11 @@ impl Scheduler {
         if looked.left > 0 {
             return AGAIN;
         }
+        let longest = if looked.runs_wait { AGAIN } else { POLL };
         let until = looked.next_due.map(|due| due - self.core.now());
-        until.map_or(POLL, |until| until.to_std().unwrap_or_default().min(POLL))
+        until.map_or(longest, |until| {
+            until.to_std().unwrap_or_default().min(longest)
+        })
     }
 
     /// Looks once, and acts on everything that is due.
@@ -108,6 +135,14 @@ impl Scheduler {
     /// # Errors
     /// The store can't be read. What can't be written is logged, and left to the next look.
     pub async fn look(&self) -> Result<Looked, store::Error> {
+        self.look_within(&mut None).await
+    }
+
+    /// The same, and in a hurry when much is due.
+    async fn look_within<'a>(
+        &'a self,
+        hurry: &mut Option<Hurry<'a>>,
+    ) -> Result<Looked, store::Error> {
         let now = self.core.now();
         let ahead = now.checked_add_signed(SKEW).unwrap_or(now);
         let found = self
@@ -117,28 +152,37 @@ impl Scheduler {
             .due_schedules(now, ahead, BATCH)
             .await?;
         let due = found.due.len();
-        let batches: Vec<Vec<DueSchedule>> = found
-            .due
-            .chunks(TOGETHER)
-            .map(<[DueSchedule]>::to_vec)
-            .collect();
-        let (acted, next) = futures::stream::iter(batches)
+        if due > TOGETHER {
+            hurry.get_or_insert_with(|| self.core.pace.hurry());
+        }
+        let mut due_ones = found.due.into_iter();
+        let batches = std::iter::from_fn(|| {
+            let batch: Vec<DueSchedule> = due_ones.by_ref().take(TOGETHER).collect();
+            (!batch.is_empty()).then_some(batch)
+        });
+        let mut looked = Looked {
+            acted: 0,
+            left: due,
+            next_due: found.next_due,
+            is_more: false,
+            runs_wait: found.runs_wait,
+        };
+        let mut acts = futures::stream::iter(batches)
             .map(|batch| self.act(batch, now))
-            .buffer_unordered(AT_ONCE)
-            .fold((0, None), |(all, first), (acted, next)| async move {
-                (all + acted, earlier(first, next))
-            })
-            .await;
-        Ok(Looked {
-            acted,
-            left: due - acted.min(due),
-            next_due: earlier(found.next_due, next),
-            is_more: due >= BATCH && acted > 0,
-        })
+            .buffer_unordered(AT_ONCE);
+        while let Some(acted) = acts.next().await {
+            looked.acted += acted.count;
+            looked.next_due = earlier(looked.next_due, acted.next_due);
+            looked.runs_wait |= acted.runs_wait;
+        }
+        looked.left = due - looked.acted.min(due);
+        looked.is_more = due >= BATCH && looked.acted > 0;
+        self.core.pace.note_waiting(looked.runs_wait);
+        Ok(looked)
     }
 
-    /// Acts on some; answers on how many, and when the first of them is due again.
-    async fn act(&self, batch: Vec<DueSchedule>, now: Time) -> (usize, Option<Time>) {
+    /// Acts on some.
+    async fn act(&self, batch: Vec<DueSchedule>, now: Time) -> Acted {
         let mut firings = Vec::with_capacity(batch.len());
         for due in &batch {
             let (firing, cancel) = self.firing(due, now);
@@ -147,8 +191,14 @@ impl Scheduler {
                 firings.push(firing);
             }
         }
-        let next = firings.iter().filter_map(|firing| firing.next_due).min();
-        (self.write(firings).await, next)
+        let next_due = firings.iter().filter_map(|firing| firing.next_due).min();
+        let mut runs = firings.iter().flat_map(|firing| &firing.runs);
+        let runs_wait = runs.any(|run| matches!(run.fate, Fate::Wait));
+        Acted {
+            count: self.write(firings).await,
+            next_due,
+            runs_wait,
+        }
     }
 
     /// Writes what looks have come to; answers of how many.

@@ -103,7 +103,7 @@ impl Schedules {
             .save_schedule(record.clone(), None)
             .await?
         {
-            self.core.schedules_changed.notify_one();
+            self.core.pace.look.notify_one();
             tracing::info!(schedule = %name, agent_name = %record.schedule.agent, "a schedule was made");
             return Ok((self.get(name.as_str()).await?, true));
         }
@@ -313,7 +313,7 @@ impl Schedules {
                 .save_schedule(record, Some(seen))
                 .await?
             {
-                self.core.schedules_changed.notify_one();
+                self.core.pace.look.notify_one();
                 return self.get(name).await;
             }
         }

@@ -10,6 +10,7 @@ use crate::definitions::Definitions;
 use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
+use crate::scheduler::Pace;
 use crate::{Agents, NewId, Ports, Settings};
 
 /// Counts writes that came after the lease was lost: each was refused.
@@ -30,8 +31,7 @@ pub(crate) struct Shared {
     pub(crate) presence: Presence,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
-    /// Told when a schedule was changed here.
-    pub(crate) schedules_changed: Notify,
+    pub(crate) pace: Pace,
     pub(crate) new_id: NewId,
 }
 

@@ -4,6 +4,9 @@
 //! It is met with twice. The relay starts them while the event still lies in the outbox ([`start`]): that is the fact,
 //! and nothing that happens to the bus can undo it. The queue of subscriptions ([`listen`]) brings what others publish
 //! straight to the bus, and turns what can't be started into a dead letter.
+//!
+//! Neither keeps an order. So an event that is a message of a conversation is given its place there before its publisher is
+//! answered ([`take_places`]), and so before the next message of the same publisher can come.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -12,6 +15,7 @@ use std::time::Duration;
 use bus::{Consumer, Delivery, Subscription};
 use domain::event::MAX_HOPS;
 use domain::{Event, TopicPattern};
+use serde_json::{Value, json};
 use store::{ExecutionFilter, Page};
 use tokio_util::sync::CancellationToken;
 
@@ -93,7 +97,24 @@ async fn deliver(core: &Shared, delivery: Delivery) {
 /// The event is one of a loop, the store can't take an execution, or an agent can't take the event: the first that
 /// couldn't. The others are started.
 pub(crate) async fn start(core: &Shared, event: &Event) -> Result<(), Error> {
-    let agents = core.agents.started_by(event);
+    start_all(core, event, core.agents.started_by(event)).await
+}
+
+/// Starts those agents for whom the event is a message of a conversation. What can't be started now is left to the relay,
+/// as all others are.
+pub(crate) async fn take_places(core: &Shared, event: &Event) {
+    let mut agents = core.agents.started_by(event);
+    agents.retain(|agent| {
+        let config = agent.definition.continuous_config.as_ref();
+        // What names no conversation has no place in one.
+        config.is_some_and(|config| matches!(config.conversation_of(&input(event)), Ok(Some(_))))
+    });
+    if let Err(error) = start_all(core, event, agents).await {
+        tracing::debug!(topic = %event.topic, "an event has no place yet in a conversation: {error}");
+    }
+}
+
+async fn start_all(core: &Shared, event: &Event, agents: Vec<Agent>) -> Result<(), Error> {
     if agents.is_empty() {
         return Ok(());
     }
@@ -140,16 +161,20 @@ async fn refuse_loops(core: &Shared, event: &Event) -> Result<(), Error> {
     Ok(())
 }
 
-fn task(agent: &Agent, event: &Event) -> NewTask {
-    let input = serde_json::json!({
+/// What an agent that the event starts is given.
+fn input(event: &Event) -> Value {
+    json!({
         "event": { "id": event.id, "topic": event.topic, "source": event.source, "time": event.time, "data": event.data },
-    });
+    })
+}
+
+fn task(agent: &Agent, event: &Event) -> NewTask {
     NewTask {
         event_id: Some(event.id.clone()),
         hops: event.hops,
         ..NewTask::new(
             agent.definition.name.as_str(),
-            input,
+            input(event),
             event.trace_id.clone(),
         )
     }

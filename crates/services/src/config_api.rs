@@ -9,26 +9,28 @@ use http::{Uri, header};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::config::{Diagnostic, ReloadError, Report, schema};
 use crate::http::body::TextBody;
+use crate::http::caller::Caller;
+use crate::http::door::{OPERATE, Owner, READ, Routes};
 use crate::http::error::ErrorBody;
 use crate::http::page::Listed;
 use crate::http::params::{Params, agent_name};
 use crate::http::{Answer, ApiError, App, Code};
 
 /// The routes.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(versions))
-        .routes(routes!(version))
-        .routes(routes!(validate))
-        .routes(routes!(reload))
-        .routes(routes!(agent_schema))
+pub(crate) fn routes() -> Routes {
+    let an_agents = Owner::Config("name");
+    Routes::new()
+        .with(READ.of(Owner::Handler), routes!(list))
+        .with(READ.of(an_agents), routes!(show))
+        .with(READ.of(an_agents), routes!(versions))
+        .with(READ.of(an_agents), routes!(version))
+        .with(READ.of(Owner::Nobody), routes!(validate))
+        .with(OPERATE.of(Owner::Everybody), routes!(reload))
+        .with(READ.of(Owner::Nobody), routes!(agent_schema))
 }
 
 /// The configuration of an agent.
@@ -120,12 +122,14 @@ impl ListParams {
 ))]
 async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
     let agents = app.engine.agents().all();
     let configs: Vec<ConfigOut> = agents
         .iter()
+        .filter(|agent| caller.covers(&agent.definition.name))
         .map(ConfigOut::from)
         .filter(|config| params.wants(config))
         .collect();

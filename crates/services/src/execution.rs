@@ -1,15 +1,18 @@
 //! An execution as every face shows it.
 
+use std::cmp::Reverse;
+
 use axum::response::Response;
 use domain::definition::Provider;
 use domain::execution::Origin;
-use domain::{ExecutionId, ExecutionMode, Outcome, Priority, Status, Step, Time};
+use domain::{AgentName, ExecutionId, ExecutionMode, Outcome, Priority, Status, Step, Time};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{ExecutionFilter, ExecutionRow, Store};
+use store::{ExecutionFilter, ExecutionRow, Page, Store};
 use utoipa::{IntoParams, ToSchema};
 
+use crate::http::caller::Caller;
 use crate::http::page::{Listed, cursor, execution_page, next_address};
 use crate::http::{Answer, ApiError, App, Code};
 
@@ -355,15 +358,16 @@ fn invalid(field: &str, why: &str) -> ApiError {
 }
 
 /// A list of executions.
-pub(crate) async fn list(app: &App, params: &ListParams, uri: &Uri) -> Answer<Response> {
+pub(crate) async fn list(
+    app: &App,
+    caller: &Caller,
+    params: &ListParams,
+    uri: &Uri,
+) -> Answer<Response> {
     use axum::response::IntoResponse;
     let page = execution_page(params.limit, params.cursor.as_deref())?;
     let limit = page.limit;
-    let (rows, total) = app
-        .engine
-        .store()
-        .executions(params.filter()?, page)
-        .await?;
+    let (rows, total) = find(app, caller, params.filter()?, page).await?;
     let next = rows
         .last()
         .filter(|_| rows.len() == limit)
@@ -372,6 +376,33 @@ pub(crate) async fn list(app: &App, params: &ListParams, uri: &Uri) -> Answer<Re
     let items: Vec<_> = rows.iter().map(|row| ExecutionOut::new(row, now)).collect();
     let next = next.map(|cursor| next_address(uri, &cursor));
     Ok(Listed::new(items, next, Some(total)).into_response())
+}
+
+/// The executions that match; a caller who is limited to agents is shown theirs.
+async fn find(
+    app: &App,
+    caller: &Caller,
+    filter: ExecutionFilter,
+    page: Page,
+) -> Answer<(Vec<ExecutionRow>, u64)> {
+    let store = app.engine.store();
+    let Some(agents) = caller.agents() else {
+        return Ok(store.executions(filter, page).await?);
+    };
+    let wanted = |agent: &&AgentName| filter.agent.as_ref().is_none_or(|one| one == *agent);
+    let (mut rows, mut total) = (Vec::new(), 0);
+    for agent in agents.iter().filter(wanted) {
+        let filter = ExecutionFilter {
+            agent: Some(agent.clone()),
+            ..filter.clone()
+        };
+        let (more, count) = store.executions(filter, page.clone()).await?;
+        rows.extend(more);
+        total += count;
+    }
+    rows.sort_by_key(|row| Reverse((row.execution.created_at, row.execution.id)));
+    rows.truncate(page.limit);
+    Ok((rows, total))
 }
 
 /// The whole journal of an execution.

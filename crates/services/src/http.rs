@@ -1,14 +1,21 @@
 //! What every service shares: errors, bodies, queries, paging, tracing, limits, health, metrics.
 
+pub mod access;
 pub mod body;
+pub mod caller;
+mod describe;
+pub mod door;
 pub mod edge;
 pub mod error;
 pub mod guard;
 pub mod health;
 pub mod idempotency;
+pub mod limits;
 pub mod metrics;
 pub mod page;
 pub mod params;
+mod passage;
+pub mod peer;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,11 +29,12 @@ use tokio_util::sync::CancellationToken;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, ResponseBuilder};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
 
+use crate::audit::Audit;
 use crate::config::ConfigService;
+use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
 
 /// An answer of a handler.
@@ -49,6 +57,8 @@ pub struct Settings {
     pub allowed_hosts: Vec<String>,
     /// Origins, such as `https://ops.example.com`, whose pages may use the API from a browser.
     pub allowed_origins: Vec<String>,
+    /// The proxies whose word about where a request comes from is taken.
+    pub proxies: peer::Proxies,
     /// Whether the process has anything to do with the message queue.
     pub uses_message_queue: bool,
     /// After how much silence a conversation is called idle, when its agent does not say.
@@ -67,6 +77,7 @@ impl Default for Settings {
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
+            proxies: peer::Proxies::default(),
             uses_message_queue: true,
             idle_timeout: Duration::from_secs(600),
             version: env!("CARGO_PKG_VERSION").to_owned(),
@@ -87,6 +98,12 @@ pub struct App {
     pub cache: Option<Arc<dyn Cache>>,
     /// The metrics of this process, when it keeps any.
     pub metrics: Option<PrometheusHandle>,
+    /// Whether callers have to show keys, and which.
+    pub access: access::Access,
+    /// How often callers may ask.
+    pub limits: limits::Limits,
+    /// Where changes, refusals and decisions are written down.
+    pub audit: Audit,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -113,6 +130,9 @@ impl App {
             streams: Arc::new(Semaphore::new(settings.max_streams)),
             settings: Arc::new(settings),
             cache: None,
+            access: access::Access::open(),
+            limits: limits::Limits::none(),
+            audit: Audit::none(),
             metrics,
             started: Instant::now(),
             shutdown,
@@ -123,6 +143,27 @@ impl App {
     #[must_use]
     pub fn with_cache(mut self, cache: Arc<dyn Cache>) -> Self {
         self.cache = Some(cache);
+        self
+    }
+
+    /// The same, for callers who show keys.
+    #[must_use]
+    pub fn with_access(mut self, access: access::Access) -> Self {
+        self.access = access;
+        self
+    }
+
+    /// The same, for callers who may ask only so often.
+    #[must_use]
+    pub fn with_limits(mut self, limits: limits::Limits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// The same, with what happens written down.
+    #[must_use]
+    pub fn with_audit(mut self, audit: Audit) -> Self {
+        self.audit = audit;
         self
     }
 }
@@ -196,13 +237,13 @@ impl Service {
         }
     }
 
-    fn routes(self) -> OpenApiRouter<App> {
+    fn routes(self) -> Routes {
         match self {
             Self::StateManager => crate::state::routes(),
             Self::ConfigService => crate::config_api::routes(),
-            Self::AgentOrchestrator => crate::orchestrator::routes(),
+            Self::AgentOrchestrator => crate::orchestrator::routes().merge(crate::openai::routes()),
             Self::SchedulerService => crate::scheduler::routes(),
-            Self::AgentPool => OpenApiRouter::new(),
+            Self::AgentPool => Routes::new(),
         }
     }
 }
@@ -210,8 +251,10 @@ impl Service {
 /// The whole of a service, ready to be served: its own routes and the shared ones, behind the edge. `loopback` tells
 /// that it is bound to a loopback address, and is to be asked under a local name only.
 pub fn router(service: Service, app: App, loopback: bool) -> Router {
-    let (routes, api) = api(service, &app.settings.version).split_for_parts();
-    let edge = edge::Edge::new(service, app.clone(), loopback);
+    let routes = described(service, &app.settings.version);
+    let door = Door::new(routes.rules);
+    let (routes, api) = routes.router.split_for_parts();
+    let edge = edge::Edge::new(service, app.clone(), door, loopback);
     let no_streams = NotForContentType::new("text/event-stream");
     let mut router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
@@ -238,61 +281,26 @@ pub fn router(service: Service, app: App, loopback: bool) -> Router {
 
 /// The routes of a service with their description.
 pub fn api(service: Service, version: &str) -> OpenApiRouter<App> {
+    described(service, version).router
+}
+
+/// What each route of a service needs, by path.
+pub fn rules(service: Service) -> Rules {
+    described(service, "").rules
+}
+
+fn described(service: Service, version: &str) -> Routes {
     let info = utoipa::openapi::InfoBuilder::new()
         .title(format!("AgentRunner {}", service.as_str()))
         .version(version)
         .description(Some(service.summary()))
         .build();
     let doc = utoipa::openapi::OpenApiBuilder::new().info(info).build();
-    let mut router = OpenApiRouter::with_openapi(doc)
+    let mut all = Routes::new()
         .merge(service.routes())
         .merge(health::routes())
         .merge(metrics::routes());
-    describe_refusals(router.get_openapi_mut());
-    router
-}
-
-/// Adds to each operation the refusals that it shares with all others, so that no handler has to repeat them.
-fn describe_refusals(api: &mut OpenApi) {
-    let error = |description: &str| {
-        let schema = Content::new(Some(Ref::from_schema_name("ErrorBody")));
-        let response = ResponseBuilder::new().description(description);
-        RefOr::from(response.content("application/json", schema).build())
-    };
-    let shared = [
-        ("403", "The caller or its origin may not do this."),
-        ("500", "Something in AgentRunner went wrong."),
-        (
-            "503",
-            "Something that is needed can't be reached, or there is no place now.",
-        ),
-        ("504", "The answer did not begin in time."),
-    ];
-    let of_bodies = [
-        (
-            "400",
-            "The body can't be understood; the message names the field.",
-        ),
-        ("413", "The body is too large."),
-        ("415", "The content type is not taken."),
-    ];
-    for (path, item) in &mut api.paths.paths {
-        let operations = [
-            &mut item.get,
-            &mut item.put,
-            &mut item.post,
-            &mut item.patch,
-            &mut item.delete,
-        ];
-        for operation in operations.into_iter().flatten() {
-            let has_body = operation.request_body.is_some();
-            let of_bodies = of_bodies.iter().filter(|_| has_body);
-            let shared = shared.iter().filter(|_| !path.starts_with("/health"));
-            for (status, description) in shared.chain(of_bodies) {
-                let responses = &mut operation.responses.responses;
-                let entry = responses.entry((*status).to_owned());
-                entry.or_insert_with(|| error(description));
-            }
-        }
-    }
+    all.router = OpenApiRouter::with_openapi(doc).merge(all.router);
+    describe::complete(&mut all);
+    all
 }

@@ -1,9 +1,11 @@
 //! The HTTP services, their faces, and the agent configuration with hot reload.
 //!
+//! - [`audit`] writes down who did what, in a chain that shows when a line is changed.
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
 //! - [`orchestrator`], [`config_api`], [`scheduler`] and [`state`] are the services; none knows of another. What they show alike is
 //!   in [`execution`].
+//! - [`openai`] shows every agent as a model of OpenAI's API.
 //! - [`Server`] binds and serves them.
 
 #![allow(
@@ -11,10 +13,12 @@
     reason = "utoipa's path macro repeats the names of parameter types in qualified form"
 )]
 
+pub mod audit;
 pub mod config;
 pub mod config_api;
 pub mod execution;
 pub mod http;
+pub mod openai;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod server;

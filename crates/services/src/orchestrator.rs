@@ -1,4 +1,4 @@
-//! AgentOrchestrator: agents, tasks, their events and results, questions to people.
+//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys.
 
 mod agents;
 mod collaboration;
@@ -6,6 +6,7 @@ mod dead_letters;
 mod effects;
 mod events;
 mod inbox;
+mod keys;
 mod pools;
 mod question;
 mod stream;
@@ -15,36 +16,51 @@ mod travel;
 mod tree;
 mod usage;
 
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::http::App;
+use crate::http::door::{ADMIN, OPERATE, Owner, READ, Routes, SUBMIT};
 
 /// The routes.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(agents::list))
-        .routes(routes!(agents::show))
-        .routes(routes!(agents::status))
-        .routes(routes!(submit::invoke))
-        .routes(routes!(submit::submit, tasks::list))
-        .routes(routes!(tasks::show, tasks::cancel))
-        .routes(routes!(tasks::result))
-        .routes(routes!(tree::show))
-        .routes(routes!(travel::retry))
-        .routes(routes!(travel::fork))
-        .routes(routes!(collaboration::submit))
-        .routes(routes!(collaboration::show))
-        .routes(routes!(effects::list))
-        .routes(routes!(effects::settle))
-        .routes(routes!(inbox::answer))
-        .routes(routes!(inbox::list))
-        .routes(routes!(stream::follow))
-        .routes(routes!(events::publish))
-        .routes(routes!(dead_letters::list))
-        .routes(routes!(dead_letters::replay_all))
-        .routes(routes!(dead_letters::show, dead_letters::remove))
-        .routes(routes!(dead_letters::replay))
-        .routes(routes!(usage::list))
-        .routes(routes!(pools::list))
+pub(crate) fn routes() -> Routes {
+    let an_agents = Owner::Agent("name");
+    let an_executions = Owner::Execution("id");
+    Routes::new()
+        .with(READ.of(Owner::Handler), routes!(agents::list))
+        .with(READ.of(an_agents), routes!(agents::show))
+        .with(READ.of(an_agents), routes!(agents::status))
+        .with(SUBMIT.of(an_agents), routes!(submit::invoke))
+        .with(SUBMIT.of(Owner::Handler), routes!(submit::submit))
+        .with(READ.of(Owner::Handler), routes!(tasks::list))
+        .with(READ.of(an_executions), routes!(tasks::show))
+        .with(OPERATE.of(an_executions), routes!(tasks::cancel))
+        .with(READ.of(an_executions), routes!(tasks::result))
+        .with(READ.of(an_executions), routes!(tree::show))
+        .with(SUBMIT.of(an_executions), routes!(travel::retry))
+        .with(SUBMIT.of(an_executions), routes!(travel::fork))
+        .with(SUBMIT.of(Owner::Handler), routes!(collaboration::submit))
+        .with(READ.of(an_executions), routes!(collaboration::show))
+        .with(READ.of(an_executions), routes!(effects::list))
+        .with(OPERATE.of(an_executions), routes!(effects::settle))
+        .with(OPERATE.of(an_executions), routes!(inbox::answer))
+        .with(READ.of(Owner::Handler), routes!(inbox::list))
+        .with(READ.of(an_executions), routes!(stream::follow))
+        .with(SUBMIT.of(Owner::Handler), routes!(events::publish))
+        .with(READ.of(Owner::Everybody), routes!(dead_letters::list))
+        .with(
+            OPERATE.of(Owner::Everybody),
+            routes!(dead_letters::replay_all),
+        )
+        .with(READ.of(Owner::Everybody), routes!(dead_letters::show))
+        .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::remove))
+        .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::replay))
+        .with(READ.of(Owner::Handler), routes!(usage::list))
+        .with(READ.of(Owner::Everybody), routes!(pools::list))
+        .with(
+            ADMIN.of(Owner::Everybody),
+            routes!(keys::list, keys::create),
+        )
+        .with(
+            ADMIN.of(Owner::Everybody),
+            routes!(keys::show, keys::revoke),
+        )
 }

@@ -8,12 +8,13 @@ use axum::response::{IntoResponse, Response};
 use domain::{AgentName, ScheduleName, Time};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
-use store::ScheduleFilter;
+use store::{ScheduleFilter, ScheduleRow};
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::http::body::{JsonBody, Payload};
+use crate::http::caller::Caller;
+use crate::http::door::{OPERATE, Owner, READ, Routes};
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
 use crate::http::page::{Listed, limit, next_address};
@@ -22,14 +23,17 @@ use crate::http::{Answer, ApiError, App, Code};
 use shape::{RunOut, ScheduleIn, ScheduleOut};
 
 /// The routes.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list, create))
-        .routes(routes!(show, replace, remove))
-        .routes(routes!(enable))
-        .routes(routes!(trigger))
-        .routes(routes!(runs))
-        .routes(routes!(next))
+pub(crate) fn routes() -> Routes {
+    let an_agents = Owner::Schedule("name");
+    Routes::new()
+        .with(READ.of(Owner::Handler), routes!(list))
+        .with(OPERATE.of(Owner::Handler), routes!(create))
+        .with(READ.of(an_agents), routes!(show))
+        .with(OPERATE.of(an_agents), routes!(replace, remove))
+        .with(OPERATE.of(an_agents), routes!(enable))
+        .with(OPERATE.of(an_agents), routes!(trigger))
+        .with(READ.of(an_agents), routes!(runs))
+        .with(READ.of(an_agents), routes!(next))
 }
 
 /// Which schedules; all of them when nothing is said.
@@ -87,16 +91,43 @@ impl ListParams {
 ))]
 async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
     let filter = params.filter()?;
     let most = filter.limit;
-    let (rows, total) = app.engine.schedules().list(filter).await?;
+    let (rows, total) = find(&app, &caller, filter).await?;
     let last = rows.last().filter(|_| rows.len() == most);
     let next = last.map(|row| next_address(&uri, row.record.schedule.name.as_str()));
     let items: Vec<ScheduleOut> = rows.iter().map(ScheduleOut::from).collect();
     Ok(Listed::new(items, next, Some(total)).into_response())
+}
+
+/// The schedules that match; a caller who is limited to agents is shown theirs.
+async fn find(
+    app: &App,
+    caller: &Caller,
+    filter: ScheduleFilter,
+) -> Answer<(Vec<ScheduleRow>, u64)> {
+    let schedules = app.engine.schedules();
+    let Some(agents) = caller.agents() else {
+        return Ok(schedules.list(filter).await?);
+    };
+    let wanted = |agent: &&AgentName| filter.agent.as_ref().is_none_or(|one| one == *agent);
+    let (mut rows, mut total) = (Vec::new(), 0);
+    for agent in agents.iter().filter(wanted) {
+        let filter = ScheduleFilter {
+            agent: Some(agent.clone()),
+            ..filter.clone()
+        };
+        let (more, count) = schedules.list(filter).await?;
+        rows.extend(more);
+        total += count;
+    }
+    rows.sort_by(|a, b| a.record.schedule.name.cmp(&b.record.schedule.name));
+    rows.truncate(filter.limit);
+    Ok((rows, total))
 }
 
 /// Makes a schedule.
@@ -109,9 +140,11 @@ async fn list(
     ))]
 async fn create(
     State(app): State<App>,
+    caller: Caller,
     headers: HeaderMap,
     JsonBody { value: given, .. }: JsonBody<ScheduleIn>,
 ) -> Answer<Response> {
+    caller.check(&given.agent_name)?;
     let may_exist = idempotency_key(&headers)?.is_some();
     let Some(name) = given.name.clone() else {
         let (message, hint) = ("the field is missing", "name the schedule");
@@ -155,6 +188,7 @@ async fn show(State(app): State<App>, Path(name): Path<String>) -> Answer<Json<S
     ))]
 async fn replace(
     State(app): State<App>,
+    caller: Caller,
     Path(name): Path<String>,
     JsonBody { value: given, .. }: JsonBody<ScheduleIn>,
 ) -> Answer<Json<ScheduleOut>> {
@@ -162,6 +196,7 @@ async fn replace(
         let message = format!("name: {other:?} is not the schedule of the address; leave it out");
         return Err(ApiError::new(Code::InvalidRequest, message));
     }
+    caller.check(&given.agent_name)?;
     let row = app.engine.schedules().replace(&name, given.read()?).await?;
     Ok(Json(ScheduleOut::from(&row)))
 }

@@ -16,7 +16,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tower::ServiceExt as _;
 
+use crate::http::peer::Peer;
 use crate::http::{App, Service, router};
 
 /// How many connections a listener holds at once; others wait to be accepted.
@@ -114,6 +116,7 @@ impl Server {
             };
             accepting.spawn(accept.run(listener));
         }
+        accepting.spawn(app.access.clone().run(shutdown.clone()));
         if let Some(metrics) = app.metrics.clone() {
             let shutdown = shutdown.clone();
             accepting.spawn(async move {
@@ -158,8 +161,8 @@ impl Accept {
             });
             match accepted.await {
                 None => return,
-                Some((Ok(place), Ok((stream, _)))) => {
-                    let connection = self.connection(stream);
+                Some((Ok(place), Ok((stream, peer)))) => {
+                    let connection = self.connection(stream, peer);
                     self.connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -175,7 +178,11 @@ impl Accept {
         }
     }
 
-    fn connection(&self, stream: TcpStream) -> impl Future<Output = ()> + Send + 'static {
+    fn connection(
+        &self,
+        stream: TcpStream,
+        peer: SocketAddr,
+    ) -> impl Future<Output = ()> + Send + 'static {
         let router = self.router.clone();
         let (shutdown, cut) = (self.shutdown.clone(), self.cut.clone());
         async move {
@@ -196,7 +203,11 @@ impl Accept {
                 .keep_alive_interval(Duration::from_secs(20))
                 .max_concurrent_streams(256)
                 .max_header_list_size(MAX_HEAD_BYTES as u32);
-            let service = TowerToHyperService::new(router);
+            let service = router.map_request(move |mut request: http::Request<_>| {
+                request.extensions_mut().insert(Peer(peer));
+                request
+            });
+            let service = TowerToHyperService::new(service);
             let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
             let mut connection = std::pin::pin!(connection);
             let end = tokio::select! {

@@ -10,10 +10,11 @@ use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::execution::{self, ExecutionOut, ListParams};
+use crate::http::caller::Caller;
+use crate::http::door::{OPERATE, Owner, READ, Routes};
 use crate::http::error::ErrorBody;
 use crate::http::page::{Listed, limit, next_address};
 use crate::http::params::{Params, execution_id, no_execution};
@@ -38,20 +39,25 @@ const BODIES: [&str; 11] = [
 ];
 
 /// The routes.
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(list))
-        .routes(routes!(show))
-        .routes(routes!(steps))
-        .routes(routes!(step))
-        .routes(routes!(clear_cache))
-        .routes(routes!(
-            conversations::show,
-            conversations::replace,
-            conversations::change,
-            conversations::forget
-        ))
-        .routes(routes!(conversations::append))
+pub(crate) fn routes() -> Routes {
+    let an_executions = Owner::Execution("id");
+    let an_agents = Owner::Agent("agent");
+    Routes::new()
+        .with(READ.of(Owner::Handler), routes!(list))
+        .with(READ.of(an_executions), routes!(show))
+        .with(READ.of(an_executions), routes!(steps))
+        .with(READ.of(an_executions), routes!(step))
+        .with(OPERATE.of(Owner::Everybody), routes!(clear_cache))
+        .with(READ.of(an_agents), routes!(conversations::show))
+        .with(
+            OPERATE.of(an_agents),
+            routes!(
+                conversations::replace,
+                conversations::change,
+                conversations::forget
+            ),
+        )
+        .with(OPERATE.of(an_agents), routes!(conversations::append))
 }
 
 /// What was forgotten.
@@ -86,10 +92,11 @@ async fn clear_cache(State(app): State<App>) -> Answer<Json<Cleared>> {
 ))]
 async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
-    execution::list(&app, &params, &uri).await
+    execution::list(&app, &caller, &params, &uri).await
 }
 
 /// Shows an execution.

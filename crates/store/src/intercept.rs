@@ -5,18 +5,18 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, Worker, WorkerId,
+    AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
+    ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
-    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
+    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
+    SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
+    Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -24,6 +24,11 @@ use crate::{
 pub trait Intercept: Send + Sync + 'static {
     /// Called in the place of [`Store::append`]; passes it on to `inner` or does not.
     async fn append(&self, inner: &dyn Store, append: Append) -> Result<Appended>;
+
+    /// Called in the place of [`Store::fire`]; passes it on to `inner` or does not.
+    async fn fire(&self, inner: &dyn Store, firings: Vec<Firing>) -> Result<Vec<Fired>> {
+        inner.fire(firings).await
+    }
 
     /// Called before [`Store::conversation`] is passed on.
     async fn before_conversation(&self) {}
@@ -152,6 +157,15 @@ impl<I: Intercept> Store for Intercepted<I> {
         self.intercept.before_conversation().await;
         self.inner.conversation(agent, conversation, limit).await
     }
+    async fn history(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.intercept.before_conversation().await;
+        self.inner.history(agent, conversation, limit).await
+    }
     async fn conversation_version(
         &self,
         agent: &AgentName,
@@ -233,7 +247,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         self.inner.due_schedules(now, ahead, limit).await
     }
     async fn fire(&self, firings: Vec<Firing>) -> Result<Vec<Fired>> {
-        self.inner.fire(firings).await
+        self.intercept.fire(self.inner.as_ref(), firings).await
     }
     async fn schedule_runs(
         &self,
@@ -254,5 +268,21 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     fn due_signal(&self) -> Option<Arc<tokio::sync::Notify>> {
         self.inner.due_signal()
+    }
+}
+
+#[async_trait]
+impl<I: Intercept> Keys for Intercepted<I> {
+    async fn add_key(&self, key: ApiKey) -> Result<bool> {
+        self.inner.add_key(key).await
+    }
+    async fn keys(&self, filter: KeyFilter) -> Result<Vec<ApiKey>> {
+        self.inner.keys(filter).await
+    }
+    async fn revoke_key(&self, id: KeyId, by: &str, now: Time) -> Result<bool> {
+        self.inner.revoke_key(id, by, now).await
+    }
+    async fn note_key_use(&self, uses: &[(KeyId, Time)]) -> Result<()> {
+        self.inner.note_key_use(uses).await
     }
 }

@@ -24,6 +24,7 @@ mod consumption;
 pub mod counters;
 mod error;
 pub mod intercept;
+mod keys;
 mod news;
 pub mod postgres;
 pub mod redis;
@@ -43,6 +44,7 @@ use serde_json::Value;
 use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
+pub use keys::{KeyFilter, Keys};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
     Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
@@ -59,9 +61,9 @@ pub use schedules::{
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours.
+/// The journal and its neighbours; what is kept of keys is at [`Keys`].
 #[async_trait]
-pub trait Store: Send + Sync + 'static {
+pub trait Store: Keys {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.
@@ -98,8 +100,8 @@ pub trait Store: Send + Sync + 'static {
     /// What has come for a leased execution since it was claimed: answers, ended children, a cancellation.
     async fn waiting(&self, id: ExecutionId) -> Result<Waiting>;
 
-    /// Asks for the end of an execution and wakes it; one that nobody has begun ends at once. The first to ask is the
-    /// one whose word is kept.
+    /// Asks for the end of an execution and of all that work for it, and wakes them; one that nobody has begun ends at
+    /// once. The first to ask is the one whose word is kept.
     async fn cancel(
         &self,
         id: ExecutionId,
@@ -194,6 +196,17 @@ pub trait Store: Send + Sync + 'static {
         conversation: &ConversationId,
         limit: usize,
     ) -> Result<Vec<Message>>;
+
+    /// The same at an execution's first claim. Its turn has just come, with a change of the conversation, so nobody can have
+    /// a copy: none is looked for, and none is made.
+    async fn history(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.conversation(agent, conversation, limit).await
+    }
 
     /// A word for what a conversation is now: another one after each commit that changes it, and never one that was
     /// used before. `None` when nothing was said, or when this store can't tell. Cheap.

@@ -1,11 +1,18 @@
 //! What has come for an execution, once its rows are read: answers, requests, ended children.
 
+use domain::decide::Cancel;
 use domain::execution::Totals;
 use domain::step::Question;
-use domain::{ExecutionId, Failure, FailureCode, Seq, Status};
+use domain::{ExecutionId, Failure, FailureCode, Outcome, Seq, Status};
 
 use crate::codec::decode;
 use crate::{EndedChild, InputAnswer, NewInput, PendingInput, Result};
+
+/// What those are told that work for an execution that is to end: the same as when it has ended.
+pub(crate) fn told_to_family(wish: &Cancel) -> String {
+    let Cancel { by, reason } = wish.clone();
+    Outcome::Cancelled { by, reason }.reason()
+}
 
 /// An answer as its row tells it.
 #[derive(Debug)]
@@ -31,7 +38,7 @@ impl RawInput {
 pub(crate) fn ended(id: ExecutionId, outcome: Option<&str>, totals: Totals) -> Result<EndedChild> {
     let outcome = match outcome {
         Some(json) => decode(|| format!("the result of execution {id}"), json)?,
-        None => domain::Outcome::Failed(Failure {
+        None => Outcome::Failed(Failure {
             code: FailureCode::Internal,
             message: "it ended, and its result was deleted".to_owned(),
         }),

@@ -20,6 +20,7 @@
 //! all the same, the server gives one up and it is performed again.
 
 mod append;
+mod asleep;
 mod claims;
 mod cleanup;
 mod clock;
@@ -33,6 +34,7 @@ mod firing;
 mod gather;
 mod inbox;
 mod journal;
+mod keys;
 mod listen;
 mod memory;
 mod outbox;
@@ -80,6 +82,7 @@ use crate::{
     UsageFilter, UsageRow, Waiting,
 };
 
+pub use asleep::{Asleep, fill_asleep};
 pub use clock::ServerClock;
 pub use fill::fill;
 pub use schema::{MigrationStatus, Schema};

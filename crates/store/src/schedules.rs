@@ -75,6 +75,8 @@ pub struct DueSchedules {
     pub due: Vec<DueSchedule>,
     /// When the next one is due.
     pub next_due: Option<Time>,
+    /// Whether runs wait for the one before, of schedules that are at work.
+    pub runs_wait: bool,
 }
 
 /// A schedule to be looked at.

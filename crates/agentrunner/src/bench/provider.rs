@@ -1,13 +1,15 @@
 //! A stand-in for a provider, as cheap as it can be: OpenAI's streaming format from prepared bytes, over plain
-//! HTTP/1.1 on loopback, with a latency that can be set. It knows three conversations, told apart by the path:
+//! HTTP/1.1 on loopback, with a latency that can be set. It knows four conversations, told apart by the path:
 //!
 //! - `/turns`: four answers that call one tool each, then a text. With `/bare` before it, without the latency.
 //! - `/schema`: a first answer that breaks the agent's schema, then one that meets it: two model turns, no tool.
 //! - `/ask`: a question to a person, then a text.
+//! - `/clock`: a text that says when the request was there, in nanoseconds since 1970.
 
+use std::borrow::Cow;
 use std::io::Write;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -96,15 +98,26 @@ async fn converse(mut stream: TcpStream, answers: Arc<Answers>, latency: Duratio
         let (head, body) = buffer.split_at(request.head.min(buffer.len()));
         let path = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
         let is_bare = contains(path, b"/bare/");
-        let answer = answers.to(path, body.get(..request.body).unwrap_or_default());
+        let body = body.get(..request.body).unwrap_or_default();
+        let answer = if contains(path, b"/clock/") {
+            Cow::Owned(http(&text(&nanoseconds().to_string())))
+        } else {
+            Cow::Borrowed(answers.to(path, body))
+        };
         if !latency.is_zero() && !is_bare {
             tokio::time::sleep(latency).await;
         }
-        if stream.write_all(answer).await.is_err() {
+        if stream.write_all(&answer).await.is_err() {
             return;
         }
         buffer.drain(..(request.head + request.body).min(buffer.len()));
     }
+}
+
+/// The time, as two processes of one machine agree about it.
+pub(crate) fn nanoseconds() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// The lengths of a request's parts.

@@ -28,6 +28,7 @@ pub(crate) const TURNS: &str = "bench-turns";
 pub(crate) const SCHEMA: &str = "bench-schema";
 pub(crate) const ASK: &str = "bench-ask";
 pub(crate) const SCHEDULED: &str = "bench-scheduled";
+pub(crate) const SLEEPER: &str = "bench-sleeper";
 
 /// A folder that is deleted when it is dropped.
 pub(crate) struct Folder(PathBuf);
@@ -308,6 +309,11 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
             "turns",
             "tools:\n  - name: current_time\n    type: function\nschedule_config: {type: interval, interval_seconds: 86400}\n",
         ),
+        (
+            SLEEPER,
+            "clock",
+            "continuous_config: {max_conversation_history: 1000}\n",
+        ),
     ];
     let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));
     let listeners = (0..listeners).map(|which| {
@@ -315,10 +321,10 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
         (name, "turns", format!("event_subscriptions: [{topic}]\n"))
     });
     for (name, path, rest) in agents.into_iter().chain(listeners) {
-        let mode = if name == SCHEDULED {
-            "scheduled"
-        } else {
-            "autonomous"
+        let mode = match name.as_str() {
+            SCHEDULED => "scheduled",
+            SLEEPER => "continuous",
+            _ => "autonomous",
         };
         let text = format!(
             "name: {name}\nexecution_mode: {mode}\nsystem_prompt: You are measured.\nllm_config:\n  provider: openai\n  model: bench\n  api_base: {provider}/{path}/v1\n{rest}"

@@ -53,11 +53,16 @@ pub(crate) async fn measure(context: &Context, args: &Steps) -> anyhow::Result<(
     let spinner = context.screen.spinner("filling the database");
     fill::fill(context, &rig, args.finished, args.waiting).await?;
     spinner.set_message("warming up");
-    let mut ends = Ends::of(rig.system.engine()).await?;
     let engine = rig.system.engine();
-    run(engine, &mut ends, args.warmup() as usize, concurrency).await?;
-    spinner.set_message(format!("measuring {} executions", args.executions()));
-    let measured = run(engine, &mut ends, args.executions() as usize, concurrency).await?;
+    let mut ends = Ends::of(engine).await?;
+    let measured = async {
+        run(engine, &mut ends, args.warmup() as usize, concurrency).await?;
+        spinner.set_message(format!("measuring {} executions", args.executions()));
+        run(engine, &mut ends, args.executions() as usize, concurrency).await
+    };
+    let measured = measured.await;
+    ends.close(engine).await?;
+    let measured = measured?;
     // Before the rest below adds its own.
     let peak = memory::peak_mib();
     spinner.set_message("measuring the disk and the stand-in alone");
@@ -145,6 +150,7 @@ impl Run {
 /// The ends of executions, as the bus tells of them. One queue for all runs: one that nobody reads any more would keep
 /// what still comes, and count as the engine's memory.
 struct Ends {
+    name: String,
     queue: Box<dyn bus::Consumer>,
     /// An end can be told twice.
     seen: HashSet<EventId>,
@@ -152,9 +158,10 @@ struct Ends {
 
 impl Ends {
     async fn of(engine: &Engine) -> anyhow::Result<Self> {
+        // Nobody else's.
+        let name = format!("bench-{}", Uuid::now_v7().simple());
         let subscription = bus::Subscription {
-            // Nobody else's.
-            queue: format!("bench-{}", Uuid::now_v7().simple()),
+            queue: name.clone(),
             patterns: vec![
                 topics::EXECUTION_COMPLETED.parse()?,
                 topics::EXECUTION_FAILED.parse()?,
@@ -163,8 +170,15 @@ impl Ends {
         };
         Ok(Self {
             queue: engine.bus().subscribe(subscription).await?,
+            name,
             seen: HashSet::new(),
         })
+    }
+
+    /// Deletes the queue: a broker would fill it for ever.
+    async fn close(self, engine: &Engine) -> anyhow::Result<()> {
+        drop(self.queue);
+        Ok(engine.bus().remove(&self.name).await?)
     }
 
     /// Waits for the next one.

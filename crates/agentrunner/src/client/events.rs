@@ -98,10 +98,8 @@ fn is_last(step: &Step) -> bool {
 
 async fn connect(client: &Client, id: ExecutionId, last_id: &str) -> anyhow::Result<Frames> {
     let path = format!("{}/tasks/{id}/events", client.base);
-    let mut request = client
-        .http
-        .request(Method::GET, path)
-        .header("accept", "text/event-stream");
+    let request = client.http.request(Method::GET, path);
+    let mut request = client.shown(request).header("accept", "text/event-stream");
     if !last_id.is_empty() {
         request = request.header("last-event-id", last_id);
     }

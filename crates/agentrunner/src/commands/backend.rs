@@ -23,12 +23,11 @@ impl Backend {
     /// # Errors
     /// The named server does not answer, or this process can't serve: the store can't be opened, or agents are broken.
     pub(crate) async fn find(context: &Context, purpose: Purpose) -> anyhow::Result<Self> {
-        let client = Client::new(&context.settings.server_url())?;
-        let state = Client::new(&beside(
-            client.base(),
-            context.settings.listen.state_manager,
-        ))?;
-        let scheduler = Client::new(&beside(client.base(), context.settings.listen.scheduler))?;
+        let (listen, key) = (&context.settings.listen, &context.settings.access.own_key);
+        let to = |url: &str| anyhow::Ok(Client::new(url)?.with_key(key.clone()));
+        let client = to(&context.settings.server_url())?;
+        let state = to(&beside(client.base(), listen.state_manager))?;
+        let scheduler = to(&beside(client.base(), listen.scheduler))?;
         if context.settings.server.is_some() {
             // Fails with the reason, when nobody is there.
             client.get("/health/live").await?;
@@ -49,9 +48,10 @@ impl Backend {
             });
         }
         let system = System::private(&context.settings, purpose).await?;
-        let client = Client::new(&system.orchestrator_url())?;
-        let state = Client::new(&system.state_manager_url())?;
-        let scheduler = Client::new(&system.scheduler_url())?;
+        let to = |url: &str| anyhow::Ok(Client::new(url)?.with_key(system.own_key()));
+        let client = to(&system.orchestrator_url())?;
+        let state = to(&system.state_manager_url())?;
+        let scheduler = to(&system.scheduler_url())?;
         Ok(Self {
             client,
             state,

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
-use crate::bench::{events, latency, provider, schedules, startup, submit, waiting, workload};
+use crate::bench::{
+    events, latency, provider, schedules, sleeping, startup, submit, waiting, workload,
+};
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
 
@@ -28,6 +30,7 @@ Examples:
   agentrunner bench submit --rate 500                           how long POST /tasks takes
   agentrunner bench events --agents 1000                        from an event to the step it causes
   agentrunner bench schedules --count 10000                     all due at the same moment
+  agentrunner bench sleeping --count 100000                     conversations asleep, and waking some (PostgreSQL)
   agentrunner bench --finished 1000000 --waiting 100000         in a full database (PostgreSQL)"
 )]
 pub(crate) struct Bench {
@@ -53,6 +56,8 @@ enum What {
     Events(Events),
     /// How late schedules start that are due at once, and what they cost when nothing is due
     Schedules(Schedules),
+    /// What sleeping conversations cost, and how soon one is awake (PostgreSQL only)
+    Sleeping(Sleeping),
 }
 
 #[derive(Debug, Args)]
@@ -168,6 +173,22 @@ pub(crate) struct Schedules {
     pub(crate) store_dir: Option<PathBuf>,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Sleeping {
+    /// How many conversations sleep
+    #[arg(long, default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    pub(crate) count: u32,
+    /// How many of them are woken, one after the other
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) wake: u32,
+    /// How many messages those have behind them that are woken
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(..=999))]
+    pub(crate) messages: u32,
+    /// How many messages the others have
+    #[arg(long, default_value_t = 2)]
+    pub(crate) others: u32,
+}
+
 /// The stand-in model, in a process of its own so that the engine's memory is measured alone.
 #[derive(Debug, Args)]
 pub(crate) struct Provider {
@@ -188,6 +209,7 @@ impl Bench {
                 Some(What::Submit(args)) => submit::measure(context, args).await,
                 Some(What::Events(args)) => events::measure(context, args).await,
                 Some(What::Schedules(args)) => schedules::measure(context, args).await,
+                Some(What::Sleeping(args)) => sleeping::measure(context, args).await,
             }
         })?;
         Ok(Exit::Done)

@@ -133,7 +133,7 @@ async fn ask(screen: &Screen, question: &Question) -> anyhow::Result<Answer> {
             "y to allow it, e and other arguments as JSON to change it, n (and a reason) to refuse"
         }
         Question::Plan { .. } => {
-            "y to carry it out, n (and a reason) for another one; edit it with POST /tasks/{id}/input"
+            "y to carry it out, e and the whole plan as JSON to change it, n (and a reason) for another one"
         }
         Question::UnknownOutcome { .. } => {
             "h and its result if it happened, r to call again, n (and a reason) to go on without"
@@ -170,6 +170,11 @@ fn understand(question: &Question, line: &str) -> Option<Answer> {
             let is_object = serde_json::from_str(&rest).is_ok_and(|value: Value| value.is_object());
             is_object.then_some(Answer::Edit { arguments: rest })
         }
+        (Question::Plan { .. }, "e" | "edit") => {
+            let plan: Value = serde_json::from_str(&rest).ok()?;
+            let has_steps = plan.get("steps").is_some_and(Value::is_array);
+            has_steps.then_some(Answer::EditPlan { plan })
+        }
         (Question::UnknownOutcome { .. }, "h" | "happened") => {
             Some(Answer::Happened { result: rest })
         }
@@ -182,6 +187,25 @@ fn understand(question: &Question, line: &str) -> Option<Answer> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_plan_is_edited_as_a_whole() {
+        let draft = json!({ "steps": [] });
+        let question = Question::Plan {
+            plan: serde_json::from_value(draft.clone()).unwrap(),
+            rules: serde_json::from_value(json!({
+                "coordinator": "a", "agents": ["b"], "max_steps": 5, "min_agents": 1, "max_agents": 2,
+                "in_order": false, "done": [],
+            }))
+            .unwrap(),
+        };
+        let edited = understand(&question, &format!("e {draft}"));
+        assert_eq!(edited, Some(Answer::EditPlan { plan: draft }));
+        assert_eq!(understand(&question, "y"), Some(Answer::Approve));
+        for unclear in ["e", "e {}", "e [1]", "e {"] {
+            assert_eq!(understand(&question, unclear), None, "{unclear}");
+        }
+    }
 
     #[test]
     fn only_a_plain_yes_allows_a_call() {

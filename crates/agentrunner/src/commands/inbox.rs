@@ -1,5 +1,7 @@
 //! `inbox`: what waits for a person, and answering it.
 
+use std::borrow::Cow;
+use std::fs;
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args, Subcommand};
@@ -28,6 +30,7 @@ Examples:
   agentrunner inbox show 0192f0c1-...:4                  exactly what is to be approved
   agentrunner inbox approve 0192f0c1-...:4
   agentrunner inbox edit 0192f0c1-...:4 '{\"amount\": 90}'
+  agentrunner inbox edit-plan 0192f0c1-...:4 @plan.json
   agentrunner inbox reject 0192f0c1-...:4 \"not this customer\"
   agentrunner inbox answer 0192f0c1-... \"the one from Tuesday\"
   agentrunner inbox settle 0192f0c1-...:6 --happened \"receipt 7\""
@@ -57,6 +60,15 @@ enum Verb {
         /// All of its arguments, as a JSON object
         #[arg(value_parser = object)]
         arguments: String,
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Have another plan carried out than the coordinator's
+    EditPlan {
+        item: Item,
+        /// The whole plan, as JSON: {"steps": [...]} as `inbox show` prints it. @FILE reads it from a file
+        #[arg(value_parser = plan)]
+        plan: Value,
         #[command(flatten)]
         who: Who,
     },
@@ -153,6 +165,22 @@ fn object(text: &str) -> Result<String, String> {
     }
 }
 
+/// A plan as it was written, or as a file has it. Whether it can be carried out is the server's to say.
+fn plan(text: &str) -> Result<Value, String> {
+    let text = match text.strip_prefix('@') {
+        None => Cow::Borrowed(text),
+        Some(path) => {
+            let read = fs::read_to_string(path);
+            Cow::Owned(read.map_err(|error| format!("{path} can't be read: {error}"))?)
+        }
+    };
+    match serde_json::from_str::<Value>(&text) {
+        Ok(plan) if plan.get("steps").is_some_and(Value::is_array) => Ok(plan),
+        Ok(_) => Err("a plan is a JSON object with a list of steps".to_owned()),
+        Err(error) => Err(format!("it is not JSON: {error}")),
+    }
+}
+
 impl Inbox {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
         telemetry::start_quiet(context)?;
@@ -178,6 +206,10 @@ impl Inbox {
             }) => {
                 let arguments = arguments.clone();
                 (item, Answer::Edit { arguments }, who)
+            }
+            Some(Verb::EditPlan { item, plan, who }) => {
+                let plan = plan.clone();
+                (item, Answer::EditPlan { plan }, who)
             }
             Some(Verb::Reject { item, reason, who }) => {
                 let reason = reason.clone();
@@ -237,9 +269,17 @@ impl List {
 /// What a question is about, in a line.
 fn what(item: &Value) -> String {
     let field = |name: &str| item.get(name).map(plain).unwrap_or_default();
-    let text = match item.get("text") {
-        Some(text) => plain(text),
-        None => format!("{} {}", field("tool"), field("arguments")),
+    let steps = item.pointer("/plan/steps").and_then(Value::as_array);
+    let text = match (item.get("text"), steps) {
+        (Some(text), _) => plain(text),
+        (None, Some(steps)) => {
+            let agents = steps.iter().filter_map(|step| step.get("agent"));
+            format!(
+                "steps of {}",
+                agents.map(plain).collect::<Vec<_>>().join(", ")
+            )
+        }
+        (None, None) => format!("{} {}", field("tool"), field("arguments")),
     };
     one_line(&text, 60)
 }
@@ -278,5 +318,29 @@ mod tests {
         for wrong in ["", "x:4", &format!("{id}:"), &format!("{id}:-1")] {
             assert!(wrong.parse::<Item>().is_err(), "{wrong:?}");
         }
+    }
+
+    #[test]
+    fn a_plan_is_written_or_in_a_file() {
+        let text = r#"{"steps":[{"id":"x","agent":"b"}]}"#;
+        assert_eq!(plan(text).unwrap().to_string().len(), text.len());
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        let named = format!("@{}", file.path().display());
+        assert_eq!(plan(&named), plan(text));
+        for (wrong, why) in [
+            ("[]", "a list of steps"),
+            ("{", "not JSON"),
+            ("@/nowhere/plan.json", "can't be read"),
+        ] {
+            let told = plan(wrong).unwrap_err();
+            assert!(told.contains(why), "{wrong}: {told}");
+        }
+    }
+
+    #[test]
+    fn a_plan_is_told_by_who_works() {
+        let item = serde_json::json!({ "plan": { "steps": [{ "agent": "b" }, { "agent": "c" }] } });
+        assert_eq!(what(&item), "steps of b, c");
     }
 }

@@ -141,7 +141,7 @@ fn a_secret_may_be_in_a_file_but_not_in_both() {
 
 #[test]
 fn what_this_build_lacks_is_refused_and_not_ignored() {
-    assert!(refusal(&[("ENABLE_API_AUTH", "true")]).contains("no API keys"));
+    assert!(refusal(&[("ENABLE_TLS", "true")]).contains("does not speak TLS"));
     assert!(read(&[("ENABLE_API_AUTH", "false"), ("ENABLE_TLS", "false")]).is_ok());
 }
 
@@ -299,4 +299,52 @@ fn the_page_lists_every_variable_with_its_default() {
             "docs/settings.md lacks this row:\n{row}"
         );
     }
+}
+
+#[test]
+fn keys_need_a_first_one() {
+    let key = "0123456789abcdef";
+    let without = refusal(&[("ENABLE_API_AUTH", "true")]);
+    assert!(without.contains("set API_SECRET_KEY"), "{without}");
+    let short = refusal(&[("API_AUTH_ENABLED", "true"), ("API_KEY", "short-canary")]);
+    assert!(short.contains("API_KEY: it is 16 or more"), "{short}");
+    assert!(!short.contains("canary"), "{short}");
+    let command = [
+        ("ENABLE_API_AUTH", "true"),
+        ("API_SECRET_KEY", "$(openssl rand -base64 64)"),
+    ];
+    assert!(refusal(&command).contains("a file runs no commands"));
+    let two = [
+        ("ENABLE_API_AUTH", "true"),
+        ("API_AUTH_ENABLED", "false"),
+        ("API_SECRET_KEY", key),
+    ];
+    assert!(refusal(&two).contains("API_AUTH_ENABLED: ENABLE_API_AUTH says something else"));
+    let on = read(&[
+        ("ENABLE_API_AUTH", "true"),
+        ("API_SECRET_KEY", "01234567\n89abcdef"),
+        ("BIND_ADDRESS", "0.0.0.0"),
+    ]);
+    let on = on.unwrap();
+    let wanted = domain::KeyHash::of(key);
+    assert!(
+        on.access.bootstrap.unwrap().equals(&wanted),
+        "a wrapped line is no part of it"
+    );
+    let off = read(&[("API_SECRET_KEY", key)]).unwrap();
+    assert!(off.access.bootstrap.is_none());
+}
+
+#[test]
+fn the_first_key_goes_to_no_server_that_was_named() {
+    let key = ("API_SECRET_KEY", "0123456789abcdef");
+    let shown = |pairs: &[(&str, &str)]| {
+        let own = read(pairs).unwrap().access.own_key;
+        own.map(|key| key.expose_secret().to_owned())
+    };
+    assert_eq!(shown(&[key]).as_deref(), Some(key.1));
+    let server = ("AGENTRUNNER_SERVER", "https://elsewhere.example");
+    assert_eq!(shown(&[key, server]), None);
+    let own = ("AGENTRUNNER_API_KEY", "ar_own");
+    assert_eq!(shown(&[key, server, own]).as_deref(), Some("ar_own"));
 }

@@ -84,7 +84,6 @@ impl Kind {
 /// The levels of a log, quietest last.
 pub(crate) const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR"];
 const DAY: u64 = 86_400;
-const NO_AUTH: &str = "this build has no API keys yet and will not pretend to check them; set it to false and keep BIND_ADDRESS on loopback";
 const NO_TLS: &str =
     "this build does not speak TLS itself yet; set it to false and put a proxy in front";
 
@@ -185,19 +184,22 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("EGRESS_ALLOW", List, "", "Hosts, addresses or networks that tools may reach although they are private."),
     live("EGRESS_DENY", List, "", "Hosts, addresses or networks that tools may not reach. Stronger than `EGRESS_ALLOW`."),
     // Access.
-    refused("ENABLE_API_AUTH", Switch, "Whether every route needs a key.", NO_AUTH),
-    refused("API_AUTH_ENABLED", Switch, "The same as `ENABLE_API_AUTH`.", NO_AUTH),
-    later("API_SECRET_KEY", Secret, "", "The first administrator's key."),
-    later("API_KEY", Secret, "", "The same as `API_SECRET_KEY`."),
+    live("ENABLE_API_AUTH", Switch, "", "Whether every route but `/health/live` and `/health/ready` needs a key. When not, the services listen on this machine only."),
+    live("API_AUTH_ENABLED", Switch, "", "The same as `ENABLE_API_AUTH`."),
+    live("API_SECRET_KEY", Secret, "", "The first administrator's key, at least 16 characters; the others are made with it. Needed with `ENABLE_API_AUTH`."),
+    live("API_KEY", Secret, "", "The same as `API_SECRET_KEY`."),
+    live("AGENTRUNNER_API_KEY", Secret, "", "The key that the command line shows; `API_SECRET_KEY` when empty and no server is named."),
     refused("ENABLE_TLS", Switch, "Whether the listeners speak TLS.", NO_TLS),
     refused("TLS_ENABLED", Switch, "The same as `ENABLE_TLS`.", NO_TLS),
     later("TLS_CERT_PATH", Path, "", "The certificate for TLS."),
     later("TLS_KEY_PATH", Path, "", "The key for TLS."),
-    later("RATE_LIMIT_ENABLED", Switch, "false", "Whether requests are limited."),
-    later("RATE_LIMIT_PER_MINUTE", Number(1, 1_000_000, "requests"), "60", "How many requests a caller may make in a minute."),
-    later("RATE_LIMIT_BURST", Number(1, 1_000_000, "requests"), "10", "How many of them at once."),
-    later("ENABLE_AUDIT_LOG", Switch, "false", "Whether privileged acts are recorded."),
-    later("AUDIT_LOG_PATH", Path, "", "The file of the audit log."),
+    live("RATE_LIMIT_ENABLED", Switch, "false", "Whether requests are limited: for each key, or else for each address."),
+    live("RATE_LIMIT_PER_MINUTE", Number(1, 1_000_000, "requests"), "60", "How many requests a caller may make in a minute."),
+    live("RATE_LIMIT_BURST", Number(1, 1_000_000, "requests"), "10", "How many of them at once."),
+    live("TRUSTED_PROXIES", List, "", "Addresses or networks of proxies whose `X-Forwarded-For` tells from where a request comes. Without them it is the other end of the connection."),
+    live("ENABLE_AUDIT_LOG", Switch, "false", "Whether changes, refusals of rights and people's decisions are written to the audit log."),
+    live("AUDIT_LOG_PATH", Path, "", "The file of the audit log, for all processes of a machine; `audit.log` in `DATA_DIR` when empty."),
+    live("AUDIT_LOG_KEY", Secret, "", "Whoever does not have it can't make lines that pass for the log's; at least 16 characters."),
     // PostgreSQL, Redis, RabbitMQ.
     live("DATABASE_URL", Secret, "", "The address of PostgreSQL with user, password and database: `postgres://user:password@host:5432/database`. Stronger than `POSTGRES_*`."),
     live("POSTGRES_HOST", Text, "", "The host of PostgreSQL. With this or `DATABASE_URL` everything is kept there and any number of processes share it."),
@@ -259,6 +261,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "SLACK_",
     "STATE_",
     "TLS_",
+    "TRUSTED_",
 ];
 
 /// Names that belong to other programs, our own scripts among them, and look like slips of ours.

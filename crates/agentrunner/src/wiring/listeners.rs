@@ -12,7 +12,8 @@ use services::{App, Server, Service};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::settings::{Listen, Requests};
+use super::System;
+use crate::settings::Listen;
 
 /// The services of this process.
 pub(super) struct Listeners {
@@ -84,6 +85,30 @@ impl Listeners {
     }
 }
 
+impl System {
+    /// Where AgentOrchestrator listens; empty when nothing does.
+    pub(crate) fn orchestrator_url(&self) -> String {
+        self.url(Service::AgentOrchestrator)
+    }
+
+    /// Where StateManager listens; empty when nothing does.
+    pub(crate) fn state_manager_url(&self) -> String {
+        self.url(Service::StateManager)
+    }
+
+    /// Where SchedulerService listens; empty when nothing does.
+    pub(crate) fn scheduler_url(&self) -> String {
+        self.url(Service::SchedulerService)
+    }
+
+    fn url(&self, service: Service) -> String {
+        self.listeners
+            .as_ref()
+            .map(|listeners| listeners.url(service))
+            .unwrap_or_default()
+    }
+}
+
 /// What the services' handlers work with.
 ///
 /// # Errors
@@ -91,14 +116,16 @@ impl Listeners {
 pub(super) fn app(
     engine: &Engine,
     config: &ConfigService,
-    requests: &Requests,
+    settings: &crate::settings::Settings,
     shutdown: &CancellationToken,
     uses_message_queue: bool,
 ) -> anyhow::Result<App> {
+    let requests = &settings.requests;
     let settings = Settings {
         max_body_bytes: requests.max_body_bytes,
         allowed_hosts: requests.allowed_hosts.clone(),
         allowed_origins: requests.allowed_origins.clone(),
+        proxies: settings.access.proxies.clone(),
         uses_message_queue,
         idle_timeout: requests.idle_timeout,
         version: env!("CARGO_PKG_VERSION").to_owned(),

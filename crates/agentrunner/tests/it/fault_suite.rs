@@ -4,10 +4,13 @@
 mod agents;
 mod audit;
 mod chaos;
+mod clockwork;
 mod dice;
 mod disk;
 mod hints;
 mod load;
+mod model;
+mod moments;
 mod process;
 mod schedule;
 mod table;
@@ -24,7 +27,10 @@ use process::Role;
 use schedule::{Fault, Size};
 use store::Store;
 use table::Table;
+use testkit::servers::Kind;
 use world::World;
+
+use crate::ledger;
 
 /// The key that the processes have for the model; no log may show it.
 const SECRET: &str = "sk-canary-of-the-fault-suite";
@@ -35,8 +41,14 @@ const SETTLE: Duration = Duration::from_secs(150);
 /// Between two looks at what is still open.
 const GLANCE: Duration = Duration::from_millis(500);
 
-/// Who runs: parts in processes of their own, and one process with all of them.
-const ROLES: [Role; 4] = [Role::Everything, Role::Orchestrator, Role::Pool, Role::Pool];
+/// Who runs: parts in processes of their own, and one process with all of them. Two of them act on schedules.
+const ROLES: [Role; 5] = [
+    Role::Everything,
+    Role::Orchestrator,
+    Role::Pool,
+    Role::Pool,
+    Role::Scheduler,
+];
 
 /// Part of every test run.
 const SHORT: Size = Size {
@@ -54,6 +66,7 @@ const SHORT: Size = Size {
     hints: 4,
     full_disks: 1,
     clocks: 1,
+    skew: 30,
 };
 
 /// `make fault-suite`.
@@ -71,6 +84,7 @@ const LONG: Size = Size {
     hints: 24,
     full_disks: 2,
     clocks: 8,
+    skew: 60,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
@@ -109,12 +123,14 @@ async fn run(size: Size) -> Table {
         async move { load.answer_questions().await }
     });
 
+    clockwork::wind_up(&load, &world.client).await;
     let began = Instant::now();
     tokio::join!(chaos.run(&plan), load.hand_in(orders));
     let took = began.elapsed();
     if !world.all_ready().await {
         world.complain("not every process is ready after everything is mended");
     }
+    let mended = chrono::Utc::now();
     settle(&world, &load).await;
     let took_to_settle = began.elapsed() - took;
     background.shutdown().await;
@@ -126,13 +142,14 @@ async fn run(size: Size) -> Table {
         accepted: load.accepted().len(),
         asked_again: load.refused.load(Ordering::Relaxed),
         unknown_outcomes: load.unknown_outcomes.load(Ordering::Relaxed),
+        answers: load.answers.load(Ordering::Relaxed),
         starts: sum(&world, |process| process.starts.load(Ordering::Relaxed)),
         vain_starts: sum(&world, |process| {
             process.vain_starts.load(Ordering::Relaxed)
         }),
         skipped: skipped(&plan, &world),
         done: chaos.done(),
-        findings: audit::audit(&world, &load).await,
+        findings: judge(&world, &load, mended).await,
     };
     for (number, process) in world.processes.iter().enumerate() {
         process.keep_log(&table.folder(), number);
@@ -142,20 +159,40 @@ async fn run(size: Size) -> Table {
     table
 }
 
+/// The audit, of what is in the store and of the processes.
+async fn judge(world: &World, load: &Load, mended: domain::Time) -> audit::Findings {
+    let store = audit::open(&world.server(Kind::Postgres).url()).await;
+    let mut findings = audit::audit(&audit::Evidence {
+        store: &store,
+        provider: &world.provider,
+        effects: &world.effects,
+        arrivals: &world.arrivals,
+        accepted: load.accepted(),
+        answered: load.answered(),
+        schedules: &clockwork::SCHEDULES,
+        mended,
+    })
+    .await;
+    audit::processes(world, &mut findings);
+    store.close().await.unwrap();
+    findings
+}
+
 /// Waits until everything is over and every event went out, or no more patience is left: the audit says what is missing.
 async fn settle(world: &World, load: &Load) {
-    let store = audit::open(world).await;
+    let store = audit::open(&world.server(Kind::Postgres).url()).await;
+    clockwork::run_down(load, &world.client, &store).await;
     let began = Instant::now();
     while began.elapsed() < SETTLE {
-        let rows = audit::rows(&store).await;
-        let names: std::collections::HashSet<&str> = rows
+        let rows = ledger::rows(&store).await;
+        let names: std::collections::HashSet<String> = rows
             .iter()
             .filter_map(|row| agents::name_in(&row.execution.input))
             .collect();
         let all_there = load
             .accepted()
             .iter()
-            .all(|promise| names.contains(promise.order.name.as_str()));
+            .all(|promise| names.contains(&promise.order.name));
         let all_over = rows.iter().all(|row| row.status.is_terminal());
         if all_there && all_over && store.outbox(1).await.unwrap().is_empty() {
             break;

@@ -220,6 +220,11 @@ impl Product {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }
 
+    /// Its process, while it runs.
+    pub(crate) fn id(&self) -> Option<u32> {
+        self.child.id()
+    }
+
     /// Its ports, for one that takes its place.
     pub(crate) fn ports(&self) -> Vec<u16> {
         self.ports.clone()

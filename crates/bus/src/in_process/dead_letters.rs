@@ -63,6 +63,11 @@ impl DeadLetters {
         }
     }
 
+    /// Throws away what a queue gave up.
+    pub(super) fn forget_those_of(&self, queue: &str) {
+        self.line.retain(|letter| letter.letter.queue != queue);
+    }
+
     /// Tells of it at the 1st, 2nd, 4th, 8th … time: a flood of dead letters must not be one of log lines too.
     fn forget(&self, letter: &DeadLetter) {
         let forgotten = self.forgotten.fetch_add(1, Ordering::Relaxed) + 1;

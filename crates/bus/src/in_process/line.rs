@@ -75,6 +75,13 @@ impl<T> Line<T> {
         oldest
     }
 
+    /// Keeps only those items that wait or rest for which that holds.
+    pub(super) fn retain(&self, is_kept: impl Fn(&T) -> bool) {
+        let mut items = self.lock();
+        items.ready.retain(|item| is_kept(item));
+        items.resting.retain(|_, item| is_kept(item));
+    }
+
     /// The next item, when there is one. Dropping the future loses nothing.
     pub(super) async fn next(&self) -> T {
         loop {

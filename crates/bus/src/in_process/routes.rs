@@ -40,6 +40,12 @@ impl Routes {
         self.wanted.insert(queue.0.name().to_owned(), patterns);
     }
 
+    /// Takes a queue out.
+    pub(super) fn forget(&mut self, queue: &Arc<Queue>) {
+        self.set(queue, Vec::new());
+        self.wanted.remove(queue.name());
+    }
+
     /// The queues that want `topic`, each once.
     pub(super) fn find(&self, topic: &Topic) -> Vec<Arc<Queue>> {
         let found = self.tree.find(topic).into_iter();

@@ -40,9 +40,12 @@ impl DeadLetterConsumer {
         }
     }
 
-    /// Takes in the queues that were subscribed to since.
+    /// Takes in the queues that were subscribed to since, and lets go of those that were removed.
     fn look(&mut self) {
         let subscribed = self.subscribed.borrow_and_update();
+        self.names.retain(|name| subscribed.contains_key(name));
+        self.sources
+            .retain(|source| subscribed.contains_key(&source.queue().name));
         for (name, Subscribed { queue, .. }) in &*subscribed {
             if self.names.insert(name.clone()) {
                 let (shared, queue) = (Arc::clone(&self.shared), Arc::clone(queue));

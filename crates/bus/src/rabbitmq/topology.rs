@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use domain::TopicPattern;
 use lapin::Channel;
-use lapin::options::{BasicGetOptions, BasicNackOptions, QueueBindOptions};
+use lapin::options::{BasicGetOptions, BasicNackOptions, QueueBindOptions, QueueDeleteOptions};
 use lapin::types::{AMQPValue, FieldTable, LongString, ShortString};
 use tokio::sync::{Mutex, watch};
 
@@ -222,6 +222,29 @@ impl Shared {
     pub(super) async fn declare_dead(&self, queue: &Queue) -> Result<(), Failure> {
         let live = self.incoming.up(self.deadline()).await?;
         self.make(&live, &[(&queue.dead, keeping())]).await
+    }
+
+    /// Deletes a queue and those that belong to it. The main one first: nothing comes into the others then.
+    pub(super) async fn delete(&self, queue: &Queue) -> Result<(), Failure> {
+        // Nobody looks for its dead letters any more.
+        self.topology.subscribed.send_modify(|all| {
+            all.remove(&queue.name);
+        });
+        let _alone = self.topology.changing.lock().await;
+        let live = self.incoming.up(self.deadline()).await?;
+        let channel = self.incoming.channel(&live).await?;
+        let rests = queue.rests.values();
+        for name in [&queue.main]
+            .into_iter()
+            .chain(rests)
+            .chain([&queue.dead, &queue.patterns])
+        {
+            let deleted = channel.queue_delete(name.clone(), QueueDeleteOptions::default());
+            let what = format!("the queue {:?} can't be deleted", name.as_str());
+            self.incoming.call(&live, &what, deleted).await?;
+            self.topology.rests().remove(name);
+        }
+        Ok(())
     }
 
     async fn bind(

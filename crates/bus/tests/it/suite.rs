@@ -51,6 +51,7 @@ macro_rules! suite {
             a_queue_keeps_the_order,
             competing_consumers_get_each_event_once,
             a_queue_collects_while_nobody_consumes,
+            a_removed_queue_and_what_it_held_are_gone,
             a_dropped_delivery_comes_again_at_once,
             a_delivery_dropped_each_time_is_a_dead_letter,
             a_panicking_consumer_loses_nothing,
@@ -181,6 +182,26 @@ pub(crate) async fn a_queue_collects_while_nobody_consumes(bus: Subject) {
     let delivery = next(&mut consumer).await;
     assert_eq!((delivery.event.id.as_str(), delivery.attempt), ("1", 1));
     delivery.done();
+}
+
+pub(crate) async fn a_removed_queue_and_what_it_held_are_gone(bus: Subject) {
+    let mut letters = bus.dead_letters().await.unwrap();
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    publish(&*bus, "1", "a").await;
+    next(&mut consumer).await.reject("no");
+    publish(&*bus, "2", "a").await;
+    assert_eq!(next(&mut letters).await.event.id.as_str(), "1", "put back");
+    drop(consumer);
+    for _ in 0..2 {
+        bus.remove("q").await.expect("also when it is not there");
+    }
+    publish(&*bus, "3", "a").await;
+    quiet(&mut letters, MOMENT).await;
+    let mut consumer = join(&*bus, "q", &["a"], 1).await;
+    quiet(&mut consumer, MOMENT).await;
+    publish(&*bus, "4", "a").await;
+    assert_eq!(next_id(&mut consumer).await.as_str(), "4");
+    quiet(&mut letters, MOMENT).await;
 }
 
 pub(crate) async fn a_dropped_delivery_comes_again_at_once(bus: Subject) {

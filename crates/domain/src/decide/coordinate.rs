@@ -34,5 +34,12 @@ pub(super) fn next(
             until: until.unwrap_or(execution.deadline).min(execution.deadline),
         },
         team::Next::Fail(code, message) => end(state, facts, fail(code, message)),
+        team::Next::Unanswered(received, message) => {
+            let mut end = end(state, facts, fail(FailureCode::NobodyAnswered, message));
+            if let Action::Record(bodies) = &mut end {
+                bodies.insert(0, StepBody::InputReceived(received));
+            }
+            end
+        }
     }
 }

@@ -12,13 +12,40 @@ use crate::state::Call;
 use crate::step::{Answer, CallTarget, InputReceived, InputRequest, Question, StepBody};
 
 /// Who answers in the place of a person who did not.
-const TIME_OUT: &str = "time-out";
+pub(crate) const TIME_OUT: &str = "time-out";
 /// How long after its end a question is given up. An answer that was taken just in time must have come by then.
 const GRACE: TimeDelta = TimeDelta::seconds(1);
 
 /// When a question that can be answered until `until` is given up.
 pub fn expiry(until: Time) -> Time {
     until.checked_add_signed(GRACE).unwrap_or(until)
+}
+
+/// What it means that nobody answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Silence {
+    /// There is no answer, and it goes on without.
+    Expired,
+    /// Yes.
+    Consent,
+    /// The end.
+    Failure,
+}
+
+/// What silence about a question means: what the agent says.
+pub(crate) const fn silence(definition: &Definition, question: &Question) -> Silence {
+    match question {
+        Question::Clarification { .. } => match definition.on_clarification_timeout {
+            OnClarificationTimeout::Continue => Silence::Expired,
+            OnClarificationTimeout::Fail => Silence::Failure,
+        },
+        Question::Approval { .. } | Question::Plan { .. } => match definition.on_approval_timeout {
+            OnApprovalTimeout::Deny => Silence::Expired,
+            OnApprovalTimeout::Approve => Silence::Consent,
+            OnApprovalTimeout::Fail => Silence::Failure,
+        },
+        Question::UnknownOutcome { .. } => Silence::Expired,
+    }
 }
 
 /// Asks whether a call may be made with exactly these arguments.
@@ -106,7 +133,8 @@ fn ask(
     StepBody::InputRequested(request)
 }
 
-fn until(execution: &Execution, seconds: Option<u64>, now: Time) -> Time {
+/// Until when a question can be answered that is asked now and has so much time.
+pub(crate) fn until(execution: &Execution, seconds: Option<u64>, now: Time) -> Time {
     let patience = seconds.and_then(|seconds| TimeDelta::try_seconds(seconds.try_into().ok()?));
     let until = patience.and_then(|patience| now.checked_add_signed(patience));
     until.map_or(execution.deadline, |until| until.min(execution.deadline))
@@ -125,19 +153,10 @@ pub(super) fn unanswered(
             by: TIME_OUT.to_owned(),
         }))
     };
-    let fails = match question {
-        Question::Clarification { .. } => {
-            definition.on_clarification_timeout == OnClarificationTimeout::Fail
-        }
-        Question::Approval { .. } => match definition.on_approval_timeout {
-            OnApprovalTimeout::Approve => return Next::Record(received(Answer::Approve)),
-            OnApprovalTimeout::Deny => false,
-            OnApprovalTimeout::Fail => true,
-        },
-        Question::UnknownOutcome { .. } | Question::Plan { .. } => false,
-    };
-    if !fails {
-        return Next::Record(received(Answer::Expired));
+    match silence(definition, question) {
+        Silence::Expired => return Next::Record(received(Answer::Expired)),
+        Silence::Consent => return Next::Record(received(Answer::Approve)),
+        Silence::Failure => {}
     }
     Next::Fail {
         code: FailureCode::NobodyAnswered,

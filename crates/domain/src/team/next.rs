@@ -1,11 +1,14 @@
 //! What a coordinator does next.
 
-use std::time::Duration;
-
-use super::{About, Member, Part, Planning, Standing, Team, Terms, Verdict, VerdictKind, read};
+use super::{
+    About, Asked, Member, Part, Planning, Standing, Team, Terms, Verdict, VerdictKind, read,
+};
 use crate::Time;
+use crate::decide::people::{Silence, TIME_OUT, silence, until};
 use crate::decide::{Facts, expiry, limits};
-use crate::definition::{Definition, OnStepFailure, PlanningStrategy};
+use crate::definition::{
+    Definition, OnApprovalTimeout, OnClarificationTimeout, OnStepFailure, PlanningStrategy,
+};
 use crate::execution::{Execution, FailureCode};
 use crate::id::{AgentName, ExecutionId, PlanStepId};
 use crate::message::StopReason;
@@ -32,6 +35,8 @@ pub(crate) enum Next {
     Wait(Option<Time>),
     /// It can't come to a good end.
     Fail(FailureCode, String),
+    /// The same, because nobody answered: with that to journal first.
+    Unanswered(InputReceived, String),
 }
 
 fn record(planning: Planning) -> Next {
@@ -56,7 +61,7 @@ pub(crate) fn next(
         facts,
     };
     if let Some(asked) = &team.asked {
-        return look.wait_for_answer(asked.request, asked.until);
+        return look.wait_for_answer(asked);
     }
     if let Some(why) = &team.denied {
         return Next::Fail(FailureCode::PlanRejected, why.clone());
@@ -154,16 +159,29 @@ struct Look<'a> {
 }
 
 impl Look<'_> {
-    fn wait_for_answer(&self, request: crate::id::Seq, until: Time) -> Next {
-        let expiry = expiry(until);
+    fn wait_for_answer(&self, asked: &Asked) -> Next {
+        let expiry = expiry(asked.until);
         if expiry > self.facts.now {
             return Next::Wait(Some(expiry));
         }
-        Next::Record(vec![StepBody::InputReceived(InputReceived {
-            request,
-            answer: Answer::Expired,
-            by: "time-out".to_owned(),
-        })])
+        let received = |answer| InputReceived {
+            request: asked.request,
+            answer,
+            by: TIME_OUT.to_owned(),
+        };
+        let answer = match silence(self.definition, &asked.question) {
+            Silence::Expired => Answer::Expired,
+            Silence::Consent => Answer::Approve,
+            Silence::Failure => {
+                let message = format!(
+                    "nobody answered the {} of the coordinator by {}, and the agent says to fail then",
+                    asked.question.kind(),
+                    asked.until.to_rfc3339()
+                );
+                return Next::Unanswered(received(Answer::Expired), message);
+            }
+        };
+        Next::Record(vec![StepBody::InputReceived(received(answer))])
     }
 
     /// Looks at what the planner, or a person, wrote.
@@ -244,30 +262,45 @@ impl Look<'_> {
     }
 
     fn ask_person(&self, question: &str) -> Next {
-        let wait = Duration::from_secs(self.team.terms.answer_within_seconds);
-        Next::Record(vec![StepBody::InputRequested(InputRequest {
-            call: self.own_call(),
-            question: Question::Clarification {
-                text: question.chars().take(MOST_ASKED).collect(),
-            },
-            until: (self.facts.now + wait).min(self.execution.deadline),
-            why: None,
-            answered_by: self.definition.answered_by.clone(),
-            otherwise: Some("the planner plans with what it knows".to_owned()),
-        })])
+        let otherwise = match self.definition.on_clarification_timeout {
+            OnClarificationTimeout::Continue => "the planner plans with what it knows",
+            OnClarificationTimeout::Fail => "the execution fails",
+        };
+        let question = Question::Clarification {
+            text: question.chars().take(MOST_ASKED).collect(),
+        };
+        self.ask(
+            question,
+            Some(self.team.terms.answer_within_seconds),
+            otherwise,
+        )
     }
 
     fn ask_for_approval(&self, current: &super::CurrentPlan) -> Next {
+        let otherwise = match self.definition.on_approval_timeout {
+            OnApprovalTimeout::Deny => "the plan is not carried out, and the task fails",
+            OnApprovalTimeout::Approve => "the plan is carried out",
+            OnApprovalTimeout::Fail => "the execution fails",
+        };
+        let question = Question::Plan {
+            plan: current.plan.clone(),
+            rules: self.team.rules(&self.execution.agent),
+        };
+        self.ask(
+            question,
+            self.definition.approval_timeout_seconds,
+            otherwise,
+        )
+    }
+
+    fn ask(&self, question: Question, seconds: Option<u64>, otherwise: &str) -> Next {
         Next::Record(vec![StepBody::InputRequested(InputRequest {
             call: self.own_call(),
-            question: Question::Plan {
-                plan: current.plan.clone(),
-                rules: self.team.rules(&self.execution.agent),
-            },
-            until: self.execution.deadline,
+            question,
+            until: until(self.execution, seconds, self.facts.now),
             why: None,
             answered_by: self.definition.answered_by.clone(),
-            otherwise: None,
+            otherwise: Some(otherwise.to_owned()),
         })])
     }
 

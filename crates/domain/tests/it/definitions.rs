@@ -130,6 +130,47 @@ fn every_problem_names_its_place() {
 }
 
 #[test]
+fn a_coordinator_that_has_only_itself_or_nobody_twice_is_refused_in_words() {
+    let coordinator = |config: Value| {
+        let extra = json!({ "execution_mode": "collaborative", "collaborative_config": config });
+        definition(extra).problems().into_iter()
+    };
+    for (config, path, words) in [
+        (
+            json!({ "preferred_collaborators": ["a", "b"] }),
+            "preferred_collaborators[0]",
+            "can't collaborate with itself",
+        ),
+        (
+            json!({ "preferred_collaborators": ["b", "b"] }),
+            "preferred_collaborators[1]",
+            "named twice",
+        ),
+        (
+            json!({ "preferred_collaborators": ["b"], "min_collaborators": 2 }),
+            "preferred_collaborators",
+            "at least 2 must take part",
+        ),
+        (
+            json!({ "min_collaborators": 3, "max_collaborators": 2 }),
+            "min_collaborators",
+            "more than max_collaborators",
+        ),
+        (
+            json!({ "max_plan_steps": 0 }),
+            "max_plan_steps",
+            "out of range",
+        ),
+    ] {
+        let path = format!("collaborative_config.{path}");
+        let mut errors = coordinator(config).filter(|p| p.severity == Severity::Error);
+        let first = errors.next().unwrap();
+        assert_eq!(first.path, path);
+        assert!(first.message.contains(words), "{first:?}");
+    }
+}
+
+#[test]
 fn an_effect_that_nobody_declares_is_unsafe() {
     let effect = |tool: Value| read(with_tool(tool)).unwrap().tools[0].effect_of("t");
     assert_eq!(

@@ -13,5 +13,6 @@ mod definitions;
 mod loop_rules;
 mod people;
 mod plans;
+mod silence;
 mod simulation;
 mod travel;

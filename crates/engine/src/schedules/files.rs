@@ -63,7 +63,7 @@ async fn align(core: &Shared) -> Result<(), store::Error> {
     for (schedule, path) in wanted.into_values() {
         put(core, schedule, path).await?;
     }
-    core.schedules_changed.notify_one();
+    core.pace.look.notify_one();
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 mod failures;
 mod limits;
 mod people;
+mod starts;
 
 use std::sync::Arc;
 use std::sync::Mutex;

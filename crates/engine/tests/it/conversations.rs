@@ -367,3 +367,53 @@ async fn one_that_waits_ends_by_its_deadline_and_never_begins() {
     let last = say(&rig, "last").await;
     assert!(matches!(rig.outcome(last).await, Outcome::Completed { .. }));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn i5_an_event_has_its_place_in_a_conversation_when_its_publisher_is_answered() {
+    let config = json!({ "conversation_key": "room" });
+    let extra = json!({ "event_subscriptions": ["said"], "continuous_config": config });
+    // Nothing runs: no relay carries what is published, in whatever order.
+    let rig = Rig::new(extra, |_, _| Say::Text("yes"), |store| store).await;
+    let say = async |n: usize, data: Value| {
+        let event = domain::Event {
+            id: format!("e{n}").parse().unwrap(),
+            topic: "said".parse().unwrap(),
+            source: "test".to_owned(),
+            time: rig.engine.now(),
+            trace_id: "1".repeat(32).parse().unwrap(),
+            hops: 0,
+            data,
+        };
+        rig.engine.publish(event).await.unwrap();
+    };
+    let started = async || {
+        let page = store::Page {
+            limit: 9,
+            after: None,
+        };
+        let listed = rig.store.executions(Default::default(), page).await;
+        let (mut rows, _) = listed.unwrap();
+        rows.reverse();
+        let events = rows.into_iter().map(|row| row.execution.event_id.unwrap());
+        events.map(String::from).collect::<Vec<_>>()
+    };
+    for n in 0..3 {
+        say(n, json!({ "room": "c" })).await;
+    }
+    say(3, json!({})).await;
+    assert_eq!(
+        started().await,
+        ["e0", "e1", "e2"],
+        "the last is no message"
+    );
+    // The relay finds it done, and starts what is left.
+    rig.engine.start();
+    let settled = async {
+        while !rig.store.outbox(9).await.unwrap().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let settled = tokio::time::timeout(Duration::from_secs(10), settled).await;
+    settled.expect("the outbox is carried");
+    assert_eq!(started().await, ["e0", "e1", "e2", "e3"]);
+}

@@ -6,7 +6,7 @@ use std::time::Duration;
 use agentrunner_engine::{Engine, Ports};
 use async_trait::async_trait;
 use bus::{Bus, Consumer, InProcess, Subscription};
-use domain::{Event, Status};
+use domain::{Event, Outcome, Status};
 use serde_json::json;
 use store::ExecutionFilter;
 
@@ -24,6 +24,10 @@ impl Bus for Forgetful {
 
     async fn subscribe(&self, wanted: Subscription) -> Result<Box<dyn Consumer>, bus::Error> {
         self.0.subscribe(wanted).await
+    }
+
+    async fn remove(&self, queue: &str) -> Result<(), bus::Error> {
+        self.0.remove(queue).await
     }
 
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, bus::Error> {
@@ -130,4 +134,41 @@ async fn agents_that_all_wake_each_other_come_to_an_end() {
     assert!((100..2_000).contains(&started), "{started}");
     let reason = &letters().await[0].reason;
     assert!(reason.contains("form a loop"), "{reason}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_agent_that_wants_everything_is_started_by_no_end_and_stops_nobody() {
+    let rig = Rig::start(json!({}), |_, _| Say::Text("hm")).await;
+    let spy = json!({ "name": "spy", "event_subscriptions": ["#"] });
+    rig.define(definition(spy)).await;
+    let id = rig.submit().await;
+    assert!(matches!(rig.outcome(id).await, Outcome::Completed { .. }));
+    let event = event(&rig.engine, "begin");
+    rig.engine.publish(event.clone()).await.unwrap();
+    let page = || store::Page {
+        limit: 9,
+        after: None,
+    };
+    let listed = async || {
+        let listed = rig.store.executions(Default::default(), page()).await;
+        listed.unwrap().0
+    };
+    let is_over = async {
+        // Each end's own events have gone out then, and would have started it again.
+        let is_done = async || {
+            let all = listed().await;
+            all.len() > 1
+                && all.iter().all(|row| row.status == Status::Completed)
+                && rig.store.outbox(1).await.unwrap().is_empty()
+        };
+        while !is_done().await {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let is_over = tokio::time::timeout(Duration::from_secs(10), is_over).await;
+    is_over.expect("what was published starts it, and it ends");
+    let of_spy: Vec<_> = listed().await;
+    let of_spy = of_spy.iter().filter(|row| row.execution.id != id);
+    let by: Vec<_> = of_spy.map(|row| row.execution.event_id.clone()).collect();
+    assert_eq!(by, [Some(event.id)]);
 }

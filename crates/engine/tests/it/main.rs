@@ -36,6 +36,7 @@ mod pausing;
 mod people;
 mod rig;
 mod running;
+mod scheduling;
 mod simulation;
 mod slow_store;
 mod stopping;

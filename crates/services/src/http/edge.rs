@@ -16,9 +16,12 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::door::Door;
 use super::guard::Guard;
 use super::params::duration;
+use super::passage::Passage;
 use super::{Answer, ApiError, App, Code, Service};
+use crate::openai;
 
 /// The longest that a caller may ask to wait.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(300);
@@ -32,16 +35,18 @@ pub(crate) struct Edge {
     service: Service,
     app: App,
     guard: Guard,
+    door: Door,
 }
 
 impl Edge {
-    pub(crate) fn new(service: Service, app: App, loopback: bool) -> Self {
+    pub(crate) fn new(service: Service, app: App, door: Door, loopback: bool) -> Self {
         let settings = &app.settings;
         let guard = Guard::new(loopback, &settings.allowed_hosts, &settings.allowed_origins);
         Self {
             service,
             app,
             guard,
+            door,
         }
     }
 }
@@ -128,9 +133,25 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
         %method,
         route,
     );
-    let answer = run(&edge, request, next).instrument(span.clone()).await;
-    let mut response = finish(answer, &edge, &trace);
+    let mut passage = Passage::default();
+    let answer = run(&edge, request, next, &mut passage)
+        .instrument(span.clone())
+        .await;
+    let code = match &answer {
+        Ok(response) => response
+            .extensions()
+            .get::<ApiError>()
+            .map(|error| error.code),
+        Err(error) => Some(error.code),
+    };
+    let mut response = finish(answer, &edge, &trace, &route);
     trace.sign(response.headers_mut());
+    if let Some(quota) = &passage.quota {
+        quota.sign(response.headers_mut());
+    }
+    if let Some(record) = passage.record(&edge.app, &trace, &response, code) {
+        edge.app.audit.write(record).instrument(span.clone()).await;
+    }
     let status = response.status().as_u16();
     let took = begun.elapsed();
     super::metrics::count_request(edge.service, method.as_str(), &route, status, took);
@@ -147,9 +168,15 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
     response
 }
 
-async fn run(edge: &Edge, request: Request, next: Next) -> Answer<Response> {
-    edge.guard
-        .check(request.method(), request.uri(), request.headers())?;
+async fn run(edge: &Edge, request: Request, next: Next, passage: &mut Passage) -> Answer<Response> {
+    // What a stranger sends is not looked at beyond the head.
+    let (mut head, body) = request.into_parts();
+    edge.guard.check(&head.method, &head.uri, &head.headers)?;
+    passage.enter(&edge.app, &edge.door, &head).await?;
+    if let Some(caller) = &passage.caller {
+        head.extensions.insert(caller.clone());
+    }
+    let request = Request::from_parts(head, body);
     let settings = &edge.app.settings;
     let wait = wait_of(&request)?;
     let places = if wait.is_zero() {
@@ -188,21 +215,28 @@ pub(crate) fn full() -> ApiError {
 fn wait_of(request: &Request) -> Answer<Duration> {
     let query = request.uri().query().unwrap_or_default();
     match query.split('&').find_map(|part| part.strip_prefix("wait=")) {
+        None if openai::waits(request.uri().path()) => Ok(LONGEST_WAIT),
         Some(text) => duration("wait", text, LONGEST_WAIT),
         None => Ok(Duration::ZERO),
     }
 }
 
 /// Renders errors: ours, and those of the layers below that know nothing of our form.
-fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace) -> Response {
-    let now = edge.app.engine.now();
+fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace, route: &str) -> Response {
+    let render = |error: ApiError| {
+        if openai::is_ours(route) {
+            openai::render(&error, &trace.id)
+        } else {
+            error.render(&trace.id, edge.app.engine.now())
+        }
+    };
     let mut response = match answer {
         Ok(response) => response,
-        Err(error) => return error.render(&trace.id, now),
+        Err(error) => return render(error),
     };
     if let Some(error) = response.extensions_mut().remove::<ApiError>() {
         let allow = response.headers_mut().remove(header::ALLOW);
-        let mut rendered = error.render(&trace.id, now);
+        let mut rendered = render(error);
         if let Some(allow) = allow {
             rendered.headers_mut().insert(header::ALLOW, allow);
         }
@@ -213,7 +247,7 @@ fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace) -> Response {
     let is_json =
         content_type.is_some_and(|value| value.as_bytes().starts_with(b"application/json"));
     if (status.is_client_error() || status.is_server_error()) && !is_json {
-        return stand_in(status).render(&trace.id, now);
+        return render(stand_in(status));
     }
     response
 }

@@ -218,6 +218,12 @@ impl ApiError {
                 .headers_mut()
                 .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        if self.code == Code::AuthFailed {
+            let scheme = HeaderValue::from_static("Bearer realm=\"agentrunner\"");
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, scheme);
+        }
         response
     }
 }

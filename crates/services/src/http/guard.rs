@@ -18,11 +18,11 @@ pub fn check_bind(address: IpAddr, auth: bool, allow_unauthenticated: bool) -> R
     if address.is_loopback() || auth || allow_unauthenticated {
         return Ok(());
     }
-    Err(format!(
-        "BIND_ADDRESS={address} would let everyone who can reach this machine use the API without a key; \
-         set ENABLE_API_AUTH=true and API_SECRET_KEY, or keep BIND_ADDRESS=127.0.0.1, \
-         or say ALLOW_UNAUTHENTICATED=true if something else guards it"
-    ))
+    Err(
+        "everyone who can reach this machine could use the API without a key; set ENABLE_API_AUTH=true and \
+         API_SECRET_KEY, or use 127.0.0.1, or say ALLOW_UNAUTHENTICATED=true if something else guards it"
+            .to_owned(),
+    )
 }
 
 /// Which names and origins are accepted.

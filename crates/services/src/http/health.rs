@@ -8,19 +8,19 @@ use axum::response::{IntoResponse, Response};
 use http::StatusCode;
 use serde::Serialize;
 use utoipa::ToSchema;
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::App;
+use super::door::{OPEN, Owner, READ, Routes};
 
 /// How long a dependency may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new()
-        .routes(routes!(live))
-        .routes(routes!(ready))
-        .routes(routes!(health))
+pub(crate) fn routes() -> Routes {
+    Routes::new()
+        .with(OPEN, routes!(live))
+        .with(OPEN, routes!(ready))
+        .with(READ.of(Owner::Nobody), routes!(health))
 }
 
 /// The process is alive.

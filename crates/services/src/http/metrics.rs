@@ -9,9 +9,9 @@ use http::{HeaderMap, header};
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use serde_json::{Map, Value, json};
-use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use super::door::{Owner, READ, Routes};
 use super::{App, Service};
 
 /// Bounds of the buckets of durations, in seconds.
@@ -30,8 +30,8 @@ pub fn recorder() -> Result<metrics_exporter_prometheus::PrometheusRecorder, Bui
         .build_recorder())
 }
 
-pub(crate) fn routes() -> OpenApiRouter<App> {
-    OpenApiRouter::new().routes(routes!(show))
+pub(crate) fn routes() -> Routes {
+    Routes::new().with(READ.of(Owner::Everybody), routes!(show))
 }
 
 pub(crate) fn count_request(

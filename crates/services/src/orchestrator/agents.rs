@@ -14,6 +14,7 @@ use store::AgentStats;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::execution::provider;
+use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::page::Listed;
 use crate::http::params::{Params, agent_name};
@@ -169,6 +170,7 @@ impl ListParams {
 ))]
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
@@ -180,6 +182,7 @@ pub(super) async fn list(
         .agents()
         .all()
         .iter()
+        .filter(|agent| caller.covers(&agent.definition.name))
         .map(|agent| {
             let stats = stats.get(&agent.definition.name).copied();
             AgentOut::new(agent, stats, &workers, &app)

@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::question::{QuestionOut, open_questions};
 use crate::execution::{ExecutionOut, ResultOut, UsageOut, journal};
 use crate::http::body::{JsonBody, Payload};
+use crate::http::caller::Caller;
 use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
@@ -106,10 +107,13 @@ struct Links {
     ))]
 pub(super) async fn submit(
     State(app): State<App>,
+    caller: Caller,
     trace: Trace,
     headers: HeaderMap,
     body: JsonBody<CollaborationIn>,
 ) -> Answer<Response> {
+    caller.check(&body.value.coordinator_agent)?;
+    caller.note("agent", body.value.coordinator_agent.as_str());
     let key = idempotency_key(&headers)?;
     let mut task = task(&app, body.value, trace)?;
     task.idempotency = key.map(|key| IdempotencyKey {

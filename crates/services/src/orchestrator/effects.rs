@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 use super::inbox::{AnswerIn, AnsweredOut, deliver};
 use crate::execution::journal;
 use crate::http::body::JsonBody;
+use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::params::{execution_id, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
@@ -195,6 +196,7 @@ fn unknown_request(steps: &[Step], call: CallRef, shared: u32) -> Option<Seq> {
     ))]
 pub(super) async fn settle(
     State(app): State<App>,
+    caller: Caller,
     Path((id, seq)): Path<(String, String)>,
     body: JsonBody<AnswerIn>,
 ) -> Answer<Json<AnsweredOut>> {
@@ -216,7 +218,7 @@ pub(super) async fn settle(
     let Some(request) = unknown_request(&steps, intent.call, shared(&row)) else {
         return Err(settled(row.status));
     };
-    deliver(&app, id, body.value.to(request)).await
+    deliver(&app, &caller, id, body.value.to(request)).await
 }
 
 fn settled(status: Status) -> ApiError {

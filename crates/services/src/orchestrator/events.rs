@@ -11,6 +11,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::http::body::{JsonBody, Payload};
+use crate::http::caller::Caller;
 use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
@@ -57,6 +58,7 @@ pub(super) struct EventOut {
     ))]
 pub(super) async fn publish(
     State(app): State<App>,
+    caller: Caller,
     trace: Trace,
     headers: HeaderMap,
     body: JsonBody<EventIn>,
@@ -77,18 +79,35 @@ pub(super) async fn publish(
         topic: topic.to_string(),
         trace_id: trace.id.to_string(),
     };
-    app.engine
-        .publish(Event {
-            id,
-            topic,
-            source: "/events".to_owned(),
-            time: app.engine.now(),
-            trace_id: trace.id,
-            hops: 0,
-            data: given.data,
-        })
-        .await?;
+    caller.note("topic", out.topic.as_str());
+    let event = Event {
+        id,
+        topic,
+        source: "/events".to_owned(),
+        time: app.engine.now(),
+        trace_id: trace.id,
+        hops: 0,
+        data: given.data,
+    };
+    check_subscribers(&app, &caller, &event)?;
+    app.engine.publish(event).await?;
     Ok((StatusCode::ACCEPTED, Json(out)))
+}
+
+/// An event gives work to whoever subscribes to it: a caller who is limited to agents wakes no others.
+fn check_subscribers(app: &App, caller: &Caller, event: &Event) -> Answer<()> {
+    let subscribers = app.engine.agents().started_by(event);
+    if subscribers
+        .iter()
+        .all(|agent| caller.covers(&agent.definition.name))
+    {
+        return Ok(());
+    }
+    let message = format!(
+        "topic: agents act on {} to which the key is not limited; publish to another topic, or use another key",
+        event.topic
+    );
+    Err(ApiError::new(Code::Forbidden, message))
 }
 
 fn invalid(field: &str, why: &dyn std::fmt::Display) -> ApiError {

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::question::{QuestionOut, question};
 use crate::http::body::{JsonBody, Payload};
+use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::page::{Listed, bad_cursor, limit, next_address};
 use crate::http::params::{Params, execution_id, no_execution};
@@ -55,8 +56,8 @@ pub(super) struct ListParams {
 }
 
 impl ListParams {
-    fn filter(&self, app: &App) -> Answer<Option<InboxFilter>> {
-        let agents = match self.agents(app)? {
+    fn filter(&self, app: &App, caller: &Caller) -> Answer<Option<InboxFilter>> {
+        let agents = match allowed(self.agents(app)?, caller) {
             // Nobody's questions are for them.
             Some(none) if none.is_empty() => return Ok(None),
             agents => agents.unwrap_or_default(),
@@ -107,6 +108,18 @@ impl ListParams {
     }
 }
 
+/// Those of the wanted agents that are the caller's.
+fn allowed(wanted: Option<Vec<AgentName>>, caller: &Caller) -> Option<Vec<AgentName>> {
+    match (wanted, caller.agents()) {
+        (wanted, None) => wanted,
+        (None, Some(own)) => Some(own.iter().cloned().collect()),
+        (Some(mut wanted), Some(own)) => {
+            wanted.retain(|name| own.contains(name));
+            Some(wanted)
+        }
+    }
+}
+
 fn read_cursor(text: &str) -> Answer<(ExecutionId, Seq)> {
     let read = || {
         let (id, seq) = text.split_once(':')?;
@@ -122,10 +135,11 @@ fn read_cursor(text: &str) -> Answer<(ExecutionId, Seq)> {
 ))]
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
-    let Some(filter) = params.filter(&app)? else {
+    let Some(filter) = params.filter(&app, &caller)? else {
         return Ok(Listed::<InboxOut>::new(Vec::new(), None, Some(0)).into_response());
     };
     let (store, limit) = (app.engine.store(), filter.limit);
@@ -175,7 +189,7 @@ pub(super) struct AnswerIn {
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     plan: Option<Value>,
-    /// Who answers.
+    /// Who answers; the name of the key when it is left out.
     #[serde(default)]
     by: Option<String>,
 }
@@ -298,26 +312,37 @@ pub(super) struct AnsweredOut {
     ))]
 pub(super) async fn answer(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<String>,
     body: JsonBody<AnswerIn>,
 ) -> Answer<Json<AnsweredOut>> {
-    deliver(&app, execution_id(&id)?, body.value).await
+    deliver(&app, &caller, execution_id(&id)?, body.value).await
+}
+
+/// What kind of answer it is.
+fn word(answer: &StepAnswer) -> String {
+    let written = serde_json::to_value(answer).unwrap_or_default();
+    let word = written.get("answer").and_then(Value::as_str);
+    word.unwrap_or_default().to_owned()
 }
 
 /// Gives an answer to the engine and its verdict to the caller.
 pub(super) async fn deliver(
     app: &App,
+    caller: &Caller,
     id: ExecutionId,
     given: AnswerIn,
 ) -> Answer<Json<AnsweredOut>> {
     let by: String = given
         .by
         .as_deref()
-        .unwrap_or("api")
+        .unwrap_or_else(|| caller.name())
         .chars()
         .take(200)
         .collect();
     let answer = given.read()?;
+    caller.note("answer", word(&answer));
+    caller.note("by", by.as_str());
     let input = NewInput {
         id,
         request: given.request.map(Seq::new),
@@ -327,11 +352,14 @@ pub(super) async fn deliver(
     };
     let conflict = |message: String| ApiError::new(Code::StateConflict, message);
     match app.engine.answer(input).await? {
-        InputAnswer::Accepted { request } => Ok(Json(AnsweredOut {
-            execution_id: id,
-            request: request.get(),
-            status: "accepted",
-        })),
+        InputAnswer::Accepted { request } => {
+            caller.note("request", request.to_string());
+            Ok(Json(AnsweredOut {
+                execution_id: id,
+                request: request.get(),
+                status: "accepted",
+            }))
+        }
         InputAnswer::AlreadyAnswered { first } => {
             let message = format!("{} has answered already; nothing was changed", first.by);
             let mut told = serde_json::to_value(first.answer).unwrap_or_default();

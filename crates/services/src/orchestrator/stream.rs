@@ -16,6 +16,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
 use crate::execution::ResultOut;
+use crate::http::caller::Caller;
 use crate::http::edge::full;
 use crate::http::error::ErrorBody;
 use crate::http::params::{Params, execution_id, no_execution};
@@ -46,6 +47,7 @@ pub(super) struct FollowParams {
     ))]
 pub(super) async fn follow(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<String>,
     Params(params): Params<FollowParams>,
     headers: HeaderMap,
@@ -74,6 +76,7 @@ pub(super) async fn follow(
     let following = Following {
         watch: app.engine.watch(id, after),
         app,
+        caller,
         id,
         is_over: row.status.is_terminal() && has_all,
         is_done: false,
@@ -92,6 +95,7 @@ pub(super) async fn follow(
 
 struct Following {
     app: App,
+    caller: Caller,
     id: ExecutionId,
     watch: Watch,
     is_over: bool,
@@ -120,6 +124,8 @@ impl Following {
         for failure in 1..=MAX_FAILURES {
             let next = tokio::select! {
                 () = shutdown.cancelled() => return None,
+                // Whoever comes back with the same key is told why.
+                () = self.caller.ended() => return None,
                 next = self.watch.next() => next,
             };
             match next {

@@ -16,6 +16,7 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::execution::ResultOut;
 use crate::http::body::{JsonBody, Payload};
+use crate::http::caller::Caller;
 use crate::http::edge::{LONGEST_WAIT, Trace};
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
@@ -156,6 +157,7 @@ impl WaitParams {
     ))]
 pub(super) async fn submit(
     State(app): State<App>,
+    caller: Caller,
     trace: Trace,
     Params(wait): Params<WaitParams>,
     headers: HeaderMap,
@@ -170,6 +172,8 @@ pub(super) async fn submit(
             hint,
         ));
     };
+    caller.check(&agent)?;
+    caller.note("agent", agent.as_str());
     accept(app, agent, body, trace, wait, headers).await
 }
 

@@ -13,6 +13,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::question::{QuestionOut, open_questions};
 use super::submit::{WaitParams, outcome_within};
 use crate::execution::{self, ExecutionOut, ListParams, ResultOut};
+use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::params::{Params, execution_id, no_execution};
 use crate::http::{Answer, ApiError, App, Code};
@@ -41,10 +42,11 @@ pub(super) struct TaskOut {
 ))]
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
-    execution::list(&app, &params, &uri).await
+    execution::list(&app, &caller, &params, &uri).await
 }
 
 /// Shows an execution: its state in words, its worker, what it consumed, and what it asks.
@@ -116,6 +118,7 @@ pub(super) struct CancelParams {
 ))]
 pub(super) async fn cancel(
     State(app): State<App>,
+    caller: Caller,
     Path(id): Path<String>,
     Params(params): Params<CancelParams>,
 ) -> Answer<Response> {
@@ -126,7 +129,7 @@ pub(super) async fn cancel(
         .chars()
         .take(1000)
         .collect();
-    match app.engine.cancel(id, "api", &reason).await? {
+    match app.engine.cancel(id, caller.name(), &reason).await? {
         CancelAnswer::NotFound => return Err(no_execution(id)),
         CancelAnswer::AlreadyOver(status) => {
             let message = format!("execution {id} is over: it is {status}; nothing was changed");

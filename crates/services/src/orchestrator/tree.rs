@@ -10,6 +10,7 @@ use store::{ExecutionFilter, ExecutionRow, Page};
 use utoipa::ToSchema;
 
 use crate::execution::ExecutionOut;
+use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::page::MAX_LIMIT;
 use crate::http::params::{execution_id, no_execution};
@@ -53,12 +54,16 @@ pub(super) struct NodeOut {
     (status = 200, body = TreeOut),
     (status = 404, body = ErrorBody),
 ))]
-pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answer<Json<TreeOut>> {
+pub(super) async fn show(
+    State(app): State<App>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer<Json<TreeOut>> {
     let id = execution_id(&id)?;
     let root = app.engine.store().execution(id).await?;
     let root = root.ok_or_else(|| no_execution(id))?;
     let now = app.engine.now();
-    let (rows, truncated) = family(&app, root).await?;
+    let (rows, truncated) = family(&app, &caller, root).await?;
     let total = |n: u64, row: &ExecutionRow| n.saturating_add(row.totals.usage.total().0);
     let Tokens(total_tokens) = Tokens(rows.iter().fold(0, total));
     let cost = rows
@@ -75,8 +80,13 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answ
     }))
 }
 
-/// An execution and all below it, each after the one that started it; and whether there are more.
-async fn family(app: &App, root: ExecutionRow) -> Answer<(Vec<ExecutionRow>, bool)> {
+/// An execution and all below it, each after the one that started it; and whether there are more. What is not the
+/// caller's is left out, with all below it.
+async fn family(
+    app: &App,
+    caller: &Caller,
+    root: ExecutionRow,
+) -> Answer<(Vec<ExecutionRow>, bool)> {
     let mut waiting: VecDeque<ExecutionId> = [root.execution.id].into();
     let mut rows = vec![root];
     while let Some(parent) = waiting.pop_front() {
@@ -90,6 +100,7 @@ async fn family(app: &App, root: ExecutionRow) -> Answer<(Vec<ExecutionRow>, boo
         };
         let (mut children, total) = app.engine.store().executions(filter, page).await?;
         let are_all = total as usize <= children.len();
+        children.retain(|row| caller.covers(&row.execution.agent));
         // Newest first, as lists are.
         children.reverse();
         let room = MOST.saturating_sub(rows.len());

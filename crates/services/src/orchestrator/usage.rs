@@ -7,6 +7,7 @@ use store::UsageFilter;
 use utoipa::{IntoParams, ToSchema};
 
 use crate::execution::{UsageOut, provider};
+use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::params::Params;
 use crate::http::{Answer, ApiError, App, Code};
@@ -54,6 +55,7 @@ pub(super) struct UsageParams {
 ))]
 pub(super) async fn list(
     State(app): State<App>,
+    caller: Caller,
     Params(params): Params<UsageParams>,
 ) -> Answer<Json<Vec<UsageRowOut>>> {
     let agent = params.agent_name.map(|name| name.parse()).transpose();
@@ -64,7 +66,8 @@ pub(super) async fn list(
         to_day: day("to_day", params.to_day)?,
     };
     let rows = app.engine.store().usage(filter).await?;
-    let rows = rows.into_iter().map(|row| UsageRowOut {
+    let own = rows.into_iter().filter(|row| caller.covers(&row.agent));
+    let rows = own.map(|row| UsageRowOut {
         agent_name: row.agent.to_string(),
         provider: provider(row.provider),
         model: row.model,

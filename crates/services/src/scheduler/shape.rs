@@ -22,7 +22,7 @@ pub(super) struct ScheduleIn {
     pub(super) name: Option<String>,
     /// Who works.
     #[schema(example = "reporter")]
-    agent_name: String,
+    pub(super) agent_name: String,
     /// cron, interval or once; left out, it follows from what is given.
     #[serde(default, rename = "type")]
     #[schema(value_type = Option<String>, example = "cron")]

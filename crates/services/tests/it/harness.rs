@@ -83,6 +83,11 @@ impl System {
     }
 
     pub(crate) async fn with(workers: Workers, settings: Settings, files: &[(&str, &str)]) -> Self {
+        Self::open(Self::folder(files), workers, settings).await
+    }
+
+    /// A folder with these agents.
+    pub(crate) fn folder(files: &[(&str, &str)]) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         let agents = folder.path().join("agents");
         fs::create_dir(&agents).unwrap();
@@ -90,11 +95,21 @@ impl System {
         for (name, text) in files {
             fs::write(agents.join(name), text).unwrap();
         }
-        Self::open(folder, workers, settings).await
+        folder
     }
 
     /// A system on a folder that may hold the store of an earlier one.
     pub(crate) async fn open(folder: TempDir, workers: Workers, settings: Settings) -> Self {
+        Self::dressed(folder, workers, settings, |app| app).await
+    }
+
+    /// The same with something added to what handlers work with.
+    pub(crate) async fn dressed(
+        folder: TempDir,
+        workers: Workers,
+        settings: Settings,
+        dress: impl FnOnce(App) -> App,
+    ) -> Self {
         let options = Options {
             is_durable: false,
             ..Options::default()
@@ -121,6 +136,7 @@ impl System {
             Some(recorder.handle()),
             shutdown.clone(),
         );
+        let app = dress(app);
         let any = "127.0.0.1:0".parse().unwrap();
         let wanted = Service::ALL.map(|service| (service, any)).into();
         let server = Server::bind(&wanted).await.unwrap();

@@ -9,6 +9,7 @@
     reason = "a test that panics fails, which is what it is for"
 )]
 
+mod access;
 mod collaboration;
 mod config;
 mod configs_api;
@@ -16,6 +17,7 @@ mod conversations;
 mod documents;
 mod edge;
 mod harness;
+mod openai_face;
 mod openapi;
 mod people;
 mod state;

@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, Worker, WorkerId,
+    AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
+    ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,10 +21,10 @@ use super::{Cache, entry};
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
-    SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
+    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
+    SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
+    Submitted, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -212,6 +212,15 @@ impl Store for Cached {
 
     // Everything else passes.
 
+    async fn history(
+        &self,
+        agent: &AgentName,
+        conversation: &ConversationId,
+        limit: usize,
+    ) -> Result<Vec<Message>> {
+        self.inner.history(agent, conversation, limit).await
+    }
+
     async fn append(&self, append: Append) -> Result<Appended> {
         self.inner.append(append).await
     }
@@ -396,5 +405,21 @@ impl Store for Cached {
     }
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await
+    }
+}
+
+#[async_trait]
+impl Keys for Cached {
+    async fn add_key(&self, key: ApiKey) -> Result<bool> {
+        self.inner.add_key(key).await
+    }
+    async fn keys(&self, filter: KeyFilter) -> Result<Vec<ApiKey>> {
+        self.inner.keys(filter).await
+    }
+    async fn revoke_key(&self, id: KeyId, by: &str, now: Time) -> Result<bool> {
+        self.inner.revoke_key(id, by, now).await
+    }
+    async fn note_key_use(&self, uses: &[(KeyId, Time)]) -> Result<()> {
+        self.inner.note_key_use(uses).await
     }
 }

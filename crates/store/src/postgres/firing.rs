@@ -101,7 +101,7 @@ impl Postgres {
         forget(&mut conn, &batch, &held).await?;
         conn.commit().await?;
         if !started.is_empty() {
-            self.signals.due.notify_one();
+            self.signals.work();
             self.signals.outbox.notify_one();
         }
         let mut answers: Vec<Fired> = (0..batch.firings.len())
@@ -143,7 +143,7 @@ async fn hold(conn: &mut Conn, batch: &Batch) -> Outcome<HashSet<usize>> {
              UPDATE schedules s
              SET handled_until = held.handled_until, next_due = held.next_due, version = s.version + 1
              FROM held
-             WHERE s.ctid = held.place
+             WHERE s.ctid = ANY (ARRAY(SELECT place FROM held)) AND s.ctid = held.place
              RETURNING s.name",
             &[&names, &versions, &cursors, &next],
         )

@@ -186,10 +186,17 @@ impl Postgres {
         let mut open = open_runs(&mut conn, &names).await?;
         let next = conn
             .first(
-                "SELECT min(next_due) FROM schedules WHERE next_due > $1",
+                "SELECT min(next_due), EXISTS (
+                     SELECT 1 FROM schedule_runs w JOIN schedules s ON s.name = w.schedule_name
+                     WHERE w.state = 'waiting' AND s.is_active)
+                 FROM schedules WHERE next_due > $1",
                 &[&now],
             )
             .await?;
+        let (next_due, runs_wait) = match next {
+            None => (None, false),
+            Some(row) => (get(&row, 0)?, get(&row, 1)?),
+        };
         let mut due: Vec<_> = due.into_values().collect();
         due.sort_by_key(|(index, _)| *index);
         let with_runs = |(_, record): (usize, ScheduleRecord)| DueSchedule {
@@ -200,7 +207,8 @@ impl Postgres {
         };
         Ok(DueSchedules {
             due: due.into_iter().map(with_runs).collect(),
-            next_due: next.map_or(Ok(None), |row| get(&row, 0))?,
+            next_due,
+            runs_wait,
         })
     }
 

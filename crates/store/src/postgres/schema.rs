@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 8] = [
+const MIGRATIONS: [Migration; 9] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -63,6 +63,11 @@ const MIGRATIONS: [Migration; 8] = [
         name: "0008_shared_state",
         up: include_str!("../../migrations/postgres/0008_shared_state.up.sql"),
         down: include_str!("../../migrations/postgres/0008_shared_state.down.sql"),
+    },
+    Migration {
+        name: "0009_api_keys",
+        up: include_str!("../../migrations/postgres/0009_api_keys.up.sql"),
+        down: include_str!("../../migrations/postgres/0009_api_keys.down.sql"),
     },
 ];
 

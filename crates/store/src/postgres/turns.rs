@@ -18,6 +18,7 @@ use crate::{Result, Submitted, WhenBusy};
 
 const RELEASE: &str = include_str!("sql/release.sql");
 const SIT_DOWN: &str = include_str!("sql/sit_down.sql");
+const TURNS: &str = include_str!("sql/turns.sql");
 
 /// A conversation's name: its agent, and its own.
 pub(super) type Name<'a> = (&'a str, &'a str);
@@ -175,21 +176,8 @@ async fn read<'a>(
     (agents, names): (&[&str], &[&str]),
     most: u32,
 ) -> Outcome<Found<'a>> {
-    // Places are given up in the middle as well, so their difference is only how many wait at most. They are counted one
-    // by one where that could be too many.
     let rows = conn
-        .all(
-            "SELECT r.n, c.turn, c.places,
-                 EXISTS (SELECT 1 FROM executions e WHERE e.id = c.turn AND e.finished_at IS NULL),
-                 CASE WHEN c.places - c.turn_place >= $3 THEN (
-                     SELECT count(*) FROM executions e
-                     WHERE e.agent_name = c.agent_name AND e.conversation_id = c.conversation_id
-                         AND e.waits_turn AND e.finished_at IS NULL
-                 ) ELSE c.places - c.turn_place END
-             FROM unnest($1::text[], $2::text[]) WITH ORDINALITY AS r (agent, name, n)
-             JOIN conversations c ON c.agent_name = r.agent AND c.conversation_id = r.name",
-            &[&agents, &names, &i64::from(most)],
-        )
+        .all(TURNS, &[&agents, &names, &i64::from(most)])
         .await?;
     let all: Vec<(&Name<'a>, &Time)> = wanted.iter().collect();
     let (mut found, mut over) = (BTreeMap::new(), BTreeMap::new());

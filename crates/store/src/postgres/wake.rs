@@ -14,7 +14,7 @@ use super::fault::Outcome;
 use super::finish::UnownedEnding;
 use super::journal;
 use super::sql::{counted, encode, get, key, parse, small, smalled, text};
-use crate::news::{RawInput, Request, Settled, ended, settle};
+use crate::news::{RawInput, Request, Settled, ended, settle, told_to_family};
 use crate::{CancelAnswer, InputAnswer, NewInput, Result, Waiting};
 
 /// What has come, as rows tell it.
@@ -230,6 +230,8 @@ async fn cancel(
     at_once: &UnownedEnding,
     now: Time,
 ) -> Outcome<(CancelAnswer, bool)> {
+    // Children before their parent, as a child does that ends and wakes it; and again those that were started meanwhile.
+    let mut is_due = cancel_family(conn, id, wish, now).await?;
     let status = match lock(conn, id).await? {
         None => return Ok((CancelAnswer::NotFound, false)),
         Some(over) if over.is_terminal() => return Ok((CancelAnswer::AlreadyOver(over), false)),
@@ -242,13 +244,49 @@ async fn cancel(
             &[&id, &wish.by, &wish.reason],
         )
         .await?;
-    let has_work = match status {
+    is_due |= match status {
         // Whoever claims it makes it running: nobody has begun it.
         Status::Queued => at_once.write(conn, id, status.as_str(), now).await?,
         _ if is_first => wake(conn, id, now).await?,
         _ => false,
     };
-    Ok((CancelAnswer::Accepted, has_work))
+    is_due |= cancel_family(conn, id, wish, now).await?;
+    Ok((CancelAnswer::Accepted, is_due))
+}
+
+/// Asks for the end of all that work for an execution, so that none of them begins anything should its own end be late.
+async fn cancel_family(conn: &mut Conn, id: Uuid, wish: &Cancel, now: Time) -> Outcome<bool> {
+    let rows = conn
+        .all(
+            "WITH RECURSIVE family AS (
+                 SELECT id FROM executions WHERE parent_id = $1
+                 UNION ALL
+                 SELECT e.id FROM family f JOIN executions e ON e.parent_id = f.id
+             )
+             SELECT id FROM executions
+             WHERE id IN (SELECT id FROM family) AND finished_at IS NULL AND cancel_by IS NULL ORDER BY id FOR UPDATE",
+            &[&id],
+        )
+        .await?;
+    let ids = rows.iter().map(|row| get(row, 0));
+    let ids: Vec<Uuid> = ids.collect::<Outcome<_>>()?;
+    if ids.is_empty() {
+        return Ok(false);
+    }
+    let woken = conn
+        .all(
+            "UPDATE executions SET cancel_by = 'its parent', cancel_reason = $2, wakes = wakes + 1,
+                 due_at = CASE WHEN worker IS NULL THEN least(due_at, $3) ELSE due_at END
+             WHERE id = ANY ($1) AND finished_at IS NULL
+             RETURNING worker IS NULL",
+            &[&ids, &told_to_family(wish), &now],
+        )
+        .await?;
+    let mut is_due = false;
+    for row in &woken {
+        is_due |= get::<bool>(row, 0)?;
+    }
+    Ok(is_due)
 }
 
 async fn deliver(conn: &mut Conn, input: &NewInput, answer: &str) -> Outcome<(InputAnswer, bool)> {

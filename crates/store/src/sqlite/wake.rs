@@ -10,7 +10,7 @@ use super::fault::Outcome;
 use super::finish::UnownedEnding;
 use super::sql::{Sql, counted, encode, id as execution_id, key, micros, parse};
 use super::writer::Tx;
-use crate::news::{RawInput, Request, Settled, ended, settle};
+use crate::news::{RawInput, Request, Settled, ended, settle, told_to_family};
 use crate::{CancelAnswer, InputAnswer, NewInput, Result, Waiting};
 
 /// What has come, as rows tell it.
@@ -208,9 +208,34 @@ fn cancel(
             if note_wish(tx, execution, wish)? {
                 wake(tx, execution, now)?;
             }
+            cancel_family(tx, execution, wish, now)?;
             Ok(CancelAnswer::Accepted)
         }
     }
+}
+
+/// Asks for the end of all that work for an execution, so that none of them begins anything should its own end be late.
+fn cancel_family(tx: &mut Tx<'_>, execution: [u8; 16], wish: &Cancel, now: i64) -> Outcome<()> {
+    let family: Vec<[u8; 16]> = tx.conn.all(
+        "WITH RECURSIVE family (id) AS (
+             SELECT id FROM executions WHERE parent_id = ?1
+             UNION ALL
+             SELECT e.id FROM family JOIN executions e ON e.parent_id = family.id
+         )
+         SELECT e.id FROM family JOIN executions e ON e.id = family.id WHERE e.finished_at IS NULL",
+        params![execution],
+        |row| row.get(0),
+    )?;
+    let wish = Cancel {
+        by: "its parent".to_owned(),
+        reason: told_to_family(wish),
+    };
+    for member in family {
+        if note_wish(tx, member, &wish)? {
+            wake(tx, member, now)?;
+        }
+    }
+    Ok(())
 }
 
 fn note_wish(tx: &Tx<'_>, execution: [u8; 16], wish: &Cancel) -> Outcome<bool> {

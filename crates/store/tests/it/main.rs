@@ -18,6 +18,7 @@ mod counters;
 mod crash;
 mod model;
 mod postgres;
+mod postgres_plans;
 mod redis;
 mod redis_server;
 mod refusals;

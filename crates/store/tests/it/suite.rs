@@ -7,6 +7,7 @@ pub(crate) mod cleanup;
 pub(crate) mod damage;
 pub(crate) mod given;
 pub(crate) mod input;
+pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod packing;
@@ -58,7 +59,8 @@ macro_rules! behaviour {
                 a_child_is_told_with_what_its_family_consumed,
                 an_execution_can_not_be_parked_as_over;
             cancel: unbegun_work_ends_at_once, a_parked_execution_is_woken, a_leased_execution_is_told_at_renewal,
-                what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent;
+                what_is_over_stays_over, the_first_wish_counts, an_unbegun_child_that_ends_wakes_its_parent,
+                a_wish_reaches_all_that_work_for_it;
             turns: one_conversation_is_performed_in_order, other_conversations_do_not_wait,
                 whatever_ends_one_gives_the_turn_to_the_next, one_that_is_cancelled_while_it_waits_leaves_the_line_whole,
                 the_deadline_of_one_that_waits_still_fires, many_submit_at_once_and_each_has_its_turn,
@@ -89,6 +91,8 @@ macro_rules! behaviour {
                 a_waiting_run_is_found_when_nothing_is_before_it, a_skipped_run_keeps_its_reason,
                 a_happening_that_was_acted_on_keeps_its_execution, due_ones_come_first_and_the_next_is_told,
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
+            keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
+                what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

@@ -1,12 +1,7 @@
-//! The agents that work under fault, and the model that tells them what to do. Everything that an execution does names
-//! the execution, so that the audit can tell whose it was.
+//! The agents that work under fault. Everything that an execution does names the execution, so that the audit can tell
+//! whose it was.
 
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
-
-use serde_json::{Value, json};
-use testkit::provider::{Answer, Request, Role};
-use testkit::{EffectsStandIn, ProviderStandIn};
+use serde_json::Value;
 
 use crate::product::Project;
 
@@ -33,30 +28,48 @@ pub(super) enum Kind {
     Spender,
     /// Answers messages of conversations.
     Talker,
+    /// The same, and has what was said long ago summed up.
+    Chronicler,
+    /// Is started by schedules.
+    Ticker,
+    /// Plans, and has a team do it.
+    Lead,
+    /// Does two steps of the plan, as two children.
+    Scout,
+    /// Does the last.
+    Writer,
 }
 
 use Kind::{
-    Approver, Asker, Charger, Delegator, Helper, Listener, Orderer, Reader, Setter, Spender,
-    Stepper, Talker,
+    Approver, Asker, Charger, Chronicler, Delegator, Helper, Lead, Listener, Orderer, Reader,
+    Scout, Setter, Spender, Stepper, Talker, Ticker, Writer,
 };
 
 /// How many calls the spender may make.
 pub(super) const SPENDERS_BUDGET: u32 = 3;
+/// How many tokens a lead and its team may consume.
+pub(super) const LEADS_BUDGET: u64 = 200_000;
+/// The steps of a lead's plan, and who does each; the last one waits for the others.
+pub(super) const PLAN: [(&str, Kind); 3] = [("find", Scout), ("weigh", Scout), ("write", Writer)];
 /// What starts a listener.
 pub(super) const TOPIC: &str = "fault.happened";
-/// How many conversations there are: few, so that messages wait for one another.
+/// How many conversations each talking agent has: few, so that messages wait for one another.
 pub(super) const CONVERSATIONS: usize = 3;
+/// How many messages of a conversation the chronicler is shown: so few that a summary is made again and again.
+const CHRONICLE: u32 = 8;
+/// How the instruction of a step begins; the name of its execution follows.
+pub(super) const PART: &str = "Your part is ";
 
 impl Kind {
-    pub(super) const ALL: [Self; 12] = [
+    pub(super) const ALL: [Self; 17] = [
         Reader, Setter, Orderer, Charger, Stepper, Delegator, Helper, Asker, Approver, Listener,
-        Spender, Talker,
+        Spender, Talker, Chronicler, Ticker, Lead, Scout, Writer,
     ];
 
     /// Those that somebody outside asks for.
-    pub(super) const ASKED_FOR: [Self; 11] = [
+    pub(super) const ASKED_FOR: [Self; 13] = [
         Reader, Setter, Orderer, Charger, Stepper, Delegator, Asker, Approver, Listener, Spender,
-        Talker,
+        Talker, Chronicler, Lead,
     ];
 
     pub(super) const fn name(self) -> &'static str {
@@ -73,7 +86,26 @@ impl Kind {
             Listener => "listener",
             Spender => "spender",
             Talker => "talker",
+            Chronicler => "chronicler",
+            Ticker => "ticker",
+            Lead => "lead",
+            Scout => "scout",
+            Writer => "writer",
         }
+    }
+
+    /// How many executions come of one, children among them.
+    pub(super) const fn size(self) -> usize {
+        match self {
+            Delegator => 2,
+            Lead => 1 + PLAN.len(),
+            _ => 1,
+        }
+    }
+
+    /// Whether it answers the messages of conversations.
+    pub(super) const fn talks(self) -> bool {
+        matches!(self, Talker | Chronicler)
     }
 
     pub(super) fn named(name: &str) -> Option<Self> {
@@ -84,7 +116,10 @@ impl Kind {
     pub(super) const fn calls(self, turn: usize) -> &'static [&'static str] {
         match (self, turn) {
             (Reader, 0) => &["read"],
-            (Setter | Listener | Helper | Talker, 0) | (Asker, 1) => &["set"],
+            (Setter | Listener | Helper | Talker | Chronicler | Ticker, 0) | (Asker, 1) => &["set"],
+            (Scout, 0) => &["shared_state_set", "set"],
+            (Writer, 0) => &["shared_state_get", "charge"],
+            (Writer, 1) => &["shared_state_set"],
             (Orderer, 0) => &["order"],
             (Charger | Approver, 0) | (Delegator, 1) => &["charge"],
             (Delegator, 0) => &["helper"],
@@ -105,13 +140,16 @@ impl Kind {
     fn tools(self) -> &'static [&'static str] {
         match self {
             Reader => &["read"],
-            Setter | Listener | Helper | Spender | Talker => &["set"],
+            Setter | Listener | Helper | Spender | Talker | Chronicler | Ticker => &["set"],
             Orderer => &["order"],
             Charger => &["charge"],
             Stepper => &["read", "set", "order", "charge"],
             Delegator => &["helper", "charge"],
             Asker => &["ask_human", "set"],
             Approver => &["approved_charge"],
+            Lead => &[],
+            Scout => &["shared_state_set", "set"],
+            Writer => &["shared_state_get", "shared_state_set", "charge"],
         }
     }
 }
@@ -133,24 +171,56 @@ pub(super) fn child_of(execution: &str) -> String {
     format!("{execution}-child")
 }
 
+/// The name of the execution that does a step of a lead's plan.
+pub(super) fn part_of(lead: &str, step: &str) -> String {
+    format!("{lead}-{step}")
+}
+
+/// The name of the execution that somebody outside asked for: the parent's, for a child.
+pub(super) fn asked_for(execution: &str) -> &str {
+    let steps = PLAN.iter().map(|(step, _)| *step);
+    let mut ends = steps.chain(["child"]);
+    ends.find_map(|end| execution.strip_suffix(end)?.strip_suffix('-'))
+        .unwrap_or(execution)
+}
+
+/// Whether a person says no to what this execution wants to do: to one in four.
+pub(super) fn is_refused(execution: &str) -> bool {
+    let number = execution.trim_start_matches('e').split('-').next();
+    let number = number.and_then(|number| number.parse::<usize>().ok());
+    number.is_some_and(|number| number % 4 == 0)
+}
+
 /// The name of the execution that this text or event is about.
 pub(super) fn subject(text: &str) -> String {
+    let first_word = |rest: &str| rest.split_whitespace().next().map(str::to_owned);
+    if let Some(name) = text.strip_prefix(PART).and_then(first_word) {
+        return name;
+    }
+    // What a coordinator is told about its task.
+    if let Some(name) = text
+        .split_once("<task>")
+        .and_then(|(_, rest)| first_word(rest))
+    {
+        return name;
+    }
     let event: Option<Value> = serde_json::from_str(text).ok();
     let name = event.as_ref().and_then(name_in);
-    name.unwrap_or(text).to_owned()
+    name.unwrap_or_else(|| text.to_owned())
 }
 
 /// The name in the input of an execution.
-pub(super) fn name_in(input: &Value) -> Option<&str> {
-    input["prompt"]
-        .as_str()
-        .or(input["task"].as_str())
-        .or(input["event"]["data"]["name"].as_str())
+pub(super) fn name_in(input: &Value) -> Option<String> {
+    let name = &input["event"]["data"]["name"];
+    let texts = ["prompt", "task", "task_description"].map(|field| input[field].as_str());
+    let text = texts.into_iter().flatten().next();
+    text.map(subject)
+        .or_else(|| name.as_str().map(str::to_owned))
 }
 
-/// Writes all agents' files.
-pub(super) fn write(project: &Project, effects: &str) {
-    for kind in Kind::ALL {
+/// Writes the files of agents.
+pub(super) fn write(project: &Project, effects: &str, kinds: impl IntoIterator<Item = Kind>) {
+    for kind in kinds {
         project.agent(kind.name(), &definition(kind, effects));
     }
 }
@@ -158,20 +228,34 @@ pub(super) fn write(project: &Project, effects: &str) {
 fn definition(kind: Kind, url: &str) -> String {
     let name = kind.name();
     let mode = match kind {
-        Talker => "continuous",
+        Talker | Chronicler => "continuous",
+        Ticker => "scheduled",
+        Lead => "collaborative",
         _ => "autonomous",
     };
     let mut text = format!(
         "name: {name}\nexecution_mode: {mode}\nsystem_prompt: You are {name}.\n\
          llm_config: {{ provider: openai, model: gpt-4o-mini }}\n"
     );
-    if kind == Listener {
-        text += &format!("event_subscriptions: [{TOPIC}]\n");
+    match kind {
+        Listener => text += &format!("event_subscriptions: [{TOPIC}]\n"),
+        Spender => text += &format!("budget: {{ max_tool_calls: {SPENDERS_BUDGET} }}\n"),
+        Chronicler => {
+            text += &format!(
+                "continuous_config: {{ max_conversation_history: {CHRONICLE}, conversation_pruning_strategy: summarize }}\n"
+            );
+        }
+        Ticker => text += &super::clockwork::own_schedule(),
+        Lead => {
+            text += &format!(
+                "budget: {{ max_tokens: {LEADS_BUDGET} }}\ncollaborative_config: {{ preferred_collaborators: [scout, writer] }}\n"
+            );
+        }
+        _ => {}
     }
-    if kind == Spender {
-        text += &format!("budget: {{ max_tool_calls: {SPENDERS_BUDGET} }}\n");
+    if !kind.tools().is_empty() {
+        text += "tools:\n";
     }
-    text += "tools:\n";
     for tool in kind.tools() {
         text += &entry(tool, url);
     }
@@ -201,49 +285,4 @@ fn entry(tool: &str, url: &str) -> String {
         "helper" => "  - { name: helper, type: agent }\n".to_owned(),
         other => format!("  - {{ name: {other}, type: function }}\n"),
     }
-}
-
-/// How many tool calls had arrived when each request of the model came, in order of their numbers: it orders what two
-/// stand-ins saw.
-pub(super) type Arrivals = Arc<Mutex<Vec<(usize, usize)>>>;
-
-/// Starts the model.
-pub(super) fn provider(effects: &Arc<EffectsStandIn>, arrivals: &Arrivals) -> ProviderStandIn {
-    let (effects, arrivals) = (effects.clone(), arrivals.clone());
-    ProviderStandIn::start(move |request: &Request| {
-        let so_far = effects.count();
-        arrivals.lock().unwrap().push((request.number, so_far));
-        answer(request)
-    })
-}
-
-fn answer(request: &Request) -> Answer {
-    let name = subject(request.last_user());
-    let Some(kind) = kind_of(request) else {
-        return Answer::say("who am I?");
-    };
-    let calls = kind.calls(request.turn);
-    // Different each time, so that a kill finds executions at all places.
-    let pause = Duration::from_millis(20 + (request.number as u64 * 7919) % 280);
-    let mut answer = Answer::default();
-    for (index, tool) in calls.iter().enumerate() {
-        answer = match *tool {
-            "helper" => answer.and_call("helper", json!({ "task": child_of(&name) })),
-            "ask_human" => answer.and_call("ask_human", json!({ "question": "Shall I?" })),
-            tool => answer.and_call(
-                tool,
-                json!({ "what": call_name(&name, request.turn, index) }),
-            ),
-        };
-    }
-    if calls.is_empty() {
-        answer = Answer::say(format!("{name} is done"));
-    }
-    answer.after(pause)
-}
-
-fn kind_of(request: &Request) -> Option<Kind> {
-    let system = request.messages.iter().find(|m| m.role == Role::System)?;
-    let name = system.text.strip_prefix("You are ")?;
-    Kind::named(name.split('.').next()?)
 }

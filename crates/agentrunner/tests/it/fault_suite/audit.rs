@@ -1,19 +1,26 @@
 //! Reads every journal, and what the model and the tools saw by their own books, and says what does not fit.
 
 mod book;
-mod journal;
+mod clockwork;
+mod people;
 mod talk;
+mod team;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Deref;
 
-use domain::{Execution, FailureCode, Outcome, Status, Step};
+use domain::{FailureCode, Outcome, Status, Time};
 use store::postgres::{Postgres, Settings};
-use store::{ExecutionFilter, ExecutionRow, Page, Store, UsageFilter};
+use store::{Store, UsageFilter};
 use testkit::servers::Kind as ServerKind;
+use testkit::{EffectsStandIn, ProviderStandIn};
 
 use super::agents::{self, Kind};
-use super::load::{Accepted, Load};
+use super::clockwork::Clockwork;
+use super::load::Accepted;
+use super::model::Arrivals;
 use super::world::World;
+use crate::ledger::{self, Entry, Rule};
 use book::Book;
 
 /// What is looked for. Each is counted, and none may be found.
@@ -23,11 +30,13 @@ pub(super) enum Check {
     TwoWriters,
     Lost,
     StartedTwice,
+    DueTimes,
     OutOfTurn,
     OverBudget,
     ActedAfterEnd,
     Replay,
     Availability,
+    Unasked,
     DoubleUnsafe,
     Effects,
     Usage,
@@ -35,16 +44,18 @@ pub(super) enum Check {
 }
 
 impl Check {
-    pub(super) const ALL: [Self; 13] = [
+    pub(super) const ALL: [Self; 15] = [
         Self::RepeatedStep,
         Self::TwoWriters,
         Self::Lost,
         Self::StartedTwice,
+        Self::DueTimes,
         Self::OutOfTurn,
         Self::OverBudget,
         Self::ActedAfterEnd,
         Self::Replay,
         Self::Availability,
+        Self::Unasked,
         Self::DoubleUnsafe,
         Self::Effects,
         Self::Usage,
@@ -56,12 +67,14 @@ impl Check {
             Self::RepeatedStep => "I1 committed steps repeated",
             Self::TwoWriters => "I2 writes by one who was not the owner",
             Self::Lost => "I3 accepted and lost, or without exactly one end",
-            Self::StartedTwice => "I4 started twice by one key or event",
-            Self::OutOfTurn => "I5 messages of a conversation out of order, at once, or lost",
-            Self::OverBudget => "I6 budgets overrun",
+            Self::StartedTwice => "I4 started twice by one key, event or parent",
+            Self::DueTimes => "I3, I4 due times lost, doubled, or left out for no reason",
+            Self::OutOfTurn => "I5 messages out of order, at once, or lost",
+            Self::OverBudget => "I6 budgets overrun, costs that do not add up",
             Self::ActedAfterEnd => "I7 acts after a cancellation, children left",
             Self::Replay => "I8 journals that replay to another state",
             Self::Availability => "I9 wrong answers, processes ended by themselves",
+            Self::Unasked => "acts without a person's yes, persons heard twice",
             Self::DoubleUnsafe => "R6 unsafe calls doubled",
             Self::Effects => "R5 effects missing, or doubled in spite of a key",
             Self::Usage => "usage that is not the sum of the journals",
@@ -74,19 +87,30 @@ impl Check {
 pub(super) struct Case {
     pub(super) name: String,
     pub(super) kind: Kind,
-    pub(super) row: ExecutionRow,
-    pub(super) steps: Vec<Step>,
+    entry: Entry,
+}
+
+impl Deref for Case {
+    type Target = Entry;
+
+    fn deref(&self) -> &Entry {
+        &self.entry
+    }
 }
 
 /// What the audit found.
-#[derive(Default)]
 pub(super) struct Findings {
+    /// When everything was well again.
+    pub(super) mended: Time,
     pub(super) wrong: BTreeMap<Check, Vec<String>>,
     pub(super) executions: BTreeMap<&'static str, usize>,
     pub(super) steps: usize,
     pub(super) model_requests: usize,
+    pub(super) summaries: usize,
     pub(super) tool_calls: usize,
     pub(super) takeovers: u64,
+    /// What became of due times.
+    pub(super) due_times: clockwork::DueTimes,
     /// Acts that an owner began just before it was frozen or cut off and that arrived after its time.
     pub(super) late_arrivals: usize,
     /// Writes that the store refused because their epoch was over.
@@ -94,6 +118,22 @@ pub(super) struct Findings {
 }
 
 impl Findings {
+    fn new(mended: Time) -> Self {
+        Self {
+            mended,
+            wrong: BTreeMap::new(),
+            executions: BTreeMap::new(),
+            due_times: BTreeMap::new(),
+            steps: 0,
+            model_requests: 0,
+            summaries: 0,
+            tool_calls: 0,
+            takeovers: 0,
+            late_arrivals: 0,
+            refused_late_writes: 0,
+        }
+    }
+
     pub(super) fn wrong(&mut self, check: Check, what: impl Into<String>) {
         self.wrong.entry(check).or_default().push(what.into());
     }
@@ -103,93 +143,100 @@ impl Findings {
     }
 }
 
+/// What there is to judge by.
+pub(super) struct Evidence<'a> {
+    pub(super) store: &'a dyn Store,
+    pub(super) provider: &'a ProviderStandIn,
+    pub(super) effects: &'a EffectsStandIn,
+    pub(super) arrivals: &'a Arrivals,
+    /// What was promised.
+    pub(super) accepted: Vec<Accepted>,
+    /// How many tool calls had arrived when a person first answered whether an execution may make one.
+    pub(super) answered: HashMap<String, usize>,
+    pub(super) schedules: &'static [Clockwork],
+    /// When everything was well again.
+    pub(super) mended: Time,
+}
+
 /// Connects to the database itself, without any process of the product.
-pub(super) async fn open(world: &World) -> Postgres {
+pub(super) async fn open(url: &str) -> Postgres {
     let settings = Settings {
-        url: Some(world.server(ServerKind::Postgres).url().into()),
+        url: Some(url.into()),
         auto_migrate: false,
         ..Settings::default()
     };
     Postgres::connect(settings).await.unwrap()
 }
 
-/// Every execution.
-pub(super) async fn rows(store: &Postgres) -> Vec<ExecutionRow> {
-    let mut all: Vec<ExecutionRow> = Vec::new();
-    loop {
-        let position = |row: &ExecutionRow| {
-            let Execution { created_at, id, .. } = &row.execution;
-            (*created_at, id.to_string())
-        };
-        let page = Page {
-            limit: 500,
-            after: all.last().map(position),
-        };
-        let (rows, _) = store
-            .executions(ExecutionFilter::default(), page)
-            .await
-            .unwrap();
-        if rows.is_empty() {
-            return all;
-        }
-        all.extend(rows);
-    }
-}
-
-/// The audit.
-pub(super) async fn audit(world: &World, load: &Load) -> Findings {
-    let store = open(world).await;
-    let mut findings = Findings::default();
-    let cases = cases(&store, &mut findings).await;
-    let accepted = load.accepted();
-    let book = Book::read(world);
-    nothing_is_lost(&accepted, &cases, &mut findings);
+/// The audit of everything but the processes.
+pub(super) async fn audit(evidence: &Evidence<'_>) -> Findings {
+    let Evidence {
+        store, accepted, ..
+    } = evidence;
+    let mut findings = Findings::new(evidence.mended);
+    let cases = cases(*store, &mut findings).await;
+    let book = Book::read(evidence, &cases);
+    nothing_is_lost(accepted, &cases, &mut findings);
+    journals(&cases, &mut findings);
     for case in &cases {
-        journal::check(case, &mut findings);
-        ended_as_it_should(case, &accepted, &mut findings);
+        ended_as_it_should(case, accepted, &mut findings);
         book.check(case, &mut findings);
     }
-    children_end_too(&cases, &mut findings);
-    talk::check(&store, &accepted, &cases, &book, &mut findings).await;
-    book.check_cancelled(&accepted, &mut findings);
+    clockwork::check(evidence, &cases, &book, &mut findings).await;
+    talk::check(*store, accepted, &cases, &book, &mut findings).await;
+    book.check_summaries(&cases, &mut findings);
+    team::check(*store, &cases, &mut findings).await;
+    people::check(&cases, &evidence.answered, &book, &mut findings);
+    book.check_cancelled(accepted, &mut findings);
     book.count(&mut findings);
-    usage_adds_up(&store, &cases, &mut findings).await;
-    processes(world, &mut findings);
-    for rejection in world.provider.rejections() {
+    usage_adds_up(*store, &cases, &mut findings).await;
+    for rejection in evidence.provider.rejections() {
         findings.wrong(
             Check::Replay,
             format!("the model refused a request: {rejection}"),
         );
     }
-    store.close().await.unwrap();
     findings
 }
 
-async fn cases(store: &Postgres, findings: &mut Findings) -> Vec<Case> {
+async fn cases(store: &dyn Store, findings: &mut Findings) -> Vec<Case> {
     let mut cases = Vec::new();
-    for row in rows(store).await {
-        let id = row.execution.id;
-        let steps = store.steps(id, None, 10_000).await.unwrap();
-        let known = agents::name_in(&row.execution.input);
-        let kind = Kind::named(row.execution.agent.as_str());
+    for entry in ledger::read(store).await {
+        let Entry { row, steps } = &entry;
+        let execution = &row.execution;
+        let kind = Kind::named(execution.agent.as_str());
+        let known = clockwork::name_of(&execution.metadata);
+        let known = known.or_else(|| agents::name_in(&execution.input));
         let (Some(name), Some(kind)) = (known, kind) else {
             findings.wrong(
                 Check::StartedTwice,
-                format!("{id} was never asked for: {}", row.execution.input),
+                format!("{} was never asked for: {}", execution.id, execution.input),
             );
             continue;
         };
         *findings.executions.entry(row.status.as_str()).or_default() += 1;
         findings.steps += steps.len();
         findings.takeovers += u64::from(row.epoch.get().saturating_sub(1));
-        cases.push(Case {
-            name: name.to_owned(),
-            kind,
-            steps,
-            row,
-        });
+        cases.push(Case { name, kind, entry });
     }
     cases
+}
+
+/// What the journals themselves show.
+fn journals(cases: &[Case], findings: &mut Findings) {
+    let entries = cases.iter().map(|case| &case.entry);
+    for flaw in ledger::flaws(entries) {
+        let check = match flaw.rule {
+            Rule::I2 => Check::TwoWriters,
+            Rule::I3 => Check::Lost,
+            Rule::I4 => Check::StartedTwice,
+            Rule::I6 => Check::OverBudget,
+            Rule::I7 => Check::ActedAfterEnd,
+            Rule::I8 => Check::Replay,
+            Rule::Unasked => Check::Unasked,
+        };
+        findings.wrong(check, flaw.what);
+    }
 }
 
 /// I3, I4: what was promised is there, once, and is over.
@@ -220,38 +267,20 @@ fn nothing_is_lost(accepted: &[Accepted], cases: &[Case], findings: &mut Finding
             );
         }
     }
-    for case in cases.iter().filter(|case| !case.row.status.is_terminal()) {
-        let Case {
-            name, row, steps, ..
-        } = case;
-        let reason = &row.status_reason;
-        findings.wrong(
-            Check::Lost,
-            format!(
-                "{name} ({}) is {} after {} steps: {reason:?}, due {:?}, epoch {:?}, worker {:?}",
-                row.execution.id,
-                row.status,
-                steps.len(),
-                row.due_at,
-                row.epoch,
-                row.worker
-            ),
-        );
-    }
 }
 
 /// It ended as an undisturbed one would have, or because it was called off.
 fn ended_as_it_should(case: &Case, accepted: &[Accepted], findings: &mut Findings) {
-    let Case {
-        name, kind, row, ..
-    } = case;
+    let Case { name, kind, .. } = case;
+    let row = &case.row;
     let is_called_off = |name: &str| {
         let promise = accepted.iter().find(|promise| promise.order.name == name);
         promise.is_some_and(|promise| promise.order.is_called_off())
     };
-    let parent = name.strip_suffix("-child").unwrap_or(name);
+    let parent = agents::asked_for(name);
     let fits = match (&row.outcome, row.status) {
         (_, status) if !status.is_terminal() => true,
+        _ if *kind == Kind::Ticker => clockwork::may_end_so(case),
         (Some(Outcome::Cancelled { .. }), Status::Cancelled) => is_called_off(parent),
         (Some(Outcome::Failed(failure)), Status::Failed) => {
             *kind == Kind::Spender && failure.code == FailureCode::BudgetExceeded
@@ -276,30 +305,8 @@ fn ended_as_it_should(case: &Case, accepted: &[Accepted], findings: &mut Finding
     }
 }
 
-/// I7: nobody's child goes on after its parent was called off.
-fn children_end_too(cases: &[Case], findings: &mut Findings) {
-    let by_id: HashMap<_, &Case> = cases
-        .iter()
-        .map(|case| (case.row.execution.id, case))
-        .collect();
-    for child in cases {
-        let Some(parent) = &child.row.execution.parent else {
-            continue;
-        };
-        let is_over = by_id
-            .get(&parent.id)
-            .is_some_and(|parent| parent.row.status.is_terminal());
-        if is_over && !child.row.status.is_terminal() {
-            findings.wrong(
-                Check::ActedAfterEnd,
-                format!("{} goes on without its parent", child.name),
-            );
-        }
-    }
-}
-
 /// I6: what the budgets are reckoned with is the sum of what the journals say, counted once.
-async fn usage_adds_up(store: &Postgres, cases: &[Case], findings: &mut Findings) {
+async fn usage_adds_up(store: &dyn Store, cases: &[Case], findings: &mut Findings) {
     let mut by_agent: BTreeMap<String, (u64, u64, u64)> = BTreeMap::new();
     for case in cases {
         let sum = by_agent
@@ -327,7 +334,7 @@ async fn usage_adds_up(store: &Postgres, cases: &[Case], findings: &mut Findings
 }
 
 /// I9, I10: no process ended by itself, panicked, or told a secret.
-fn processes(world: &World, findings: &mut Findings) {
+pub(super) fn processes(world: &World, findings: &mut Findings) {
     for complaint in world.complaints() {
         findings.wrong(Check::Availability, complaint);
     }

@@ -7,11 +7,12 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use testkit::EffectsStandIn;
 use testkit::effects::Route;
 
-use super::agents::{CONVERSATIONS, Kind, TOPIC};
+use super::agents::{self, CONVERSATIONS, Kind, TOPIC};
 use super::dice::Dice;
-use super::process::Process;
+use super::process::{Door, Process};
 use super::schedule::Size;
 use super::world::World;
 
@@ -36,9 +37,71 @@ pub(super) struct Order {
     twice: bool,
     /// The conversation that it is a message of.
     conversation: Option<String>,
+    /// Whether a person must approve its plan.
+    plan_approval: bool,
 }
 
 impl Order {
+    /// Something to ask for at once.
+    pub(super) fn new(name: impl Into<String>, kind: Kind) -> Self {
+        Self {
+            name: name.into(),
+            kind,
+            at: Duration::ZERO,
+            call_off: None,
+            twice: false,
+            conversation: None,
+            plan_approval: false,
+        }
+    }
+
+    /// A message of a conversation.
+    #[must_use]
+    pub(super) fn said_in(mut self, conversation: &str) -> Self {
+        self.conversation = Some(conversation.to_owned());
+        self
+    }
+
+    /// One that is called off.
+    #[must_use]
+    pub(super) fn called_off(mut self) -> Self {
+        self.call_off = Some(Duration::ZERO);
+        self
+    }
+
+    /// One whose plan a person must approve.
+    #[must_use]
+    pub(super) fn with_plan_approval(mut self) -> Self {
+        self.plan_approval = true;
+        self
+    }
+
+    /// Where it is asked for, and how.
+    pub(super) fn request(&self) -> (&'static str, Value) {
+        let name = &self.name;
+        match self.kind {
+            Kind::Listener => {
+                let body = json!({ "topic": TOPIC, "event_id": name, "data": { "name": name } });
+                ("/events", body)
+            }
+            Kind::Lead => {
+                let body = json!({
+                    "coordinator_agent": self.kind.name(), "task_description": name,
+                    "require_plan_approval": self.plan_approval,
+                });
+                ("/collaborative/tasks", body)
+            }
+            _ => {
+                let body = json!({
+                    "agent_name": self.kind.name(),
+                    "task_data": { "prompt": name },
+                    "conversation_id": self.conversation,
+                });
+                ("/tasks", body)
+            }
+        }
+    }
+
     pub(super) const fn is_called_off(&self) -> bool {
         self.call_off.is_some()
     }
@@ -70,6 +133,10 @@ pub(super) struct Load {
     /// How often a client had to ask again.
     pub(super) refused: AtomicUsize,
     pub(super) unknown_outcomes: AtomicUsize,
+    /// How many tool calls had arrived when an execution's approval was first answered.
+    answered: Mutex<HashMap<String, usize>>,
+    /// How many answers were taken.
+    pub(super) answers: AtomicUsize,
 }
 
 impl Load {
@@ -79,27 +146,28 @@ impl Load {
             accepted: Mutex::default(),
             refused: AtomicUsize::new(0),
             unknown_outcomes: AtomicUsize::new(0),
+            answered: Mutex::default(),
+            answers: AtomicUsize::new(0),
         })
     }
 
     /// Throws what is asked for, evenly over the time.
     pub(super) fn orders(size: &Size, dice: &mut Dice) -> Vec<Order> {
         let mut dice = dice.fork();
-        // Each delegator brings a child.
         let mut orders = Vec::new();
         let mut executions = 0;
         while executions < size.executions {
             let kind = dice.pick(&Kind::ASKED_FOR);
-            executions += if kind == Kind::Delegator { 2 } else { 1 };
+            executions += kind.size();
             let is_event = kind == Kind::Listener;
+            let name = format!("e{}-{}", orders.len(), kind.name());
+            let room = format!("{}-room-{}", kind.name(), orders.len() % CONVERSATIONS);
             orders.push(Order {
-                name: format!("e{}-{}", orders.len(), kind.name()),
-                kind,
-                at: Duration::ZERO,
-                conversation: (kind == Kind::Talker)
-                    .then(|| format!("room-{}", orders.len() % CONVERSATIONS)),
                 call_off: (!is_event && dice.chance(10)).then(|| dice.millis(0, 3000)),
                 twice: dice.chance(15),
+                conversation: kind.talks().then_some(room),
+                plan_approval: kind == Kind::Lead && dice.chance(50),
+                ..Order::new(name, kind)
             });
         }
         let count = u32::try_from(orders.len()).expect("thousands");
@@ -160,19 +228,9 @@ impl Load {
     /// Until it is accepted.
     async fn submit(&self, n: usize, order: &Order) -> Option<String> {
         let name = &order.name;
-        let (path, body) = if order.kind == Kind::Listener {
-            let body = json!({ "topic": TOPIC, "event_id": name, "data": { "name": name } });
-            ("/events", body)
-        } else {
-            let body = json!({
-                "agent_name": order.kind.name(),
-                "task_data": { "prompt": name },
-                "conversation_id": order.conversation,
-            });
-            ("/tasks", body)
-        };
+        let (path, body) = order.request();
         let accepted = self
-            .insist(n, &[200, 202], |url| {
+            .insist(Door::Tasks, n, &[200, 202], |url| {
                 let request = self.world.client.post(format!("{url}{path}")).json(&body);
                 request.header("Idempotency-Key", name)
             })
@@ -183,7 +241,7 @@ impl Load {
     /// Calls it off; answers what had been seen when it was over, unless it had ended before.
     async fn call_off(&self, n: usize, id: &str) -> Option<Seen> {
         let (status, _) = self
-            .insist(n, &[200, 202, 409], |url| {
+            .insist(Door::Tasks, n, &[200, 202, 409], |url| {
                 self.world.client.delete(format!("{url}/tasks/{id}"))
             })
             .await;
@@ -199,14 +257,15 @@ impl Load {
 
     /// Asks one process after the other until one of these statuses comes. Only what says that it may be asked again
     /// may come before that.
-    async fn insist(
+    pub(super) async fn insist(
         &self,
+        door: Door,
         n: usize,
         wanted: &[u16],
         request: impl Fn(&str) -> reqwest::RequestBuilder,
     ) -> (u16, Value) {
         for again in 0.. {
-            if let Some(url) = self.world.any_url(n + again) {
+            if let Some(url) = self.world.any_url(door, n + again) {
                 // Without an answer it is not known what became of the request.
                 if let Ok(answer) = request(&url).timeout(PATIENCE).send().await {
                     let status = answer.status().as_u16();
@@ -232,7 +291,7 @@ impl Load {
         let mut seen: HashMap<(String, u64), Instant> = HashMap::new();
         for n in 0.. {
             tokio::time::sleep(Duration::from_millis(400)).await;
-            let Some(url) = self.world.any_url(n) else {
+            let Some(url) = self.world.any_url(Door::Tasks, n) else {
                 continue;
             };
             let inbox = self.world.client.get(format!("{url}/inbox?limit=500"));
@@ -261,41 +320,72 @@ impl Load {
     }
 
     async fn answer(&self, url: &str, id: &str, question: &Value) {
-        let mut answer = match question["question"].as_str() {
-            Some("approval") => json!({ "answer": "approve" }),
-            Some("clarification") => json!({ "text": "You shall." }),
-            _ => {
-                let arguments = question["arguments"].as_str().unwrap_or_default();
-                let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
-                if self.is_in_the_book(&arguments["what"]) {
-                    json!({ "answer": "happened", "result": "it is in the book" })
-                } else {
-                    json!({ "answer": "repeat" })
-                }
-            }
-        };
-        answer["request"] = question["request"].clone();
-        let input = self.world.client.post(format!("{url}/tasks/{id}/input"));
-        let Ok(taken) = input.json(&answer).timeout(PATIENCE).send().await else {
-            return;
-        };
-        let status = taken.status().as_u16();
+        if question["question"] == "approval" {
+            let so_far = self.world.effects.count();
+            let mut answered = self.answered.lock().unwrap();
+            answered.entry(id.to_owned()).or_insert(so_far);
+        }
+        let answer = answer_to(question, &self.world.effects);
         // 409: it was answered by a request whose own answer was lost, or called off.
-        match status {
-            200 | 202 if question["question"] == "unknown_outcome" => {
-                self.unknown_outcomes.fetch_add(1, Ordering::Relaxed);
+        match self.say(url, id, &answer).await {
+            Some((200 | 202, _)) => {
+                self.answers.fetch_add(1, Ordering::Relaxed);
+                if question["question"] == "unknown_outcome" {
+                    self.unknown_outcomes.fetch_add(1, Ordering::Relaxed);
+                }
+                self.change_ones_mind(url, id, &question["request"]).await;
             }
-            200 | 202 | 409 | 503 => {}
-            _ => {
-                let text = taken.text().await;
-                self.world
-                    .complain(format!("an answer to {question}: {status}: {text:?}"));
+            None | Some((409 | 503, _)) => {}
+            Some((status, text)) => {
+                let what = format!("an answer to {question}: {status}: {text:?}");
+                self.world.complain(what);
             }
         }
     }
 
-    fn is_in_the_book(&self, what: &Value) -> bool {
-        let charges = self.world.effects.effects(Route::Charge);
-        charges.iter().any(|call| call.body["what"] == *what)
+    /// What was said once can't be unsaid.
+    async fn change_ones_mind(&self, url: &str, id: &str, request: &Value) {
+        let other =
+            json!({ "answer": "reject", "reason": "on second thoughts", "request": request });
+        match self.say(url, id, &other).await {
+            None | Some((409 | 503, _)) => {}
+            Some((status, text)) => {
+                let what = format!("a second answer to {request} of {id}: {status}: {text:?}");
+                self.world.complain(what);
+            }
+        }
     }
+
+    async fn say(&self, url: &str, id: &str, answer: &Value) -> Option<(u16, String)> {
+        let input = self.world.client.post(format!("{url}/tasks/{id}/input"));
+        let taken = input.json(answer).timeout(PATIENCE).send().await.ok()?;
+        let status = taken.status().as_u16();
+        Some((status, taken.text().await.unwrap_or_default()))
+    }
+
+    /// How many tool calls had arrived when an execution's approval was first answered.
+    pub(super) fn answered(&self) -> HashMap<String, usize> {
+        self.answered.lock().unwrap().clone()
+    }
+}
+
+/// What a person says: no to one in four who want to charge; and whether a call happened, by the tool's own book.
+pub(super) fn answer_to(question: &Value, effects: &EffectsStandIn) -> Value {
+    let arguments = question["arguments"].as_str().unwrap_or_default();
+    let arguments: Value = serde_json::from_str(arguments).unwrap_or_default();
+    let call = arguments["what"].as_str().unwrap_or_default();
+    let is_refused = agents::owner_of(call).is_some_and(|(name, _)| agents::is_refused(name));
+    let is_in_the_book = || {
+        let charges = effects.effects(Route::Charge);
+        charges.iter().any(|charge| charge.body["what"] == *call)
+    };
+    let mut answer = match question["question"].as_str() {
+        Some("approval") if is_refused => json!({ "answer": "reject", "reason": "too dear" }),
+        Some("approval" | "plan") => json!({ "answer": "approve" }),
+        Some("clarification") => json!({ "text": "You shall." }),
+        _ if is_in_the_book() => json!({ "answer": "happened", "result": "it is in the book" }),
+        _ => json!({ "answer": "repeat" }),
+    };
+    answer["request"] = question["request"].clone();
+    answer
 }

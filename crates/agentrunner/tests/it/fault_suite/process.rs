@@ -27,6 +27,27 @@ pub(super) enum Role {
     Orchestrator,
     /// Performs them.
     Pool,
+    /// Starts what schedules say.
+    Scheduler,
+}
+
+/// Where a process can be asked something.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Door {
+    /// About tasks.
+    Tasks,
+    /// About schedules.
+    Schedules,
+}
+
+impl Door {
+    /// The variable of its port.
+    const fn port(self) -> &'static str {
+        match self {
+            Self::Tasks => "ORCHESTRATOR_PORT",
+            Self::Schedules => "SCHEDULER_SERVICE_PORT",
+        }
+    }
 }
 
 impl Role {
@@ -35,6 +56,7 @@ impl Role {
             Self::Everything => &["up"],
             Self::Orchestrator => &["serve", "agent-orchestrator"],
             Self::Pool => &["serve", "autonomous-agent-pool"],
+            Self::Scheduler => &["serve", "scheduler-service"],
         }
     }
 
@@ -44,13 +66,16 @@ impl Role {
             Self::Everything => "process with all parts",
             Self::Orchestrator => "orchestrator",
             Self::Pool => "worker",
+            Self::Scheduler => "scheduler",
         }
     }
 
-    /// Whether tasks can be handed to it.
-    const fn takes_tasks(self) -> bool {
+    /// Whether it has such a door.
+    const fn has(self, door: Door) -> bool {
         match self {
-            Self::Everything | Self::Orchestrator => true,
+            Self::Everything => true,
+            Self::Orchestrator => matches!(door, Door::Tasks),
+            Self::Scheduler => matches!(door, Door::Schedules),
             Self::Pool => false,
         }
     }
@@ -58,8 +83,9 @@ impl Role {
     /// The variable of the port that tells of its health.
     const fn port(self) -> &'static str {
         match self {
-            Self::Everything | Self::Orchestrator => "ORCHESTRATOR_PORT",
+            Self::Everything | Self::Orchestrator => Door::Tasks.port(),
             Self::Pool => "AGENT_POOL_PORT",
+            Self::Scheduler => Door::Schedules.port(),
         }
     }
 }
@@ -92,8 +118,16 @@ pub(super) struct Process {
 
 struct Running {
     child: Child,
-    url: String,
+    /// By variable.
+    ports: Vec<(&'static str, u16)>,
     serves: bool,
+}
+
+impl Running {
+    fn url(&self, port: &str) -> String {
+        let (_, port) = self.ports.iter().find(|(name, _)| *name == port).unwrap();
+        format!("http://127.0.0.1:{port}")
+    }
 }
 
 impl Process {
@@ -103,7 +137,7 @@ impl Process {
         mut variables: Vec<(&'static str, String)>,
     ) -> Self {
         let project = Project::new();
-        agents::write(&project, effects);
+        agents::write(&project, effects, agents::Kind::ALL);
         let clock = project.path().join("clock");
         variables.push(("TEST_CLOCK_FILE", clock.to_str().unwrap().to_owned()));
         Self {
@@ -159,8 +193,7 @@ impl Process {
 
     fn start(&self) -> Running {
         self.starts.fetch_add(1, Ordering::Relaxed);
-        let ports = free_ports(PORTS.len());
-        let at = PORTS.iter().position(|name| *name == self.role.port());
+        let ports: Vec<(&str, u16)> = PORTS.into_iter().zip(free_ports(PORTS.len())).collect();
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -174,7 +207,7 @@ impl Process {
         let child = self
             .project
             .command(&variables)
-            .envs(PORTS.into_iter().zip(ports.iter().map(u16::to_string)))
+            .envs(ports.iter().map(|(name, port)| (name, port.to_string())))
             .args(self.role.arguments())
             .stdout(log.try_clone().unwrap())
             .stderr(Stdio::from(log))
@@ -182,7 +215,7 @@ impl Process {
             .unwrap();
         Running {
             child,
-            url: format!("http://127.0.0.1:{}", ports[at.unwrap()]),
+            ports,
             serves: false,
         }
     }
@@ -190,25 +223,31 @@ impl Process {
     fn not_yet_serving(&self) -> Option<String> {
         let running = self.lock();
         let one = running.as_ref().filter(|one| !one.serves)?;
-        Some(one.url.clone())
+        Some(one.url(self.role.port()))
     }
 
     fn now_serves(&self, url: &str) {
-        if let Some(one) = self.lock().as_mut().filter(|one| one.url == url) {
+        let port = self.role.port();
+        if let Some(one) = self.lock().as_mut().filter(|one| one.url(port) == url) {
             one.serves = true;
         }
     }
 
-    /// Where tasks are taken, if they are at this moment.
-    pub(super) fn url(&self) -> Option<String> {
-        self.health_url().filter(|_| self.role.takes_tasks())
+    /// Where such a door is, if it has one and serves at this moment.
+    pub(super) fn url(&self, door: Door) -> Option<String> {
+        let port = self.role.has(door).then_some(door.port())?;
+        self.url_of(port)
     }
 
     /// Where it tells of its health, once it serves.
     pub(super) fn health_url(&self) -> Option<String> {
+        self.url_of(self.role.port())
+    }
+
+    fn url_of(&self, port: &str) -> Option<String> {
         let running = self.lock();
         let one = running.as_ref().filter(|one| one.serves)?;
-        Some(one.url.clone())
+        Some(one.url(port))
     }
 
     pub(super) fn serves(&self) -> bool {
@@ -241,10 +280,14 @@ impl Process {
     pub(super) async fn freeze(&self, length: Duration) -> bool {
         let Some(id) = self.id() else { return false };
         self.is_frozen.store(true, Ordering::Release);
-        signal(id, "STOP");
+        // It may have ended in this moment, for want of a server.
+        if !signal(id, "STOP") {
+            self.is_frozen.store(false, Ordering::Release);
+            return false;
+        }
         tokio::time::sleep(length).await;
         // Nothing else kills it meanwhile: one fault at a time.
-        signal(id, "CONT");
+        assert!(signal(id, "CONT"));
         self.is_frozen.store(false, Ordering::Release);
         true
     }
@@ -299,10 +342,11 @@ impl Process {
     }
 }
 
-fn signal(id: u32, name: &str) {
+/// Tells whether there is such a process.
+fn signal(id: u32, name: &str) -> bool {
     let sent = std::process::Command::new("kill")
         .args(["-s", name, &id.to_string()])
         .status()
         .unwrap();
-    assert!(sent.success());
+    sent.success()
 }

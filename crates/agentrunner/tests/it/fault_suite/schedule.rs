@@ -27,6 +27,8 @@ pub(super) struct Size {
     pub(super) hints: usize,
     pub(super) full_disks: usize,
     pub(super) clocks: usize,
+    /// How far a clock jumps, in seconds.
+    pub(super) skew: i64,
 }
 
 impl Size {
@@ -163,7 +165,7 @@ pub(super) fn plan(size: &Size, dice: &mut Dice) -> Vec<Planned> {
     });
     throw(size.clocks, &|dice| Fault::Clock {
         process: process(dice),
-        seconds: dice.pick(&[60, -60]),
+        seconds: dice.pick(&[size.skew, -size.skew]),
         length: dice.millis(5000, 15_000),
     });
     planned.sort_by_key(|planned| planned.at);

@@ -17,6 +17,7 @@ pub(super) struct Table {
     pub(super) accepted: usize,
     pub(super) asked_again: usize,
     pub(super) unknown_outcomes: usize,
+    pub(super) answers: usize,
     pub(super) starts: usize,
     pub(super) vain_starts: usize,
     pub(super) skipped: Vec<String>,
@@ -51,7 +52,13 @@ impl Table {
         );
         row("steps", findings.steps.to_string());
         row("model requests", findings.model_requests.to_string());
+        row("  for summaries", findings.summaries.to_string());
         row("tool calls", findings.tool_calls.to_string());
+        let due: usize = findings.due_times.values().sum();
+        row("due times of schedules", due.to_string());
+        for (what, count) in &findings.due_times {
+            row(&format!("  {what}"), count.to_string());
+        }
         row("leases after the first", findings.takeovers.to_string());
         row("kills", self.kills().to_string());
         for (what, count) in &self.done {
@@ -62,6 +69,7 @@ impl Table {
         }
         row("starts of processes", self.starts.to_string());
         row("  in vain, a server was away", self.vain_starts.to_string());
+        row("answers of a person", self.answers.to_string());
         row(
             "unknown outcomes settled by a person",
             self.unknown_outcomes.to_string(),

@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use testkit::servers::{Kind, Server, by_way_of};
 use testkit::{EffectsStandIn, FaultProxy, ProviderStandIn, Weather};
 
-use super::agents::{self, Arrivals};
 use super::disk::SmallDisk;
-use super::process::{Process, Role};
+use super::model::{self, Arrivals};
+use super::process::{Door, Process, Role};
 use crate::backing;
 
 /// All servers.
@@ -59,7 +59,7 @@ impl World {
         ]);
         let effects = Arc::new(EffectsStandIn::start());
         let arrivals = Arrivals::default();
-        let provider = agents::provider(&effects, &arrivals);
+        let provider = model::provider(&effects, &arrivals);
         let mut world = Self {
             servers,
             disk,
@@ -121,10 +121,10 @@ impl World {
         self.links[process][name(server)].set(weather);
     }
 
-    /// Where a task can be handed in at this moment, in turns from `n`.
-    pub(super) fn any_url(&self, n: usize) -> Option<String> {
+    /// Where somebody answers at such a door at this moment, in turns from `n`.
+    pub(super) fn any_url(&self, door: Door, n: usize) -> Option<String> {
         let count = self.processes.len();
-        (0..count).find_map(|i| self.processes[(n + i) % count].url())
+        (0..count).find_map(|i| self.processes[(n + i) % count].url(door))
     }
 
     /// Says that something happened which must not.

@@ -72,6 +72,11 @@ impl Bus for Line {
         Ok(self.receiver(self.world.broker.subscribe(subscription).await?))
     }
 
+    async fn remove(&self, queue: &str) -> Result<(), Error> {
+        self.reach().await?;
+        self.world.broker.remove(queue).await
+    }
+
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error> {
         self.reach().await?;
         Ok(self.receiver(self.world.broker.dead_letters().await?))

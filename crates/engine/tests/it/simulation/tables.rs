@@ -4,6 +4,7 @@
 
 mod claims;
 mod journal;
+mod keys;
 mod news;
 mod reads;
 mod schedules;
@@ -98,6 +99,7 @@ pub(crate) struct Tables {
     /// What teams share, in the order in which it was written.
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
+    api_keys: Vec<domain::ApiKey>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.

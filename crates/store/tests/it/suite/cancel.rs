@@ -2,7 +2,7 @@
 
 use domain::execution::Totals;
 use domain::{Outcome, Status, StepBody};
-use store::{CancelAnswer, Renewal, Signal};
+use store::{CancelAnswer, Renewal, Signal, Then};
 
 use super::Fixture;
 use super::given::{
@@ -135,4 +135,38 @@ pub(crate) async fn an_unbegun_child_that_ends_wakes_its_parent(f: &impl Fixture
         woken.waiting.children,
         [ended(child.id, cancelled("me", "r"), Totals::default())]
     );
+}
+
+/// Also when the one that they work for does not come to its own end: its worker may be dead.
+pub(crate) async fn a_wish_reaches_all_that_work_for_it(f: &impl Fixture) {
+    let store = f.store();
+    let parent = leased(&*store, task("a")).await;
+    let id = parent.execution.id;
+    let working = child(id, "b");
+    let mut start = append(&parent, at(1), notes(&parent, 1, 1), Then::Continue);
+    start.children = vec![submission(working.clone())];
+    commit(&*store, start).await;
+    let working = claim_this(&*store, working.id, at(1)).await.unwrap();
+    let parked = child(working.execution.id, "c");
+    let mut start = append(&working, at(1), notes(&working, 1, 1), Then::Continue);
+    start.children = vec![submission(parked.clone())];
+    commit(&*store, start).await;
+    let parked = claim_this(&*store, parked.id, at(1)).await.unwrap();
+    let unbegun = child(parked.execution.id, "d");
+    let mut start = append(&parked, at(1), notes(&parked, 1, 1), park(at(900), 0));
+    start.children = vec![submission(unbegun.clone())];
+    commit(&*store, start).await;
+
+    store.cancel(id, "me", "r", at(2)).await.unwrap();
+    // To ask again wakes nobody again.
+    store.cancel(id, "you", "", at(3)).await.unwrap();
+    for one in [working.execution.id, parked.execution.id, unbegun.id] {
+        let waiting = store.waiting(one).await.unwrap();
+        let wish = waiting.cancel.expect("a wish");
+        let told = ("its parent", cancelled("me", "r").reason());
+        assert_eq!((wish.by.as_str(), wish.reason), told);
+        assert_eq!(waiting.wakes, 1);
+    }
+    let row = store.execution(parked.execution.id).await.unwrap().unwrap();
+    assert_eq!(row.due_at, Some(at(2)), "what was parked is due at once");
 }

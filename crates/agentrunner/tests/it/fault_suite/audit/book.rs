@@ -2,48 +2,78 @@
 
 use std::collections::HashMap;
 
-use domain::StepBody;
+use domain::{ConversationId, ExecutionId, Purpose, StepBody};
 use testkit::effects::{Call, Route};
 
 use super::super::agents::{self, Kind};
 use super::super::load::Accepted;
-use super::super::world::World;
-use super::{Case, Check, Findings};
+use super::super::model::{self, Ask};
+use super::{Case, Check, Evidence, Findings};
 
 /// Both stand-ins' books, by execution.
 pub(super) struct Book {
-    /// Turn and number of each request.
+    /// Turn and number of each request. Those of a schedule's runs, which all begin with the same words, are under its
+    /// name.
     requests: HashMap<String, Vec<(usize, usize)>>,
+    /// How many summaries were asked for, by the name of a message that was to be summed up.
+    summaries: Vec<String>,
     /// Calls, checks not among them.
-    calls: HashMap<String, Vec<(usize, Call)>>,
+    calls: HashMap<String, Vec<Seen>>,
     /// How many calls had come when a request came.
     calls_before: HashMap<usize, usize>,
     request_count: usize,
     call_count: usize,
 }
 
+/// A call that arrived.
+struct Seen {
+    turn: usize,
+    /// Its name.
+    what: String,
+    call: Call,
+}
+
 impl Book {
-    pub(super) fn read(world: &World) -> Self {
+    pub(super) fn read(evidence: &Evidence<'_>, cases: &[Case]) -> Self {
         let mut requests: HashMap<String, Vec<(usize, usize)>> = HashMap::new();
-        let all = world.provider.requests();
+        let mut summaries = Vec::new();
+        let all = evidence.provider.requests();
         for one in &all {
-            let name = agents::subject(one.request.last_user());
+            let request = &one.request;
+            if Ask::of(request) == Ask::Summary {
+                summaries.push(request.last_user().to_owned());
+                continue;
+            }
+            let name = agents::subject(request.last_user());
             let entry = requests.entry(name).or_default();
-            entry.push((one.request.turn, one.request.number));
+            entry.push((model::turn_of(request), request.number));
         }
-        let mut calls: HashMap<String, Vec<(usize, Call)>> = HashMap::new();
-        let every = world.effects.calls();
+        let of_schedules = cases.iter().filter(|case| case.kind == Kind::Ticker);
+        let by_id: HashMap<ExecutionId, &str> = of_schedules
+            .map(|case| (case.row.execution.id, case.name.as_str()))
+            .collect();
+        let mut calls: HashMap<String, Vec<Seen>> = HashMap::new();
+        let every = evidence.effects.calls();
         let call_count = every.len();
         for call in every.into_iter().filter(|call| call.route != Route::Check) {
             let what = what_of(&call).unwrap_or_default().to_owned();
-            if let Some((name, turn)) = agents::owner_of(&what) {
-                calls.entry(name.to_owned()).or_default().push((turn, call));
-            }
+            let Some((owner, turn)) = agents::owner_of(&what) else {
+                continue;
+            };
+            // The runs of a schedule have one name; whose call it was, its key tells.
+            let key = call.key.as_deref().and_then(|key| key.get(..36));
+            let run = key.and_then(|id| by_id.get(&id.parse().ok()?));
+            let owner = run.map_or(owner, |name| name).to_owned();
+            let index = what.rsplit_once('.').map_or("", |(_, index)| index);
+            let what = format!("{owner}.{turn}.{index}");
+            let seen = Seen { turn, what, call };
+            calls.entry(owner).or_default().push(seen);
         }
         Self {
             requests,
+            summaries,
             calls,
-            calls_before: world.arrivals.lock().unwrap().iter().copied().collect(),
+            calls_before: evidence.arrivals.lock().unwrap().iter().copied().collect(),
             request_count: all.len(),
             call_count,
         }
@@ -61,8 +91,22 @@ impl Book {
         Some((first_of(0)?, first_of(latest)?))
     }
 
+    /// The number of an execution's first tool call.
+    pub(super) fn first_call(&self, name: &str) -> Option<usize> {
+        let calls = self.calls.get(name)?.iter();
+        calls.map(|seen| seen.call.number).min()
+    }
+
+    /// The number of an execution's first tool call that had an effect.
+    pub(super) fn first_effect(&self, name: &str) -> Option<usize> {
+        let calls = self.calls.get(name)?.iter();
+        let effects = calls.filter(|seen| seen.call.effect.is_some());
+        effects.map(|seen| seen.call.number).min()
+    }
+
     pub(super) fn count(&self, findings: &mut Findings) {
         findings.model_requests = self.request_count;
+        findings.summaries = self.summaries.len();
         findings.tool_calls = self.call_count;
     }
 
@@ -80,27 +124,68 @@ impl Book {
         let Some(requests) = self.requests.get(&case.name) else {
             return;
         };
-        let (mut turn, mut since, mut failures) = (0, 1, 0);
-        for step in &case.steps {
-            let epoch = step.epoch.get() as usize;
-            match &step.body {
-                StepBody::ModelCall(_) => {
-                    let allowed = epoch + 1 - since.min(epoch) + failures;
-                    let asked = requests.iter().filter(|(of, _)| *of == turn).count();
-                    if asked > allowed || asked == 0 {
-                        findings.wrong(
-                            Check::RepeatedStep,
-                            format!(
-                                "{}: the model was asked {asked} times in turn {turn}, {allowed} are explained",
-                                case.name
-                            ),
-                        );
-                    }
-                    (turn, failures) = (turn + 1, 0);
-                    since = epoch;
-                }
-                StepBody::Timer { .. } => failures += 1,
-                _ => since = epoch,
+        for (turn, allowed) in allowed_questions(case).turns.into_iter().enumerate() {
+            let asked = requests.iter().filter(|(of, _)| *of == turn).count();
+            if asked > allowed || asked == 0 {
+                findings.wrong(
+                    Check::RepeatedStep,
+                    format!(
+                        "{}: the model was asked {asked} times in turn {turn}, {allowed} are explained",
+                        case.name
+                    ),
+                );
+            }
+        }
+    }
+
+    /// I1 for the runs of a schedule, which can't be told apart by their words: all of them together.
+    pub(super) fn check_anonymous(&self, name: &str, runs: &[&Case], findings: &mut Findings) {
+        let requests = self.requests.get(name).map_or(&[][..], Vec::as_slice);
+        let (mut allowed, mut answered) = (0, 0);
+        for case in runs {
+            let questions = allowed_questions(case);
+            answered += questions.turns.len();
+            allowed += questions.turns.into_iter().sum::<usize>() + questions.unanswered;
+        }
+        if requests.len() > allowed || requests.len() < answered {
+            findings.wrong(
+                Check::RepeatedStep,
+                format!(
+                    "{name}: the model was asked {} times, has answered {answered} times, {allowed} are explained",
+                    requests.len()
+                ),
+            );
+        }
+    }
+
+    /// I1 for summaries, by conversation: who asks for one can't be told by its words.
+    pub(super) fn check_summaries(&self, cases: &[Case], findings: &mut Findings) {
+        let mut seen: HashMap<&ConversationId, (usize, usize)> = HashMap::new();
+        let talks = cases.iter().filter(|case| case.kind == Kind::Chronicler);
+        let talks: Vec<(&ConversationId, &Case)> = talks
+            .filter_map(|case| Some((case.row.execution.conversation.as_ref()?, case)))
+            .collect();
+        for (conversation, case) in &talks {
+            seen.entry(conversation).or_default().1 += allowed_questions(case).summaries;
+        }
+        for text in &self.summaries {
+            let is_in = |(_, case): &&(&ConversationId, &Case)| text.contains(&case.name);
+            match talks.iter().find(is_in) {
+                Some((conversation, _)) => seen.entry(conversation).or_default().0 += 1,
+                None => findings.wrong(
+                    Check::RepeatedStep,
+                    format!("a summary of what nobody said: {text}"),
+                ),
+            }
+        }
+        for (conversation, (asked, allowed)) in seen {
+            if asked > allowed {
+                findings.wrong(
+                    Check::RepeatedStep,
+                    format!(
+                        "{conversation}: {asked} summaries were asked for, {allowed} are explained"
+                    ),
+                );
             }
         }
     }
@@ -111,9 +196,8 @@ impl Book {
             return;
         };
         let mut arrived: HashMap<String, usize> = HashMap::new();
-        for (_, call) in calls {
-            let what = what_of(call).unwrap_or_default();
-            *arrived.entry(what.to_owned()).or_default() += 1;
+        for seen in calls {
+            *arrived.entry(seen.what.clone()).or_default() += 1;
         }
         let allowed = allowed_calls(case);
         for (what, times) in arrived {
@@ -129,9 +213,9 @@ impl Book {
 
     fn effects_happened_once(&self, case: &Case, findings: &mut Findings) {
         let mut effects: HashMap<&str, (Route, usize)> = HashMap::new();
-        for (_, call) in self.calls.get(&case.name).into_iter().flatten() {
-            let entry = effects.entry(what_of(call).unwrap_or_default());
-            entry.or_insert((call.route, 0)).1 += usize::from(call.effect.is_some());
+        for Seen { what, call, .. } in self.calls.get(&case.name).into_iter().flatten() {
+            let entry = effects.entry(what).or_insert((call.route, 0));
+            entry.1 += usize::from(call.effect.is_some());
         }
         for (what, (route, times)) in &effects {
             let check = match route {
@@ -148,7 +232,9 @@ impl Book {
         for turn in 0..case.kind.turns().unwrap_or_default() {
             for (index, tool) in case.kind.calls(turn).iter().enumerate() {
                 let what = agents::call_name(&case.name, turn, index);
-                let wanted = usize::from(matches!(*tool, "set" | "order" | "charge"));
+                let is_refused = case.kind == Kind::Approver && agents::is_refused(&case.name);
+                let has_effect = matches!(*tool, "set" | "order" | "charge");
+                let wanted = usize::from(has_effect && !is_refused);
                 let times = effects.get(what.as_str()).map_or(0, |(_, times)| *times);
                 if times < wanted {
                     findings.wrong(Check::Effects, format!("{what} ({tool}) never happened"));
@@ -168,9 +254,9 @@ impl Book {
             .iter()
             .filter(|(turn, number)| next_turn_began(*turn).is_some_and(|first| *number > first));
         let calls = self.calls.get(&case.name).map_or(&[][..], Vec::as_slice);
-        let late_calls = calls.iter().filter(|(turn, call)| {
-            let before = next_turn_began(*turn).and_then(|first| self.calls_before.get(&first));
-            before.is_some_and(|before| call.number > *before)
+        let late_calls = calls.iter().filter(|seen| {
+            let before = next_turn_began(seen.turn).and_then(|first| self.calls_before.get(&first));
+            before.is_some_and(|before| seen.call.number > *before)
         });
         findings.late_arrivals += late_requests.count() + late_calls.count();
     }
@@ -187,7 +273,7 @@ impl Book {
                 .filter(|(_, number)| *number > seen.requests)
                 .count();
             let calls = self.calls.get(name).into_iter().flatten();
-            let calls = calls.filter(|(_, call)| call.number > seen.calls).count();
+            let calls = calls.filter(|it| it.call.number > seen.calls).count();
             if requests + calls > 0 {
                 findings.wrong(
                     Check::ActedAfterEnd,
@@ -195,6 +281,48 @@ impl Book {
                 );
             }
         }
+    }
+}
+
+/// How often the model may have been asked.
+struct Questions {
+    /// For each answer in the journal, summaries aside.
+    turns: Vec<usize>,
+    /// For what there is no answer to.
+    unanswered: usize,
+    /// For summaries.
+    summaries: usize,
+}
+
+/// How often the model may have been asked: by each owner from the one that came to the question to the one that has the
+/// answer, once, and again after each failure that is in the journal.
+fn allowed_questions(case: &Case) -> Questions {
+    let (mut turns, mut summaries) = (Vec::new(), 0);
+    let (mut since, mut failures) = (1, 0);
+    for step in &case.steps {
+        let epoch = step.epoch.get() as usize;
+        let owners = epoch + 1 - since.min(epoch);
+        match &step.body {
+            StepBody::ModelCall(call) => {
+                match call.purpose {
+                    Purpose::Summary { .. } => summaries += owners + failures,
+                    _ => turns.push(owners + failures),
+                }
+                (since, failures) = (epoch, 0);
+            }
+            StepBody::Timer { .. } => failures += 1,
+            _ => since = epoch,
+        }
+    }
+    let unanswered = case.row.epoch.get() as usize + 1 - since + failures;
+    if turns.is_empty() {
+        // It may have ended, or be, before the summary.
+        summaries += unanswered;
+    }
+    Questions {
+        turns,
+        unanswered,
+        summaries,
     }
 }
 
@@ -213,7 +341,7 @@ fn allowed_calls(case: &Case) -> HashMap<String, usize> {
     for step in &case.steps {
         let epoch = step.epoch.get() as usize;
         match &step.body {
-            StepBody::ModelCall(_) => {
+            StepBody::ModelCall(call) if !matches!(call.purpose, Purpose::Summary { .. }) => {
                 turns.insert(step.seq, turn);
                 turn += 1;
             }

@@ -114,10 +114,28 @@ impl Tables {
             let (by, reason) = (wish.by.clone(), wish.reason.clone());
             self.note_wish(id, wish);
             self.end_unowned(id, Outcome::Cancelled { by, reason }, now);
-        } else if self.note_wish(id, wish) {
-            self.wake(id, now);
+        } else {
+            let why = Outcome::Cancelled {
+                by: wish.by.clone(),
+                reason: wish.reason.clone(),
+            };
+            if self.note_wish(id, wish) {
+                self.wake(id, now);
+            }
+            self.cancel_family(id, &why.reason(), now);
         }
         CancelAnswer::Accepted
+    }
+
+    /// Asks for the end of all that work for an execution.
+    fn cancel_family(&mut self, id: ExecutionId, why: &str, now: Time) {
+        self.end_children(id, why, now);
+        let is_child = |row: &&Row| row.execution.parent.is_some_and(|p| p.id == id);
+        let children = self.rows.values().filter(is_child);
+        let children: Vec<ExecutionId> = children.map(|row| row.execution.id).collect();
+        for child in children {
+            self.cancel_family(child, why, now);
+        }
     }
 
     /// The key of the call whose outcome the question is about.

@@ -107,6 +107,10 @@ impl Tables {
                 .filter_map(|record| record.next_due)
                 .filter(|due| *due > now)
                 .min(),
+            runs_wait: all().any(|record| {
+                let mut open = self.open_runs(&record.schedule.name);
+                record.is_active() && open.any(|run| run.execution.is_none())
+            }),
         }
     }
 
