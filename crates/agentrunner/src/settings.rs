@@ -354,6 +354,7 @@ fn instead(values: &Values, mistakes: &mut Vec<Mistake>) -> Option<Instead> {
     {
         "openai" => Provider::Openai,
         "anthropic" => Provider::Anthropic,
+        "bedrock" => Provider::Bedrock,
         "ollama" => Provider::Ollama,
         _ => Provider::Scripted,
     };

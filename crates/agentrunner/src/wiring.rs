@@ -1,6 +1,7 @@
 //! What is built of what: the one place that knows every crate. Start and end in the order in which it is read:
 //! store, cache, bus, providers, tools, engine, agents, listeners.
 
+mod aws;
 mod gate;
 mod identity;
 mod listeners;
@@ -338,6 +339,7 @@ pub(crate) fn providers(settings: &Settings) -> Providers {
         ..
     } = &settings.models;
     let mut known = ProviderSettings {
+        bedrock: aws::settings(settings),
         scripts_root: settings.config_dir.clone(),
         ..ProviderSettings::default()
     };

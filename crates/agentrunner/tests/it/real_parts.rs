@@ -2,12 +2,12 @@
 //! stand-in is right is proved with the official client libraries, in the testkit's own tests).
 
 use serde_json::{Value, json};
-use testkit::provider::{Answer, ErrorKind, Fault, Request};
+use testkit::provider::{AWS_KEY_ID, Answer, ErrorKind, Fault, Request, aws_secret};
 use testkit::{CommandLine, ProviderStandIn, npm_servers};
 
 use crate::product::{Product, Project};
 
-const FACES: [&str; 3] = ["openai", "anthropic", "ollama"];
+const FACES: [&str; 4] = ["openai", "anthropic", "ollama", "bedrock"];
 
 fn variables(provider: &ProviderStandIn) -> Vec<(&'static str, String)> {
     vec![
@@ -16,6 +16,11 @@ fn variables(provider: &ProviderStandIn) -> Vec<(&'static str, String)> {
         ("ANTHROPIC_API_KEY", "sk-ant-test".to_owned()),
         ("ANTHROPIC_BASE_URL", provider.url()),
         ("OLLAMA_BASE_URL", provider.url()),
+        ("AWS_BEDROCK_ENDPOINT", provider.url()),
+        ("AWS_REGION", "eu-central-1".to_owned()),
+        ("AWS_ACCESS_KEY_ID", AWS_KEY_ID.to_owned()),
+        ("AWS_SECRET_ACCESS_KEY", aws_secret(AWS_KEY_ID)),
+        ("AWS_SESSION_TOKEN", "sk-test-session".to_owned()),
     ]
 }
 

@@ -269,11 +269,12 @@ impl Decoder {
         match block {
             Block::Text { bytes } => self.plan.text(bytes),
             Block::Thinking { text, signature } => {
-                let mut thought = json!({ "text": text });
                 // Not every model signs its thoughts.
-                if !signature.is_empty() {
-                    thought["signature"] = json!(signature);
-                }
+                let thought = if signature.is_empty() {
+                    json!({ "text": text })
+                } else {
+                    json!({ "text": text, "signature": signature })
+                };
                 self.plan
                     .thought(json!({"reasoningContent": {"reasoningText": thought}}));
             }

@@ -279,3 +279,101 @@ async fn ollama() {
         |provider: &ProviderStandIn| Client::new().post(format!("{}/api/chat", provider.url()));
     refuses(to, right, wrong).await;
 }
+
+#[tokio::test]
+async fn bedrock() {
+    let used = |id: &str| json!({"toolUse": {"toolUseId": id, "name": "look", "input": {"a": 1}}});
+    let result = |id: &str| json!({"toolResult": {"toolUseId": id, "content": [{"text": "x"}]}});
+    let right = json!({
+        "inferenceConfig": {"maxTokens": 10, "temperature": 0.5}, "system": [{"text": "Be kind."}],
+        "toolConfig": {"tools": [{"toolSpec": {
+            "name": "look", "description": "Looks.", "inputSchema": {"json": {"type": "object"}}}}]},
+        "messages": [
+            {"role": "user", "content": [{"text": "hi"}]},
+            {"role": "assistant", "content": [{"text": "Well."}, used("a"), used("b")]},
+            {"role": "user", "content": [result("b"), result("a"), {"text": "so?"}]},
+        ],
+    });
+    let spec = "/toolConfig/tools/0/toolSpec";
+    let (schema, described) = (
+        format!("{spec}/inputSchema/json"),
+        format!("{spec}/description"),
+    );
+    let wrong = vec![
+        (
+            "/messages/2/content/0",
+            Value::Null,
+            "for the following Ids: b",
+        ),
+        ("/messages/2", Value::Null, "for the following Ids: a, b"),
+        (
+            "/messages/2/content/-",
+            result("z"),
+            "exceeds the number of toolUse blocks",
+        ),
+        (
+            "/messages/-",
+            json!({"role": "user", "content": [{"text": "x"}]}),
+            "must alternate",
+        ),
+        (
+            "/messages/0/role",
+            json!("assistant"),
+            "must start with a user message",
+        ),
+        ("/messages/0/role", json!("tool"), "enum value set"),
+        ("/messages/0/content", json!([]), "is empty"),
+        ("/messages/0/content/0/text", json!(" "), "is blank"),
+        (
+            "/messages/2/content/0/toolResult/content/0/text",
+            json!(""),
+            "is blank",
+        ),
+        (
+            "/messages/1/content/1/toolUse/input",
+            json!("{}"),
+            "Provide a json object",
+        ),
+        (
+            "/messages/1/content/1/toolUse/toolUseId",
+            json!("a b"),
+            "regular expression",
+        ),
+        (
+            "/messages/1/content/0",
+            json!({"type": "text", "text": "x"}),
+            "must set one of",
+        ),
+        ("/messages", json!([]), "at least one message"),
+        (
+            "/toolConfig",
+            Value::Null,
+            "toolConfig field must be defined",
+        ),
+        (
+            "/toolConfig/tools",
+            json!([]),
+            "length greater than or equal",
+        ),
+        (
+            schema.as_str(),
+            json!({}),
+            "must be one of the following: object",
+        ),
+        (
+            described.as_str(),
+            json!(""),
+            "length greater than or equal",
+        ),
+        ("/inferenceConfig/maxTokens", json!(0), "greater than"),
+        ("/inferenceConfig/temperature", json!(1.5), "less than"),
+        ("/inferenceConfig/topK", json!(5), "no field 'topK'"),
+        ("/system/0/text", json!(""), "is blank"),
+        ("/max_tokens", json!(5), "no field 'max_tokens'"),
+    ];
+    let to = |provider: &ProviderStandIn| {
+        let url = format!("{}/model/some.model-v1%3A0/converse", provider.url());
+        Client::new().post(url).bearer_auth("k")
+    };
+    refuses(to, right, wrong).await;
+}

@@ -17,6 +17,12 @@ pub(super) async fn check(settings: &Settings, agents: &[Definition]) -> Vec<Fin
         findings.push(match provider {
             Provider::Scripted => scripted(settings, &models),
             Provider::Ollama => ollama(settings, &models).await,
+            Provider::Bedrock => {
+                for region in regions(settings, agents) {
+                    findings.push(bedrock(settings, region.as_deref()).await);
+                }
+                continue;
+            }
             other => probe(settings, other).await,
         });
     }
@@ -28,7 +34,7 @@ fn wanted(settings: &Settings, agents: &[Definition]) -> Vec<(Provider, BTreeSet
     let mut wanted: BTreeMap<&str, (Provider, BTreeSet<String>)> = BTreeMap::new();
     for agent in agents {
         let config = asked(agent, settings.models.instead.as_ref());
-        if config.api_base.is_none() {
+        if config.api_base.is_none() && config.endpoint_url.is_none() {
             let entry = wanted.entry(config.provider.as_str());
             let (_, models) = entry.or_insert((config.provider, BTreeSet::new()));
             models.insert(config.model);
@@ -55,6 +61,33 @@ async fn probe(settings: &Settings, provider: Provider) -> Finding {
                 }
             };
             Finding::failed(name, error.to_string(), advice)
+        }
+    }
+}
+
+/// The regions in which Bedrock is asked; `None` is the operator's.
+fn regions(settings: &Settings, agents: &[Definition]) -> BTreeSet<Option<String>> {
+    let instead = settings.models.instead.as_ref();
+    let configs = agents.iter().map(|agent| asked(agent, instead));
+    configs
+        .filter(|config| config.provider == Provider::Bedrock)
+        .filter(|config| config.api_base.is_none() && config.endpoint_url.is_none())
+        .map(|config| config.region)
+        .collect()
+}
+
+async fn bedrock(settings: &Settings, region: Option<&str>) -> Finding {
+    match providers(settings).probe_bedrock(region).await {
+        Ok(sentence) => Finding::good("bedrock", sentence),
+        Err(error) => {
+            let advice = match error.class {
+                ModelErrorClass::Auth => {
+                    "put AWS_ACCESS_KEY_ID=... and AWS_SECRET_ACCESS_KEY=... into .env, or name a profile with AWS_PROFILE=..."
+                }
+                ModelErrorClass::InvalidRequest => "put AWS_REGION=... into .env",
+                _ => "check the network, a proxy (HTTPS_PROXY), and AWS_REGION",
+            };
+            Finding::failed("bedrock", error.to_string(), advice)
         }
     }
 }

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 use testkit::effects::EffectFault;
-use testkit::provider::{Answer, Fault, Request};
+use testkit::provider::{AWS_KEY_ID, Answer, Fault, Request, aws_secret};
 use testkit::{EffectsStandIn, Filter, ProviderStandIn};
 
 use crate::product::{Product, Project};
 
 /// The faces of the provider stand-in; each has an agent of its name.
-pub(super) const FACES: [&str; 3] = ["openai", "anthropic", "ollama"];
+pub(super) const FACES: [&str; 4] = ["openai", "anthropic", "ollama", "bedrock"];
 
 /// What the process may have in memory at most, in MiB: a debug build, and a hundred times less than what is thrown
 /// at it.
@@ -60,9 +60,15 @@ impl Rig {
             ("ANTHROPIC_API_KEY", "sk-canary-anthropic"),
         ];
         let url = provider.url();
+        let secret = aws_secret(AWS_KEY_ID);
         variables.extend([
             ("ANTHROPIC_BASE_URL", url.as_str()),
             ("OLLAMA_BASE_URL", &url),
+            ("AWS_BEDROCK_ENDPOINT", &url),
+            ("AWS_REGION", "eu-central-1"),
+            ("AWS_ACCESS_KEY_ID", AWS_KEY_ID),
+            ("AWS_SECRET_ACCESS_KEY", &secret),
+            ("AWS_SESSION_TOKEN", "sk-canary-aws"),
         ]);
         variables.extend(more);
         let product = match is_well {
