@@ -28,7 +28,9 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy or dangerous dependencies, and the only crates that may have them (tests aside).
-const BEHIND_ONE_DOOR: [(&str, &[&str]); 10] = [
+const BEHIND_ONE_DOOR: [(&str, &[&str]); 12] = [
+    ("aws-config", &["llm"]),
+    ("aws-sigv4", &["llm"]),
     ("rusqlite", &["store"]),
     ("tokio-postgres", &["store"]),
     ("redis", &["store"]),

@@ -8,7 +8,6 @@
     reason = "a test that cannot go on should stop at once"
 )]
 
-#[cfg(feature = "bedrock")]
 mod bedrock;
 mod chunking;
 mod conformance;
