@@ -144,7 +144,7 @@ async fn a_missing_folder_of_agents_is_explained_and_taken_in_when_it_comes() {
     assert_eq!(project.run(&["init"]).await.code, 0);
     project
         .until("/agents", |agents| {
-            agents.as_array().is_some_and(|agents| agents.len() == 2)
+            agents.as_array().is_some_and(|agents| agents.len() == 5)
         })
         .await;
 }
