@@ -34,6 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
 
@@ -104,6 +105,8 @@ pub struct App {
     pub limits: limits::Limits,
     /// Where changes, refusals and decisions are written down.
     pub audit: Audit,
+    /// Slack, in a process that serves it.
+    pub slack: Option<Slack>,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -133,6 +136,7 @@ impl App {
             access: access::Access::open(),
             limits: limits::Limits::none(),
             audit: Audit::none(),
+            slack: None,
             metrics,
             started: Instant::now(),
             shutdown,
@@ -160,6 +164,13 @@ impl App {
         self
     }
 
+    /// The same, for a process that serves Slack.
+    #[must_use]
+    pub fn with_slack(mut self, slack: Slack) -> Self {
+        self.slack = Some(slack);
+        self
+    }
+
     /// The same, with what happens written down.
     #[must_use]
     pub fn with_audit(mut self, audit: Audit) -> Self {
@@ -179,17 +190,20 @@ pub enum Service {
     AgentOrchestrator,
     /// Schedules.
     SchedulerService,
+    /// Slack.
+    SlackGateway,
     /// Health and metrics of a process that performs executions and serves nothing else.
     AgentPool,
 }
 
 impl Service {
     /// Those that a process which serves everything listens for.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::StateManager,
         Self::ConfigService,
         Self::AgentOrchestrator,
         Self::SchedulerService,
+        Self::SlackGateway,
     ];
 
     /// The name on the command line, in logs and in compose.
@@ -199,6 +213,7 @@ impl Service {
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
             Self::SchedulerService => "scheduler-service",
+            Self::SlackGateway => "slack-gateway",
             Self::AgentPool => "agent-pool",
         }
     }
@@ -210,6 +225,7 @@ impl Service {
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
             Self::SchedulerService => 8004,
+            Self::SlackGateway => 8005,
             Self::AgentPool => 8006,
         }
     }
@@ -221,6 +237,7 @@ impl Service {
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
             Self::SchedulerService => "SCHEDULER_SERVICE_PORT",
+            Self::SlackGateway => "SLACK_GATEWAY_PORT",
             Self::AgentPool => "AGENT_POOL_PORT",
         }
     }
@@ -233,6 +250,7 @@ impl Service {
                 "Agents, tasks, their events and results, questions to people."
             }
             Self::SchedulerService => "When agents work by themselves: schedules and their runs.",
+            Self::SlackGateway => "Slack's events, commands and buttons, and messages to Slack.",
             Self::AgentPool => "Health and metrics of a worker.",
         }
     }
@@ -243,6 +261,7 @@ impl Service {
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes().merge(crate::openai::routes()),
             Self::SchedulerService => crate::scheduler::routes(),
+            Self::SlackGateway => crate::slack::routes(),
             Self::AgentPool => Routes::new(),
         }
     }

@@ -147,6 +147,9 @@ pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
+/// What Slack's requests are signed with.
+pub(crate) const SLACK_SECRET: &str = "measured";
+
 /// How a system can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Faces {
@@ -154,6 +157,8 @@ pub(crate) enum Faces {
     None,
     /// Over HTTP too.
     Http,
+    /// As Slack sends events, too.
+    Slack,
     /// Through the engine, which performs nothing.
     Scheduler,
 }
@@ -225,6 +230,7 @@ impl Rig {
         let system = match faces {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
+            Faces::Slack => System::with_slack(&settings, SLACK_SECRET).await?,
             Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
         Ok(Self {

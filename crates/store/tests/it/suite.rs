@@ -5,6 +5,7 @@ pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod cleanup;
 pub(crate) mod damage;
+pub(crate) mod errands;
 pub(crate) mod given;
 pub(crate) mod input;
 pub(crate) mod keys;
@@ -93,6 +94,8 @@ macro_rules! behaviour {
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
+            errands: an_errand_is_taken_in_once_and_is_one_owners, only_its_owner_writes_to_an_errand,
+                a_woken_errand_is_due_and_what_is_done_is_forgotten, concurrent_claims_of_errands_share_nothing;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }
