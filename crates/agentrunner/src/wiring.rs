@@ -47,6 +47,8 @@ const MAX_REPLY_BYTES: usize = 4 << 20;
 pub(crate) enum Purpose {
     /// It performs executions.
     Work,
+    /// It accepts them, for others to perform.
+    Accept,
     /// It only answers questions about them.
     Read,
 }
@@ -128,6 +130,7 @@ impl System {
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
         let role = match purpose {
             Purpose::Work => Role::EVERYTHING,
+            Purpose::Accept => Part::AgentOrchestrator.role()?,
             Purpose::Read => Role::READING,
         };
         let system = Self::build(settings, role).await?;
@@ -135,7 +138,7 @@ impl System {
             .begun(async |system| {
                 let loaded = system.config.reload().await;
                 match purpose {
-                    Purpose::Work => {
+                    Purpose::Work | Purpose::Accept => {
                         loaded?;
                         system.engine.start();
                     }

@@ -16,7 +16,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
     OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, UsageFilter, UsageRow, Waiting,
+    Submitted, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -123,7 +123,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {

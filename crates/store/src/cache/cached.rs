@@ -24,7 +24,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
     OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, UsageFilter, UsageRow, Waiting,
+    Submitted, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -288,7 +288,7 @@ impl Store for Cached {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
