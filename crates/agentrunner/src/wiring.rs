@@ -97,6 +97,7 @@ impl System {
                 // Taken first: a second server at the same place must fail before it claims any work.
                 let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
                 system.config.reload().await?;
+                system.engine.load_switches().await?;
                 match system.role.engagement {
                     Engagement::Whole => system.engine.start(),
                     Engagement::Relay => system.engine.start_relay(),
@@ -137,6 +138,7 @@ impl System {
         system
             .begun(async |system| {
                 let loaded = system.config.reload().await;
+                system.engine.load_switches().await?;
                 match purpose {
                     Purpose::Work | Purpose::Accept => {
                         loaded?;

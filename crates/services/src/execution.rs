@@ -210,7 +210,7 @@ pub struct ResultOut {
     /// The answer; null when there is none (yet).
     pub output: Option<String>,
     /// The answer as JSON, when the agent has an `output_schema`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     pub structured: Option<Value>,
     /// Whether the answer was cut off by its length limit.
     pub truncated: bool,

@@ -1,6 +1,7 @@
 //! SchedulerService: when agents work by themselves.
 
 mod shape;
+mod workers;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(an_agents), routes!(trigger))
         .with(READ.of(an_agents), routes!(runs))
         .with(READ.of(an_agents), routes!(next))
+        .with(READ.of(Owner::Everybody), routes!(workers::list))
 }
 
 /// Which schedules; all of them when nothing is said.
@@ -310,7 +312,12 @@ async fn runs(
     uri: Uri,
 ) -> Answer<Response> {
     let most = limit(params.limit)?;
-    let before = params.cursor.map(Time::from_timestamp_micros);
+    let range = 0..=crate::http::describe::parameters::LAST_MICROSECOND;
+    let cursor = |at: i64| {
+        let at = Some(at).filter(|at| range.contains(at));
+        at.and_then(Time::from_timestamp_micros)
+    };
+    let before = params.cursor.map(cursor);
     if before.is_some_and(|before| before.is_none()) {
         let message =
             "query parameter cursor: it is not one that this list gave; leave it out to begin anew";

@@ -32,6 +32,7 @@ mod request;
 mod schedules;
 pub mod sqlite;
 mod stats;
+mod switches;
 
 use std::sync::Arc;
 
@@ -57,13 +58,14 @@ pub use schedules::{
     DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
     ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
 };
+pub use switches::Switches;
 
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours; what is kept of keys is at [`Keys`].
+/// The journal and its neighbours; what is kept of keys is at [`Keys`], what people said of agents at [`Switches`].
 #[async_trait]
-pub trait Store: Keys {
+pub trait Store: Keys + Switches {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

@@ -30,6 +30,7 @@ mod shared;
 mod sql;
 mod states;
 mod submit;
+mod switches;
 mod turns;
 mod usage;
 mod wake;

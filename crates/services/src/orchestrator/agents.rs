@@ -18,7 +18,7 @@ use crate::execution::provider;
 use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::page::Listed;
-use crate::http::params::{Params, agent_name};
+use crate::http::params::{MODES, Params, agent_name, one_of};
 use crate::http::{Answer, ApiError, App, Code};
 
 /// An agent as it stands.
@@ -85,7 +85,7 @@ impl AgentOut {
             status_reason,
             description: definition.description.clone(),
             tags: definition.tags.clone(),
-            enabled: definition.enabled,
+            enabled: agent.takes_work(),
             config_version: agent.version.to_string(),
             version: definition.version.clone(),
             provider: provider(definition.llm_config.provider),
@@ -123,6 +123,7 @@ fn stands(
         name: &definition.name,
         mode: definition.execution_mode,
         is_enabled: definition.enabled,
+        switched_off: agent.switched_off.as_ref(),
         missing: missing.as_deref(),
         rejected: agent.rejected.as_deref(),
         active,
@@ -130,6 +131,9 @@ fn stands(
     let interval = app.engine.registration().interval;
     standing(&circumstances, workers, app.engine.now(), interval)
 }
+
+/// The words for how an agent stands.
+const STATUSES: [&str; 5] = ["ready", "running", "degraded", "unavailable", "disabled"];
 
 /// Which agents; all of them when nothing is said.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -172,6 +176,8 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
+    one_of("execution_mode", params.execution_mode.as_deref(), &MODES)?;
+    one_of("status", params.status.as_deref(), &STATUSES)?;
     let stats = app.engine.store().agent_stats(None).await?;
     let workers = app.engine.workers().await?;
     let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
@@ -238,8 +244,12 @@ pub(super) async fn status(
     Path(name): Path<String>,
 ) -> Answer<Json<StatusOut>> {
     let agent = find(&app, &name)?;
-    let whole = seen(&app, &agent).await?;
-    Ok(Json(StatusOut {
+    Ok(Json(status_of(&app, &agent).await?))
+}
+
+pub(super) async fn status_of(app: &App, agent: &Agent) -> Answer<StatusOut> {
+    let whole = seen(app, agent).await?;
+    Ok(StatusOut {
         name: whole.name,
         status: whole.status,
         status_reason: whole.status_reason,
@@ -247,10 +257,10 @@ pub(super) async fn status(
         queued_tasks: whole.queued_tasks,
         config_version: whole.config_version,
         last_heartbeat: whole.last_heartbeat,
-    }))
+    })
 }
 
-fn find(app: &App, name: &str) -> Answer<Agent> {
+pub(super) fn find(app: &App, name: &str) -> Answer<Agent> {
     let agents = app.engine.agents();
     let parsed = agent_name(name, Code::AgentNotFound)?;
     agents.get(&parsed).ok_or_else(|| {

@@ -76,7 +76,14 @@ impl ListParams {
         }
         Ok(Some(InboxFilter {
             agents,
-            execution: self.execution_id.as_deref().map(execution_id).transpose()?,
+            execution: match self.execution_id.as_deref().map(str::parse) {
+                None => None,
+                Some(Ok(id)) => Some(id),
+                Some(Err(_)) => {
+                    let why = "query parameter execution_id: the id of an execution is a UUID";
+                    return Err(ApiError::new(Code::InvalidRequest, why));
+                }
+            },
             kind: self.question.clone(),
             now: app.engine.now(),
             after: self.cursor.as_deref().map(read_cursor).transpose()?,
