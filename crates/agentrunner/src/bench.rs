@@ -11,6 +11,7 @@ pub(crate) mod memory;
 pub(crate) mod provider;
 pub(crate) mod report;
 pub(crate) mod schedules;
+pub(crate) mod slack;
 pub(crate) mod sleeping;
 pub(crate) mod startup;
 pub(crate) mod statistics;

@@ -3,6 +3,7 @@
 
 mod access;
 mod servers;
+mod slack;
 mod source;
 mod values;
 mod variable;
@@ -42,6 +43,7 @@ pub(crate) struct Settings {
     pub(crate) state: StateKept,
     pub(crate) models: Models,
     pub(crate) egress: Egress,
+    pub(crate) slack: slack::SlackAccess,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -64,6 +66,7 @@ pub(crate) struct Listen {
     pub(crate) config_service: u16,
     pub(crate) orchestrator: u16,
     pub(crate) scheduler: u16,
+    pub(crate) slack: u16,
     pub(crate) pool: u16,
 }
 
@@ -234,6 +237,7 @@ impl Settings {
             config_service: values.port("CONFIG_SERVICE_PORT"),
             orchestrator: values.port("ORCHESTRATOR_PORT"),
             scheduler: values.port("SCHEDULER_SERVICE_PORT"),
+            slack: values.port("SLACK_GATEWAY_PORT"),
             pool: values.port("AGENT_POOL_PORT"),
         };
         let access = Access::read(&values, mistakes);
@@ -285,6 +289,7 @@ impl Settings {
                 instead: instead(&values, mistakes),
             },
             egress,
+            slack: slack::SlackAccess::read(&values, mistakes),
             values: Arc::new(values),
         }
     }
@@ -304,6 +309,7 @@ fn check_listen(listen: &Listen, needs_key: bool, mistakes: &mut Vec<Mistake>) {
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
         ("SCHEDULER_SERVICE_PORT", listen.scheduler),
+        ("SLACK_GATEWAY_PORT", listen.slack),
         ("AGENT_POOL_PORT", listen.pool),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {

@@ -8,6 +8,7 @@ mod listeners;
 mod part;
 mod ports;
 mod retention;
+mod slack;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,9 +20,9 @@ use domain::{Definition, HealthInterval, Pool};
 use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
 use llm::{Host, Key, ProviderSettings, Providers};
 use secrecy::SecretString;
-use services::Service;
 use services::audit::Audit;
 use services::config::ConfigService;
+use services::{App, Service};
 use store::Store;
 use store::cache::{Cache, Cached};
 use store::counters::Counters;
@@ -106,7 +107,7 @@ impl System {
                 if system.role.fires_schedules {
                     system.engine.start_scheduler();
                 }
-                system.serve(listeners)?;
+                system.serve_slack_too(listeners)?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
                     .tasks
@@ -148,7 +149,9 @@ impl System {
                     Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
                 }
                 system.keep_to_itself();
-                system.serve(Listeners::private(role.services).await?)
+                system
+                    .serve(Listeners::private(role.services).await?)
+                    .map(drop)
             })
             .await
     }
@@ -218,6 +221,9 @@ impl System {
             tracing::warn!("{SCRIPTED}");
         }
         gate::say_who_may_ask(settings);
+        if self.role.services.contains(&Service::SlackGateway) {
+            self.say_how_slack_is_reached();
+        }
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
         }
@@ -300,7 +306,7 @@ impl System {
         })
     }
 
-    fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
+    fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<App> {
         let app = listeners::app(
             &self.engine,
             &self.config,
@@ -308,19 +314,23 @@ impl System {
             &self.shutdown,
             self.role.uses_bus(),
         )?;
-        let app = app
+        let mut app = app
             .with_cache(self.cache.clone())
             .with_access(self.access())
             .with_limits(self.limits())
             .with_audit(self.audit()?);
         self.audit = app.audit.clone();
+        // The listeners of one command are nobody else's.
+        if self.role.services.contains(&Service::SlackGateway) && self.own_key.is_none() {
+            app = app.with_slack(self.slack()?);
+        }
         listeners.serve(
-            app,
+            app.clone(),
             &self.tasks,
             LAST_REQUESTS.min(self.settings.work.shutdown),
         );
         self.listeners = Some(listeners);
-        Ok(())
+        Ok(app)
     }
 
     fn is_scripted(&self) -> bool {

@@ -35,9 +35,9 @@ const STRANGERS: u64 = 20;
 /// Who did something.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Who {
-    /// key, bootstrap, anybody, or unknown.
+    /// key, bootstrap, anybody, slack, or unknown.
     pub(crate) kind: &'static str,
-    /// The key's id; never the key.
+    /// The key's id, or the person's in Slack; never the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
     pub(crate) name: String,

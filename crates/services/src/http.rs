@@ -34,6 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
 
@@ -107,6 +108,8 @@ pub struct App {
     pub limits: limits::Limits,
     /// Where changes, refusals and decisions are written down.
     pub audit: Audit,
+    /// Slack, in a process that serves it.
+    pub slack: Option<Slack>,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -136,6 +139,7 @@ impl App {
             access: access::Access::open(),
             limits: limits::Limits::none(),
             audit: Audit::none(),
+            slack: None,
             metrics,
             started: Instant::now(),
             shutdown,
@@ -163,6 +167,13 @@ impl App {
         self
     }
 
+    /// The same, for a process that serves Slack.
+    #[must_use]
+    pub fn with_slack(mut self, slack: Slack) -> Self {
+        self.slack = Some(slack);
+        self
+    }
+
     /// The same, with what happens written down.
     #[must_use]
     pub fn with_audit(mut self, audit: Audit) -> Self {
@@ -182,17 +193,20 @@ pub enum Service {
     AgentOrchestrator,
     /// Schedules.
     SchedulerService,
+    /// Slack.
+    SlackGateway,
     /// Health and metrics of a process that performs executions and serves nothing else.
     AgentPool,
 }
 
 impl Service {
     /// Those that a process which serves everything listens for.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::StateManager,
         Self::ConfigService,
         Self::AgentOrchestrator,
         Self::SchedulerService,
+        Self::SlackGateway,
     ];
 
     /// The name on the command line, in logs and in compose.
@@ -202,6 +216,7 @@ impl Service {
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
             Self::SchedulerService => "scheduler-service",
+            Self::SlackGateway => "slack-gateway",
             Self::AgentPool => "agent-pool",
         }
     }
@@ -213,6 +228,7 @@ impl Service {
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
             Self::SchedulerService => 8004,
+            Self::SlackGateway => 8005,
             Self::AgentPool => 8006,
         }
     }
@@ -224,6 +240,7 @@ impl Service {
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
             Self::SchedulerService => "SCHEDULER_SERVICE_PORT",
+            Self::SlackGateway => "SLACK_GATEWAY_PORT",
             Self::AgentPool => "AGENT_POOL_PORT",
         }
     }
@@ -236,6 +253,7 @@ impl Service {
                 "Agents, tasks, their events and results, questions to people."
             }
             Self::SchedulerService => "When agents work by themselves: schedules and their runs.",
+            Self::SlackGateway => "Slack's events, commands and buttons, and messages to Slack.",
             Self::AgentPool => "Health and metrics of a worker.",
         }
     }
@@ -246,6 +264,7 @@ impl Service {
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes().merge(crate::openai::routes()),
             Self::SchedulerService => crate::scheduler::routes(),
+            Self::SlackGateway => crate::slack::routes(),
             Self::AgentPool => Routes::new(),
         }
     }

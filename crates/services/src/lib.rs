@@ -3,7 +3,7 @@
 //! - [`audit`] writes down who did what, in a chain that shows when a line is changed.
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
-//! - [`orchestrator`], [`config_api`], [`scheduler`] and [`state`] are the services; none knows of another. What they show alike is
+//! - [`orchestrator`], [`config_api`], [`scheduler`], [`state`] and [`slack`] are the services; none knows of another. What they show alike is
 //!   in [`execution`].
 //! - [`openai`] shows every agent as a model of OpenAI's API.
 //! - [`Server`] binds and serves them.
@@ -22,6 +22,7 @@ pub mod openai;
 pub mod orchestrator;
 pub mod scheduler;
 pub mod server;
+pub mod slack;
 pub mod state;
 mod worker;
 

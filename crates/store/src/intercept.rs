@@ -13,11 +13,12 @@ use serde_json::Value;
 
 use crate::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
-    SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
+    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, Errand, ErrandChange, ErrandClaim,
+    Errands, ExecutionFilter, ExecutionRow, Fired, Firing, InboxFilter, InputAnswer, KeyFilter,
+    Keys, NewErrand, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result,
+    ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer, SharedValue,
+    SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted, Switches, Total,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -298,5 +299,27 @@ impl<I: Intercept> Switches for Intercepted<I> {
     }
     async fn switches(&self) -> Result<Vec<Switch>> {
         self.inner.switches().await
+    }
+}
+
+#[async_trait]
+impl<I: Intercept> Errands for Intercepted<I> {
+    async fn add_errand(&self, errand: NewErrand) -> Result<bool> {
+        self.inner.add_errand(errand).await
+    }
+    async fn claim_errands(&self, claim: ErrandClaim) -> Result<Vec<Errand>> {
+        self.inner.claim_errands(claim).await
+    }
+    async fn save_errand(&self, change: ErrandChange) -> Result<bool> {
+        self.inner.save_errand(change).await
+    }
+    async fn wake_errand(&self, id: &str, now: Time) -> Result<bool> {
+        self.inner.wake_errand(id, now).await
+    }
+    async fn errand(&self, id: &str) -> Result<Option<Errand>> {
+        self.inner.errand(id).await
+    }
+    async fn forget_errands(&self, before: Time) -> Result<u64> {
+        self.inner.forget_errands(before).await
     }
 }

@@ -22,6 +22,7 @@ pub mod cache;
 mod codec;
 mod consumption;
 pub mod counters;
+mod errands;
 mod error;
 pub mod intercept;
 mod keys;
@@ -44,6 +45,7 @@ use domain::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
+pub use errands::{Errand, ErrandChange, ErrandClaim, ErrandNext, Errands, NewErrand};
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
 pub use request::{
@@ -63,9 +65,10 @@ pub use switches::Switches;
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours; what is kept of keys is at [`Keys`], what people said of agents at [`Switches`].
+/// The journal and its neighbours; what is kept of keys is at [`Keys`], what people said of agents at [`Switches`], of
+/// errands at [`Errands`].
 #[async_trait]
-pub trait Store: Keys + Switches {
+pub trait Store: Keys + Switches + Errands {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

@@ -27,6 +27,7 @@ mod clock;
 mod configs;
 mod connection;
 mod dead_letters;
+mod errands;
 mod fault;
 mod fill;
 mod finish;

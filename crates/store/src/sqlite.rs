@@ -13,6 +13,7 @@ mod cleanup;
 mod configs;
 mod connection;
 mod dead_letters;
+mod errands;
 mod fault;
 mod finish;
 mod firing;

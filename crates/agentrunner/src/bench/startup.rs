@@ -68,6 +68,7 @@ async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
         .env("CONFIG_SERVICE_PORT", ports[1].to_string())
         .env("ORCHESTRATOR_PORT", ports[2].to_string())
         .env("SCHEDULER_SERVICE_PORT", "0")
+        .env("SLACK_GATEWAY_PORT", "0")
         .env("CONFIG_DIR", folder.join("config"))
         .env("DATA_DIR", folder.join("data"))
         .env("LOG_FORMAT", "json")

@@ -150,7 +150,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
     live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
     live("SCHEDULER_SERVICE_PORT", Port, "8004", "The port of SchedulerService."),
-    later("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
+    live("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
     live("AGENT_POOL_PORT", Port, "8006", "The port on which a pool of `serve` shows its health and metrics."),
     live("AGENTRUNNER_SERVER", Url, "", "The AgentOrchestrator that the command line asks; `http://127.0.0.1:ORCHESTRATOR_PORT` when empty."),
     // Logs.
@@ -227,9 +227,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("RABBITMQ_VHOST", Text, "/", "The virtual host on RabbitMQ."),
     live("RABBITMQ_PREFETCH_COUNT", Number(1, 65_535, "messages"), "", "How many messages a consumer holds; what suits each queue when empty."),
     // Slack.
-    later("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack."),
-    later("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack."),
-    later("SLACK_APP_TOKEN", Secret, "", "Lets AgentRunner use Socket Mode."),
+    live("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack: the app's Signing Secret. Without it, requests of Slack's are refused."),
+    live("SLACK_SIGNING_SECRET_PREVIOUS", Secret, "", "The Signing Secret before, taken as well while it is replaced."),
+    live("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack: the app's Bot User OAuth Token, `xoxb-…`."),
+    live("SLACK_APP_TOKEN", Secret, "", "Lets AgentRunner use Socket Mode: an App-Level Token, `xapp-…`. Slack then needs no way to this machine."),
+    live("SLACK_API_URL", Url, "", "The address of Slack's Web API instead of Slack's own; the tokens go there."),
 ];
 
 /// What our names begin with: an unknown name that begins so and is close to a known one is a slip of the pen.

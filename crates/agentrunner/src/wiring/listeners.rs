@@ -32,6 +32,7 @@ impl Listeners {
             Service::ConfigService => listen.config_service,
             Service::AgentOrchestrator => listen.orchestrator,
             Service::SchedulerService => listen.scheduler,
+            Service::SlackGateway => listen.slack,
             Service::AgentPool => listen.pool,
         };
         Self::at(services, |service| {
@@ -106,7 +107,7 @@ impl System {
         self.url(Service::SchedulerService)
     }
 
-    fn url(&self, service: Service) -> String {
+    pub(super) fn url(&self, service: Service) -> String {
         self.listeners
             .as_ref()
             .map(|listeners| listeners.url(service))

@@ -251,7 +251,8 @@ async fn what_can_not_be_written_down_is_not_done() {
         .env("STATE_MANAGER_PORT", "0");
     command
         .env("CONFIG_SERVICE_PORT", "0")
-        .env("SCHEDULER_SERVICE_PORT", "0");
+        .env("SCHEDULER_SERVICE_PORT", "0")
+        .env("SLACK_GATEWAY_PORT", "0");
     let ran = Ran::of(command).await;
     assert_eq!(ran.code, 1, "{ran:?}");
     assert!(ran.stderr.contains("AUDIT_LOG_PATH"), "{ran:?}");

@@ -141,7 +141,7 @@ fn expect_type(headers: &HeaderMap, types: &[&str], suffix: bool) -> Answer<()> 
     Err(ApiError::new(Code::UnsupportedMediaType, message))
 }
 
-async fn read(request: Request, limit: usize) -> Answer<bytes::Bytes> {
+pub(crate) async fn read(request: Request, limit: usize) -> Answer<bytes::Bytes> {
     let too_large = || {
         let message =
             format!("the body is larger than {limit} bytes; send less, or raise MAX_BODY_BYTES");

@@ -84,7 +84,10 @@ impl Passage {
         response: &Response,
         code: Option<Code>,
     ) -> Option<Record> {
-        let is_refused = matches!(code, Some(Code::AuthFailed | Code::Forbidden));
+        let is_refused = matches!(
+            code,
+            Some(Code::AuthFailed | Code::Forbidden | Code::SignatureInvalid)
+        );
         let is_denied = self.is_denied || is_refused;
         // One too many is no refusal of rights, and there may be very many.
         let is_wanted = is_denied || self.is_change() && code != Some(Code::RateLimitExceeded);

@@ -16,11 +16,12 @@ use uuid::Uuid;
 use crate::harness::{System, Workers, agent, read};
 
 const BOOTSTRAP: &str = "bootstrap-canary-0123456789";
-const SERVICES: [Service; 5] = [
+const SERVICES: [Service; 6] = [
     Service::StateManager,
     Service::ConfigService,
     Service::AgentOrchestrator,
     Service::SchedulerService,
+    Service::SlackGateway,
     Service::AgentPool,
 ];
 
@@ -224,7 +225,7 @@ async fn every_scope_at_every_route_gets_the_answer_that_the_rule_demands() {
     }
     // A route's own service is asked; a pool's are those that all have.
     let mut cells = 0;
-    for service in &SERVICES[..4] {
+    for service in &SERVICES[..5] {
         for (route, methods) in rules(*service) {
             for (method, rule) in methods {
                 for (name, key, scope, limit) in &callers {

@@ -24,6 +24,7 @@ mod openai_responses;
 mod openapi;
 mod operate;
 mod people;
+mod slack;
 mod state;
 mod stream;
 mod tasks;

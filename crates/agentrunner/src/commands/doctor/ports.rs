@@ -15,6 +15,7 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
         ("SCHEDULER_SERVICE_PORT", listen.scheduler),
+        ("SLACK_GATEWAY_PORT", listen.slack),
     ];
     let mut findings = Vec::new();
     for (name, port) in ports.into_iter().filter(|(_, port)| *port != 0) {

@@ -3,6 +3,7 @@
 //! store's own behaviour suite is run against it.
 
 mod claims;
+mod errands;
 mod journal;
 mod keys;
 mod news;
@@ -102,6 +103,7 @@ pub(crate) struct Tables {
     workers: BTreeMap<WorkerId, Worker>,
     api_keys: Vec<domain::ApiKey>,
     switches: BTreeMap<AgentName, domain::fleet::Switch>,
+    errands: BTreeMap<String, errands::Kept>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
