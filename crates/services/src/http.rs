@@ -34,6 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::redact::Redactor;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
 
@@ -104,6 +105,8 @@ pub struct App {
     pub limits: limits::Limits,
     /// Where changes, refusals and decisions are written down.
     pub audit: Audit,
+    /// Knows what may be in no body and no answer.
+    pub redactor: Redactor,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -133,6 +136,7 @@ impl App {
             access: access::Access::open(),
             limits: limits::Limits::none(),
             audit: Audit::none(),
+            redactor: Redactor::default(),
             metrics,
             started: Instant::now(),
             shutdown,
@@ -157,6 +161,13 @@ impl App {
     #[must_use]
     pub fn with_limits(mut self, limits: limits::Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same, taking known secrets out of what comes in and goes out.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
         self
     }
 
@@ -260,6 +271,10 @@ pub fn router(service: Service, app: App, loopback: bool) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
+        .layer(axum::middleware::map_response_with_state(
+            app.redactor.clone(),
+            body::masked,
+        ))
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(no_streams)))
         .layer(axum::middleware::from_fn_with_state(edge, edge::pass));
     let origins: Vec<_> = app

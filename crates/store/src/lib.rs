@@ -18,6 +18,7 @@
 //! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
 //! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
+mod audits;
 pub mod cache;
 mod codec;
 mod consumption;
@@ -43,6 +44,7 @@ use domain::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
+pub use audits::{AuditChain, AuditFilter, AuditRow, Audits};
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
 pub use request::{
@@ -61,9 +63,9 @@ pub use schedules::{
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours; what is kept of keys is at [`Keys`].
+/// The journal and its neighbours; what is kept of keys is at [`Keys`], of the audit log at [`Audits`].
 #[async_trait]
-pub trait Store: Keys {
+pub trait Store: Keys + Audits {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

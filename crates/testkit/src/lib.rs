@@ -70,6 +70,7 @@ mod pen;
 pub mod process;
 pub mod provider;
 mod proxy;
+mod secrets;
 mod server;
 pub mod servers;
 
@@ -79,3 +80,4 @@ pub use effects::EffectsStandIn;
 pub use log::Outcome;
 pub use provider::ProviderStandIn;
 pub use proxy::{FaultProxy, Weather};
+pub use secrets::SecretsStandIn;

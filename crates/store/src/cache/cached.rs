@@ -15,16 +15,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
-    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
-    SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, AuditChain, AuditFilter, AuditRow, Audits,
+    CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter,
+    DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InboxFilter, InputAnswer,
+    KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result,
+    ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer, SharedValue,
+    SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter,
+    UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -421,5 +423,27 @@ impl Keys for Cached {
     }
     async fn note_key_use(&self, uses: &[(KeyId, Time)]) -> Result<()> {
         self.inner.note_key_use(uses).await
+    }
+}
+
+#[async_trait]
+impl Audits for Cached {
+    async fn append_audit(&self, chain: AuditChain, rows: Vec<AuditRow>) -> Result<()> {
+        self.inner.append_audit(chain, rows).await
+    }
+    async fn audit_rows(&self, filter: AuditFilter) -> Result<Vec<AuditRow>> {
+        self.inner.audit_rows(filter).await
+    }
+    async fn audit_chains(&self) -> Result<Vec<AuditChain>> {
+        self.inner.audit_chains().await
+    }
+    async fn audit_chain(&self, chain: Uuid, after: u64, limit: usize) -> Result<Vec<AuditRow>> {
+        self.inner.audit_chain(chain, after, limit).await
+    }
+    async fn audit_before(&self, chain: Uuid, time: Time) -> Result<Option<AuditRow>> {
+        self.inner.audit_before(chain, time).await
+    }
+    async fn forget_audit(&self, chain: Uuid, through: u64, anchor: &str) -> Result<()> {
+        self.inner.forget_audit(chain, through, anchor).await
     }
 }

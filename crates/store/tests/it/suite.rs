@@ -1,6 +1,7 @@
 //! What every store does, whatever it keeps things in. An adapter runs it with `behaviour!(ItsFixture)`.
 
 pub(crate) mod append;
+pub(crate) mod audits;
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod cleanup;
@@ -93,6 +94,8 @@ macro_rules! behaviour {
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
+            audits: acts_are_kept_once_and_listed_newest_first, acts_are_found_by_who_what_and_when,
+                a_forgotten_beginning_leaves_its_mark;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

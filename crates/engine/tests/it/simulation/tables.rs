@@ -2,6 +2,7 @@
 //! transaction, because nothing else runs while it does. Kept as simple as can be, so that it is plainly right; the
 //! store's own behaviour suite is run against it.
 
+mod audits;
 mod claims;
 mod journal;
 mod keys;
@@ -100,6 +101,8 @@ pub(crate) struct Tables {
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
     api_keys: Vec<domain::ApiKey>,
+    audit_rows: Vec<store::AuditRow>,
+    audit_chains: Vec<store::AuditChain>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
