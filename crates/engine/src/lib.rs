@@ -66,13 +66,34 @@ pub struct Surroundings {
     pub new_id: NewId,
     /// What it counts together with other processes: what a provider told one of them about its limits, all keep to.
     pub counters: Arc<dyn Counters>,
+    /// Who is told of calls that an agent was not let make.
+    pub on_refusal: OnRefusal,
 }
+
+/// A call of a tool that an agent wanted to make and was not let.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which agent.
+    pub agent: domain::AgentName,
+    /// In which execution.
+    pub execution: ExecutionId,
+    /// Of which trace.
+    pub trace_id: domain::TraceId,
+    /// The tool, as the model called it: anything can stand here.
+    pub tool: String,
+    /// Why not.
+    pub why: String,
+}
+
+/// Is told of refusals; must not block.
+pub type OnRefusal = Arc<dyn Fn(Refusal) + Send + Sync>;
 
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
             new_id: Arc::new(Uuid::now_v7),
             counters: Arc::new(LocalCounters::default()),
+            on_refusal: Arc::new(drop),
         }
     }
 }
@@ -139,7 +160,11 @@ impl Engine {
         settings: Settings,
         surroundings: Surroundings,
     ) -> Self {
-        let Surroundings { new_id, counters } = surroundings;
+        let Surroundings {
+            new_id,
+            counters,
+            on_refusal,
+        } = surroundings;
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let presence = Presence::new((ports.clock)());
         let core = Shared {
@@ -148,6 +173,7 @@ impl Engine {
             agents,
             settings,
             counters,
+            on_refusal,
             hub: Arc::default(),
             definitions,
             schemas: tools::Schemas::default(),

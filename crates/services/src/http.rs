@@ -34,6 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::redact::Redactor;
 use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
@@ -110,6 +111,8 @@ pub struct App {
     pub audit: Audit,
     /// Slack, in a process that serves it.
     pub slack: Option<Slack>,
+    /// Knows what may be in no body and no answer.
+    pub redactor: Redactor,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -140,6 +143,7 @@ impl App {
             limits: limits::Limits::none(),
             audit: Audit::none(),
             slack: None,
+            redactor: Redactor::default(),
             metrics,
             started: Instant::now(),
             shutdown,
@@ -171,6 +175,13 @@ impl App {
     #[must_use]
     pub fn with_slack(mut self, slack: Slack) -> Self {
         self.slack = Some(slack);
+        self
+    }
+
+    /// The same, taking known secrets out of what comes in and goes out.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
         self
     }
 
@@ -285,6 +296,10 @@ pub fn router(service: Service, app: App, loopback: bool) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
+        .layer(axum::middleware::map_response_with_state(
+            app.redactor.clone(),
+            body::masked,
+        ))
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(no_streams)))
         .layer(axum::middleware::from_fn_with_state(edge, edge::pass));
     let origins: Vec<_> = app

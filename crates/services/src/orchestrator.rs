@@ -1,6 +1,7 @@
-//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys.
+//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys, what was done.
 
 mod agents;
+mod audit;
 mod collaboration;
 mod dead_letters;
 mod effects;
@@ -59,6 +60,7 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::replay))
         .with(READ.of(Owner::Handler), routes!(usage::list))
         .with(READ.of(Owner::Everybody), routes!(pools::list))
+        .with(ADMIN.of(Owner::Everybody), routes!(audit::list))
         .with(
             ADMIN.of(Owner::Everybody),
             routes!(keys::list, keys::create),

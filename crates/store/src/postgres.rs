@@ -21,6 +21,7 @@
 
 mod append;
 mod asleep;
+mod audits;
 mod claims;
 mod cleanup;
 mod clock;

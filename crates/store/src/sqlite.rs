@@ -8,6 +8,7 @@
 //! something due: [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits only, so
 //! polling goes on beside them. The file must be on a local disk.
 
+mod audits;
 mod claims;
 mod cleanup;
 mod configs;

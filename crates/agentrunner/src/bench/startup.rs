@@ -15,6 +15,7 @@ use super::statistics::{ms, percentile};
 use crate::cli::Context;
 use crate::client::Client;
 use crate::commands::bench::Startup;
+use crate::settings::Trust;
 
 const TOO_LONG: Duration = Duration::from_secs(20);
 /// How long a server is left alone before its memory is read.
@@ -77,7 +78,7 @@ async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    let client = Client::new(&format!("http://127.0.0.1:{}", ports[2]))?;
+    let client = Client::new(&format!("http://127.0.0.1:{}", ports[2]), &Trust::default())?;
     while !client.readiness().await.is_ok_and(|(is_ready, _)| is_ready) {
         if let Some(status) = server.try_wait()? {
             anyhow::bail!(

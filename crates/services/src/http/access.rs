@@ -357,6 +357,11 @@ fn unknown() -> ApiError {
     refusal(UNKNOWN)
 }
 
+/// For whoever waited when the key was revoked.
+pub(crate) fn revoked() -> ApiError {
+    refusal("the key was revoked or expired while this waited; what was asked for goes on")
+}
+
 fn refusal(message: &str) -> ApiError {
     ApiError::new(Code::AuthFailed, message)
 }

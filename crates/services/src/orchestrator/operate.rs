@@ -87,6 +87,7 @@ pub(super) async fn restart(
         after: None,
     };
     let (_, running) = app.engine.store().executions(filter, page).await?;
+    let running = running.count;
     app.engine.restart_agent(&name).await?;
     tracing::info!(agent_name = %name, by = caller.name(), running, "the agent is restarted");
     let restarting = RestartOut {

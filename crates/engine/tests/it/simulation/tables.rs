@@ -2,6 +2,7 @@
 //! transaction, because nothing else runs while it does. Kept as simple as can be, so that it is plainly right; the
 //! store's own behaviour suite is run against it.
 
+mod audits;
 mod claims;
 mod errands;
 mod journal;
@@ -104,6 +105,8 @@ pub(crate) struct Tables {
     api_keys: Vec<domain::ApiKey>,
     switches: BTreeMap<AgentName, domain::fleet::Switch>,
     errands: BTreeMap<String, errands::Kept>,
+    audit_rows: Vec<store::AuditRow>,
+    audit_chains: Vec<store::AuditChain>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
