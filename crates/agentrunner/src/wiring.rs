@@ -47,6 +47,8 @@ const MAX_REPLY_BYTES: usize = 4 << 20;
 pub(crate) enum Purpose {
     /// It performs executions.
     Work,
+    /// It accepts them, for others to perform.
+    Accept,
     /// It only answers questions about them.
     Read,
 }
@@ -129,6 +131,7 @@ impl System {
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
         let role = match purpose {
             Purpose::Work => Role::EVERYTHING,
+            Purpose::Accept => Part::AgentOrchestrator.role()?,
             Purpose::Read => Role::READING,
         };
         let system = Self::build(settings, role).await?;
@@ -137,7 +140,7 @@ impl System {
                 let loaded = system.config.reload().await;
                 system.engine.load_switches().await?;
                 match purpose {
-                    Purpose::Work => {
+                    Purpose::Work | Purpose::Accept => {
                         loaded?;
                         system.engine.start();
                     }

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use domain::{AgentName, ScheduleName, Time};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
-use store::{ScheduleFilter, ScheduleRow};
+use store::{ScheduleFilter, ScheduleRow, Total};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
@@ -103,7 +103,7 @@ async fn list(
     let last = rows.last().filter(|_| rows.len() == most);
     let next = last.map(|row| next_address(&uri, row.record.schedule.name.as_str()));
     let items: Vec<ScheduleOut> = rows.iter().map(ScheduleOut::from).collect();
-    Ok(Listed::new(items, next, Some(total)).into_response())
+    Ok(Listed::new(items, next, Some(Total::exactly(total))).into_response())
 }
 
 /// The schedules that match; a caller who is limited to agents is shown theirs.
@@ -331,7 +331,7 @@ async fn runs(
     let last = runs.last().filter(|_| runs.len() == most);
     let next = last.map(|run| next_address(&uri, &run.fire_time.timestamp_micros().to_string()));
     let items: Vec<RunOut> = runs.iter().map(RunOut::from).collect();
-    Ok(Listed::new(items, next, Some(total)).into_response())
+    Ok(Listed::new(items, next, Some(Total::exactly(total))).into_response())
 }
 
 /// How many fire times.

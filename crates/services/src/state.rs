@@ -171,7 +171,7 @@ async fn steps(
     let last = steps.last().filter(|_| steps.len() == limit);
     let next = last.map(|step| next_address(&uri, &step.seq.to_string()));
     let items: Vec<Value> = steps.iter().map(|step| shown(step, bodies)).collect();
-    Ok(Listed::new(items, next, Some(row.steps.into())).into_response())
+    Ok(Listed::new(items, next, Some(store::Total::exactly(row.steps.into()))).into_response())
 }
 
 /// Shows one step whole.

@@ -17,7 +17,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
     OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, Switches, UsageFilter, UsageRow, Waiting,
+    Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -124,7 +124,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {

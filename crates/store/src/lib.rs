@@ -47,12 +47,12 @@ use tokio::sync::Notify;
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
 pub use request::{
-    AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
-    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
-    ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim,
-    OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite, Signal,
-    StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
-    WhenBusy,
+    AgentState, AgentStats, Append, Appended, COUNTED_AT_MOST, CancelAnswer, Change, Claim,
+    Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild,
+    ExecutionFilter, ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest,
+    OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite,
+    Signal, StateChange, StateChanged, Submission, Submitted, Then, Total, UsageFilter, UsageRow,
+    Waiting, WhenBusy,
 };
 pub use schedules::{
     DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
@@ -161,12 +161,13 @@ pub trait Store: Keys + Switches {
     async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>>;
 
     /// Executions, newest first, and how many there are in all. Those that can't be read are counted and left out.
-    /// The total is cheap when only agent and states are asked for, else it costs a look at every match.
+    /// The total is exact and cheap when only agent and states are asked for; else it looks at every match, and stops
+    /// at [`COUNTED_AT_MOST`].
     async fn executions(
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)>;
+    ) -> Result<(Vec<ExecutionRow>, Total)>;
 
     /// The steps of an execution after `after`, oldest first, at most `limit`.
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>>;

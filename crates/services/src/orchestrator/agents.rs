@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use domain::definition::Definition;
 use domain::fleet::{AgentStatus, Circumstances, standing};
 use domain::{ExecutionMode, Time, Worker};
 use engine::Agent;
@@ -152,13 +153,10 @@ pub(super) struct ListParams {
 }
 
 impl ListParams {
-    fn wants(&self, agent: &AgentOut) -> bool {
+    /// What is known without asking how the agent stands.
+    fn wants(&self, agent: &Definition) -> bool {
         let mode = self.execution_mode.as_deref();
         mode.is_none_or(|mode| mode == agent.execution_mode.as_str())
-            && self
-                .status
-                .as_deref()
-                .is_none_or(|status| status == agent.status)
             && self
                 .tags
                 .iter()
@@ -183,21 +181,24 @@ pub(super) async fn list(
     let stats = app.engine.store().agent_stats(None).await?;
     let workers = app.engine.workers().await?;
     let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
-    let agents: Vec<AgentOut> = app
-        .engine
-        .agents()
-        .all()
-        .iter()
-        .filter(|agent| caller.covers(&agent.definition.name))
-        .map(|agent| {
-            let stats = stats.get(&agent.definition.name).copied();
-            AgentOut::new(agent, stats, &workers, &app)
-        })
-        .filter(|agent| params.wants(agent))
-        .collect();
+    let stats = |agent: &Agent| stats.get(&agent.definition.name).copied();
+    let mut agents = app.engine.agents().all();
+    agents.retain(|agent| caller.covers(&agent.definition.name) && params.wants(&agent.definition));
+    // How each stands is worked out only for those that are shown, unless it decides who is.
+    if let Some(wanted) = &params.status {
+        agents.retain(|agent| {
+            let active = stats(agent).map_or(0, |stats| stats.active);
+            stands(agent, active, &workers, &app).0.as_str() == wanted
+        });
+    }
     let cursor = params.cursor.as_deref();
-    let listed = Listed::of_all(agents, |agent| &agent.name, params.limit, cursor, &uri)?;
-    Ok(listed.into_response())
+    let listed = Listed::of_all(agents, named, params.limit, cursor, &uri)?;
+    let shown = listed.map(|agent| AgentOut::new(&agent, stats(&agent), &workers, &app));
+    Ok(shown.into_response())
+}
+
+fn named(agent: &Agent) -> &str {
+    agent.definition.name.as_str()
 }
 
 /// Shows an agent.

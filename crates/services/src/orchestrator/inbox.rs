@@ -8,7 +8,7 @@ use domain::{AgentName, ExecutionId, Seq};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{InboxFilter, InputAnswer, NewInput};
+use store::{InboxFilter, InputAnswer, NewInput, Total};
 use utoipa::{IntoParams, ToSchema};
 
 use super::question::{QuestionOut, question};
@@ -166,7 +166,7 @@ pub(super) async fn list(
     }
     let last = open.last().filter(|_| open.len() == limit);
     let next = last.map(|last| next_address(&uri, &format!("{}:{}", last.id, last.request)));
-    Ok(Listed::new(items, next, Some(total)).into_response())
+    Ok(Listed::new(items, next, Some(Total::exactly(total))).into_response())
 }
 
 /// A person's answer. Which fields it has depends on `answer`.

@@ -25,7 +25,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
     OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, Switches, UsageFilter, UsageRow, Waiting,
+    Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -289,7 +289,7 @@ impl Store for Cached {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
