@@ -9,6 +9,7 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod attacks;
 mod backing;
 mod bad_input;
 mod conversations;
@@ -27,6 +28,7 @@ mod project;
 mod real_parts;
 mod run;
 mod schedules;
+mod schemathesis;
 mod secrets;
 mod serve;
 mod servers;
