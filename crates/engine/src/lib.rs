@@ -174,6 +174,7 @@ impl Engine {
             .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
         self.tasks
             .spawn(subscriptions::listen(core.clone(), close.clone()));
+        live::start(core, &self.tasks, close);
     }
 
     /// Begins to relay events and nothing else: for a process that only tells of something.
@@ -289,12 +290,13 @@ impl Engine {
         Ok(())
     }
 
-    /// Follows an execution: its steps from `after` on, and what its model says while it says it. Ends after the last
-    /// step. Without gap or repeat as far as steps go; pieces of a running answer are given from its beginning.
+    /// Follows an execution, in whatever process it is: its steps from `after` on, and what its model says while it says
+    /// it. Ends after the last step. Each step comes once; the words that come before it are its beginning, or are
+    /// superseded first.
     pub fn watch(&self, id: ExecutionId, after: Option<Position>) -> Watch {
         Watch::new(
             self.core.ports.store.clone(),
-            self.core.hub.clone(),
+            &self.core.hub,
             id,
             after,
         )

@@ -297,6 +297,12 @@ mod tests {
             Err(bus::Error::Closed)
         }
 
+        fn whisper(&self, _: &str, _: Vec<u8>) {}
+
+        async fn listen(&self, _: &[String]) -> Result<Box<dyn bus::Listener>, bus::Error> {
+            Err(bus::Error::Closed)
+        }
+
         async fn check(&self) -> Result<(), bus::Error> {
             Ok(())
         }

@@ -14,6 +14,7 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -25,6 +26,8 @@ use crate::http::{App, Service, router};
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take to read anything of what is sent to it before it is hung up on.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 100;
 /// How many bytes they may have together.
@@ -208,7 +211,10 @@ impl Accept {
                 request
             });
             let service = TowerToHyperService::new(service);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+            let mut stream = TimeoutStream::new(stream);
+            stream.set_write_timeout(Some(READ_PATIENCE));
+            let stream = TokioIo::new(Box::pin(stream));
+            let connection = builder.serve_connection_with_upgrades(stream, service);
             let mut connection = std::pin::pin!(connection);
             let end = tokio::select! {
                 end = connection.as_mut() => end,

@@ -31,6 +31,7 @@ mod serve;
 mod servers;
 mod servers_redis;
 mod servers_roles;
+mod streaming;
 mod survive;
 mod teams;
 mod tidy;

@@ -113,7 +113,7 @@ async fn row(app: &App, id: ExecutionId) -> Answer<ExecutionRow> {
 async fn wait(app: &App, id: ExecutionId) -> Answer<()> {
     let mut watch = app.engine.watch(id, None);
     let end = async {
-        while watch.next().await?.is_some() || watch.resume() {}
+        while watch.next().await?.is_some() {}
         Ok::<_, store::Error>(())
     };
     tokio::select! {
@@ -215,7 +215,6 @@ impl Writing {
                     Ok(Some(words)) => return Ok(self.heading.words(&words)),
                     Err(Diverged) => return Err(self.diverged()),
                 },
-                Ok(None) if self.watch.resume() => {}
                 Ok(None) => return self.last().await,
                 Err(error) => {
                     failures += 1;

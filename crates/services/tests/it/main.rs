@@ -20,6 +20,7 @@ mod harness;
 mod openai_face;
 mod openapi;
 mod people;
+mod socket;
 mod state;
 mod stream;
 mod tasks;
