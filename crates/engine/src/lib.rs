@@ -8,6 +8,7 @@ mod definitions;
 mod dispatcher;
 mod ended;
 mod error;
+mod feed;
 mod fleet;
 mod host;
 mod leases;
@@ -44,6 +45,7 @@ use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
+pub use feed::{FeedEvent, FeedWatch, Happened, Note};
 pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
@@ -143,6 +145,7 @@ impl Engine {
         let presence = Presence::new((ports.clock)());
         let core = Shared {
             leases: Leases::new(ports.clock.clone()),
+            feed: Arc::new(feed::Feed::new(&settings.worker)),
             ports,
             agents,
             settings,
@@ -175,11 +178,13 @@ impl Engine {
         self.tasks
             .spawn(subscriptions::listen(core.clone(), close.clone()));
         live::start(core, &self.tasks, close);
+        feed::start(core, &self.tasks, close);
     }
 
     /// Begins to relay events and nothing else: for a process that only tells of something.
     pub fn start_relay(&self) {
         let (core, close) = (self.core.clone(), self.close.clone());
+        feed::start(&core, &self.tasks, &close);
         self.tasks.spawn(relay::relay(core, close));
     }
 
@@ -300,6 +305,15 @@ impl Engine {
             id,
             after,
         )
+    }
+
+    /// Looks at everything that happens in all processes, from now on or from a place that was reached at any of them.
+    ///
+    /// # Errors
+    /// It is no such place; says how one looks.
+    pub fn look(&self, after: Option<&str>) -> Result<FeedWatch, String> {
+        let after = after.map(str::parse).transpose()?;
+        Ok(self.core.feed.look(after))
     }
 
     /// The agents that new executions can be given to.

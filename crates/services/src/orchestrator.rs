@@ -5,6 +5,7 @@ mod collaboration;
 mod dead_letters;
 mod effects;
 mod events;
+mod feed;
 mod following;
 mod inbox;
 mod keys;
@@ -48,6 +49,7 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(an_executions), routes!(stream::follow))
         .with(READ.of(an_executions), routes!(socket::follow_on_socket))
         .with(SUBMIT.of(Owner::Handler), routes!(events::publish))
+        .with(READ.of(Owner::Handler), routes!(feed::stream))
         .with(READ.of(Owner::Everybody), routes!(dead_letters::list))
         .with(
             OPERATE.of(Owner::Everybody),

@@ -30,10 +30,21 @@ const LENGTH: Duration = Duration::from_secs(15);
 /// How long what is under way may take to come to its end.
 const SETTLE: Duration = Duration::from_secs(90);
 
+/// What answers are made of.
+const WORDS: [&str; 7] = [
+    "grüße ",
+    "words, ",
+    "\n\n",
+    "\"quoted\" ",
+    "🦀",
+    "data: x ",
+    "naïve ",
+];
+
 /// A system of separate processes on real servers.
 struct System {
     project: Project,
-    provider: ProviderStandIn,
+    _provider: ProviderStandIn,
     variables: Variables,
     orchestrators: Vec<u16>,
     parts: Vec<tokio::sync::Mutex<Part>>,
@@ -72,7 +83,7 @@ impl System {
             .chain(pools.iter().map(|port| part("autonomous-agent-pool", port)))
             .collect();
         let system = Self {
-            provider,
+            _provider: provider,
             variables,
             orchestrators: orchestrators.to_vec(),
             parts,
@@ -135,7 +146,8 @@ fn tell(request: &Request) -> Answer {
     let mut lots = Lots::new(request.number as u64);
     let mut text = format!("{} · №{}: ", request.conversation, request.number);
     while text.len() < 500 {
-        text.push_str(lots.one_of(&["grüße ", "words, ", "\n\n", "\"quoted\" ", "🦀", "data: x ", "naïve "]));
+        let word: &&str = lots.one_of(&WORDS);
+        text.push_str(word);
     }
     Answer {
         delivery: Delivery {

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{LiveEvent, Position, VOID};
 
-/// How many bytes of a running answer are kept for those who watch; beyond it they get the whole step at the end.
-const MAX_BYTES: usize = 1 << 20;
+/// How many bytes of memory a running answer takes for those who watch; beyond it they get the whole step at the end.
+const MAX_BYTES: usize = 2 << 20;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -119,10 +119,10 @@ impl Pieces {
         self.clear();
     }
 
-    /// One more.
+    /// One more. After one for which there was no room there is none for any: what is known has no hole.
     pub(super) fn push(&mut self, piece: Piece) {
-        if self.bytes + piece.bytes() <= MAX_BYTES {
-            self.bytes += piece.bytes();
+        self.bytes = self.bytes.saturating_add(piece.bytes() + size_of::<Piece>());
+        if self.bytes <= MAX_BYTES {
             self.pieces.push(piece);
         }
     }

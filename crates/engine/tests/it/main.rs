@@ -33,6 +33,7 @@ mod faults;
 mod fleet;
 mod frozen;
 mod pausing;
+mod looking;
 mod people;
 mod rig;
 mod running;

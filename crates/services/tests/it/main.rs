@@ -16,6 +16,7 @@ mod configs_api;
 mod conversations;
 mod documents;
 mod edge;
+mod feed;
 mod harness;
 mod openai_face;
 mod openapi;

@@ -86,7 +86,6 @@ impl Bus for Line {
     fn whisper(&self, _: &str, _: Vec<u8>) {}
 
     async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, Error> {
-        self.reach().await?;
         self.world.broker.listen(channels).await
     }
 
