@@ -177,7 +177,9 @@ impl Bus for InProcess {
 
     async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, Error> {
         self.open()?;
-        Ok(Box::new(self.whispers.listen(channels, self.closed.clone())))
+        Ok(Box::new(
+            self.whispers.listen(channels, self.closed.clone()),
+        ))
     }
 
     async fn check(&self) -> Result<(), Error> {

@@ -299,12 +299,7 @@ impl Engine {
     /// it. Ends after the last step. Each step comes once; the words that come before it are its beginning, or are
     /// superseded first.
     pub fn watch(&self, id: ExecutionId, after: Option<Position>) -> Watch {
-        Watch::new(
-            self.core.ports.store.clone(),
-            &self.core.hub,
-            id,
-            after,
-        )
+        Watch::new(self.core.ports.store.clone(), &self.core.hub, id, after)
     }
 
     /// Looks at everything that happens in all processes, from now on or from a place that was reached at any of them.

@@ -135,7 +135,9 @@ impl Run {
     pub(crate) async fn go(mut self, waiting: Waiting, asked: Instant) -> Result<Ended, Stop> {
         let status = Status::Running;
         let begins = || vec![Happened::Execution { status }];
-        self.core.feed.of(&self.execution, self.core.now(), 1, begins);
+        self.core
+            .feed
+            .of(&self.execution, self.core.now(), 1, begins);
         self.load_spending().await?;
         self.absorb(waiting).await?;
         // The store was slow, and nothing has been written since: it may have been called off.

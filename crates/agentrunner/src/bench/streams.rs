@@ -84,8 +84,18 @@ pub(crate) async fn measure(context: &Context, args: &Streams) -> anyhow::Result
     spinner.finish_and_clear();
     let mut report = Report::default();
     report.add("clients", "open streams", f64::from(args.clients), "");
-    report.add("executions", "executions that they follow", ids.len() as f64, "");
-    report.add("rss_before_mib", "memory of the server before", before, "MiB");
+    report.add(
+        "executions",
+        "executions that they follow",
+        ids.len() as f64,
+        "",
+    );
+    report.add(
+        "rss_before_mib",
+        "memory of the server before",
+        before,
+        "MiB",
+    );
     report.add("rss_open_mib", "memory with all streams open", open, "MiB");
     report.add("rss_after_mib", "memory after the last event", after, "MiB");
     tell_latency(&mut report, args, events, ids.len());
@@ -96,7 +106,9 @@ pub(crate) async fn measure(context: &Context, args: &Streams) -> anyhow::Result
 type Events = BTreeMap<(String, String), Vec<f64>>;
 
 fn note(events: &mut Events, heard: Heard) {
-    let took = (heard.at - heard.made).num_microseconds().unwrap_or(i64::MAX);
+    let took = (heard.at - heard.made)
+        .num_microseconds()
+        .unwrap_or(i64::MAX);
     let event = events.entry((heard.execution, heard.seq)).or_default();
     event.push(took as f64 / 1e3);
 }
@@ -109,14 +121,31 @@ fn tell_latency(report: &mut Report, args: &Streams, events: Events, executions:
         last.push(percentile(&mut took, 100.0));
         middle.push(percentile(&mut took, 50.0));
     }
-    report.add("events", "events that all of them heard", last.len() as f64, "");
+    report.add(
+        "events",
+        "events that all of them heard",
+        last.len() as f64,
+        "",
+    );
     if last.is_empty() {
         return;
     }
     for (key, label, value) in [
-        ("median_client_ms", "until half of the clients heard, median", percentile(&mut middle, 50.0)),
-        ("last_client_ms_p50", "until the last client heard, median", percentile(&mut last, 50.0)),
-        ("last_client_ms_max", "the slowest event", percentile(&mut last, 100.0)),
+        (
+            "median_client_ms",
+            "until half of the clients heard, median",
+            percentile(&mut middle, 50.0),
+        ),
+        (
+            "last_client_ms_p50",
+            "until the last client heard, median",
+            percentile(&mut last, 50.0),
+        ),
+        (
+            "last_client_ms_max",
+            "the slowest event",
+            percentile(&mut last, 100.0),
+        ),
     ] {
         report.add(key, label, value, "ms");
     }

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use testkit::provider::{Answer, Delivery, Fault, Request};
 use testkit::ProviderStandIn;
+use testkit::provider::{Answer, Delivery, Fault, Request};
 
 use crate::backing::{self, Variables, borrowed};
 use crate::five_kinds::part::{End, Part};
@@ -20,11 +20,13 @@ use crate::project::Ran;
 use client::{Heard, Reader};
 use lots::Lots;
 
-/// How many process of each kind.
+/// How many processes of each kind.
 const PROCESSES: usize = 3;
 /// How many answers are written, and how many read each.
-const ANSWERS: usize = 100;
-const READERS: usize = 5;
+const ANSWERS: usize = 50;
+const READERS: usize = 10;
+/// How many processes are killed at least.
+const KILLS: usize = 5;
 /// Until when tasks are given, and processes killed, in every test run; `STREAMING_SECONDS` says otherwise.
 const LENGTH: Duration = Duration::from_secs(15);
 /// How long what is under way may take to come to its end.
@@ -43,6 +45,7 @@ const WORDS: [&str; 7] = [
 
 /// A system of separate processes on real servers.
 struct System {
+    http: reqwest::Client,
     project: Project,
     _provider: ProviderStandIn,
     variables: Variables,
@@ -83,6 +86,7 @@ impl System {
             .chain(pools.iter().map(|port| part("autonomous-agent-pool", port)))
             .collect();
         let system = Self {
+            http: client::http(),
             _provider: provider,
             variables,
             orchestrators: orchestrators.to_vec(),
@@ -99,7 +103,11 @@ impl System {
         let mut part = self.parts[number].lock().await;
         let port = part.port.to_string();
         let mut variables = borrowed(&self.variables);
-        variables.extend([("ORCHESTRATOR_PORT", &*port), ("AGENT_POOL_PORT", &*port)]);
+        let name = match part.name {
+            "agent-orchestrator" => "ORCHESTRATOR_PORT",
+            _ => "AGENT_POOL_PORT",
+        };
+        variables.push((name, &port));
         part.start(self.project.command(&variables)).await;
     }
 
@@ -113,10 +121,13 @@ impl System {
         let body = json!({
             "agent_name": "teller", "task_data": { "prompt": format!("story {n}") },
         });
-        let http = reqwest::Client::builder().no_proxy().build().unwrap();
         loop {
-            let url = format!("http://127.0.0.1:{}/tasks", lots.one_of(&self.orchestrators));
-            let sent = http
+            let url = format!(
+                "http://127.0.0.1:{}/tasks",
+                lots.one_of(&self.orchestrators)
+            );
+            let sent = self
+                .http
                 .post(url)
                 .header("idempotency-key", format!("story-{n}"))
                 .json(&body)
@@ -164,7 +175,7 @@ fn tell(request: &Request) -> Answer {
 async fn disturb(system: &System, until: Instant, kills: &AtomicUsize) {
     let mut lots = Lots::new(7);
     let mut number = 0;
-    while Instant::now() < until {
+    while Instant::now() < until || kills.load(Ordering::Relaxed) < KILLS {
         tokio::time::sleep(Duration::from_millis(lots.up_to(1500) + 500)).await;
         // Each in turn: two API processes and workers are there at any time.
         number = (number + PROCESSES + 1) % (2 * PROCESSES);
@@ -191,7 +202,8 @@ async fn what_500_streaming_clients_hold_is_what_is_stored_whatever_is_killed() 
             let id = system.submit(n, &mut lots).await;
             for reader in 0..READERS {
                 let seed = (n * READERS + reader) as u64;
-                let reader = Reader::new(id.clone(), system.orchestrators.clone(), seed);
+                let (http, ports) = (system.http.clone(), system.orchestrators.clone());
+                let reader = Reader::new(http, id.clone(), ports, seed);
                 readers.spawn(reader.read());
             }
             let due = length.mul_f64(n as f64 / ANSWERS as f64);
@@ -228,15 +240,25 @@ async fn what_500_streaming_clients_hold_is_what_is_stored_whatever_is_killed() 
     );
     // It was a test of something: most was read as it was written, by clients who came back, some of it in vain.
     assert!(total.early * 2 > total.bytes, "{total:?}");
-    assert!(total.streams > 2 * heard.len() && total.superseded > heard.len() / 10, "{total:?}");
-    assert!(kills.load(Ordering::Relaxed) >= 4);
+    assert!(total.streams > 3 * heard.len() / 2, "{total:?}");
+    assert!(total.superseded > heard.len() / 10, "{total:?}");
 }
 
 /// The answer as it is stored.
 async fn stored(system: &System, id: &str) -> String {
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
-    let url = format!("http://127.0.0.1:{}/tasks/{id}/result", system.orchestrators[0]);
-    let result: Value = http.get(url).send().await.unwrap().json().await.unwrap();
+    let url = format!(
+        "http://127.0.0.1:{}/tasks/{id}/result",
+        system.orchestrators[0]
+    );
+    let result: Value = system
+        .http
+        .get(url)
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
     assert_eq!(result["status"], "completed", "{result}");
     result["output"].as_str().unwrap().to_owned()
 }

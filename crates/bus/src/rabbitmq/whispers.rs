@@ -142,10 +142,7 @@ async fn declare_exchange(
 ///
 /// # Errors
 /// What keeps it from hearing now.
-pub(super) async fn listen(
-    shared: &Arc<Shared>,
-    channels: &[String],
-) -> Result<Hearing, Failure> {
+pub(super) async fn listen(shared: &Arc<Shared>, channels: &[String]) -> Result<Hearing, Failure> {
     let channels = channels
         .iter()
         .map(|channel| short(channel.clone()))
@@ -250,8 +247,12 @@ impl Listening {
             exclusive: true,
             ..BasicConsumeOptions::default()
         };
-        let consumed =
-            channel.basic_consume(queue, ShortString::default(), options, FieldTable::default());
+        let consumed = channel.basic_consume(
+            queue,
+            ShortString::default(),
+            options,
+            FieldTable::default(),
+        );
         link.call(&live, "whispers can't be heard", consumed).await
     }
 

@@ -442,7 +442,12 @@ async fn hears_nothing(listener: &mut Box<dyn Listener>) {
 
 pub(crate) async fn a_whisper_reaches_whoever_listens_now_and_nobody_else(bus: Subject) {
     bus.whisper("a", b"too early".to_vec());
-    let channels = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+    let channels = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
     let mut first = bus.listen(&channels(&["a", "b"])).await.unwrap();
     let mut second = bus.listen(&channels(&["a"])).await.unwrap();
     for n in 0..3 {

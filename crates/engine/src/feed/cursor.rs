@@ -12,9 +12,7 @@ use sha2::{Digest, Sha256};
 const MAX_SOURCES: usize = 256;
 
 /// A process, by the beginning of a hash of its id.
-#[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
-)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct Source(u64);
 
 impl Source {

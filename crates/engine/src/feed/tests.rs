@@ -17,7 +17,9 @@ fn source(n: u32) -> Source {
 
 /// A note that can be told from others.
 fn note(source: u32, n: u64) -> Arc<Note> {
-    let id = domain::ExecutionId::from_uuid(uuid::Uuid::from_u128(u128::from(source) << 64 | u128::from(n)));
+    let id = domain::ExecutionId::from_uuid(uuid::Uuid::from_u128(
+        u128::from(source) << 64 | u128::from(n),
+    ));
     Arc::new(Note {
         at: "2026-11-30T09:30:00Z".parse().unwrap(),
         agent_name: None,

@@ -9,10 +9,10 @@ use store::Store;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use super::LiveEvent;
 use super::hub::LiveRun;
 use super::pieces::{Mark, Part, Pieces, Taken};
 use super::reader::Reader;
-use super::LiveEvent;
 
 /// How many steps are read at once.
 const BATCH: usize = 16;
@@ -174,7 +174,10 @@ impl Board {
         if !found.is_empty() {
             return Ok(found);
         }
-        if recent.nothing.is_some_and(|(of, at)| of == after && at >= asked) {
+        if recent
+            .nothing
+            .is_some_and(|(of, at)| of == after && at >= asked)
+        {
             return Ok(found);
         }
         let began = Instant::now();

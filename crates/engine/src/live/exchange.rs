@@ -42,7 +42,10 @@ async fn hear(core: Arc<Shared>, stop: CancellationToken) {
         channels.push(ASKS.to_owned());
     }
     loop {
-        let Some(opened) = stop.run_until_cancelled(core.ports.bus.listen(&channels)).await else {
+        let Some(opened) = stop
+            .run_until_cancelled(core.ports.bus.listen(&channels))
+            .await
+        else {
             return;
         };
         match opened {
@@ -147,5 +150,7 @@ fn say(core: &Shared) -> bool {
 }
 
 fn whisper(core: &Shared, channel: &str, parts: Vec<(ExecutionId, Part)>) {
-    core.ports.bus.whisper(channel, Whisper::Tell(parts).write());
+    core.ports
+        .bus
+        .whisper(channel, Whisper::Tell(parts).write());
 }

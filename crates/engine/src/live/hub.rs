@@ -39,7 +39,11 @@ impl Hub {
     pub(crate) fn end(&self, id: ExecutionId, run: &Arc<LiveRun>) {
         run.ended.store(true, Ordering::Release);
         let mut boards = self.boards();
-        if run.board.end_run(run) && boards.get(&id).is_some_and(|it| Arc::ptr_eq(it, &run.board)) {
+        if run.board.end_run(run)
+            && boards
+                .get(&id)
+                .is_some_and(|it| Arc::ptr_eq(it, &run.board))
+        {
             boards.remove(&id);
         }
         let is_watched = boards.contains_key(&id);
@@ -134,12 +138,7 @@ pub(crate) struct LiveRun {
 }
 
 impl LiveRun {
-    fn new(
-        id: ExecutionId,
-        lease: Arc<Lease>,
-        board: Arc<Board>,
-        telling: Arc<Telling>,
-    ) -> Self {
+    fn new(id: ExecutionId, lease: Arc<Lease>, board: Arc<Board>, telling: Arc<Telling>) -> Self {
         // Tries are numbered on from the epoch, so that no two owners use the same number.
         let attempt = lease.epoch().get().saturating_mul(256);
         let now = Pieces::new(Seq::new(lease.last_committed()), attempt);

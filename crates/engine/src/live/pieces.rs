@@ -121,7 +121,9 @@ impl Pieces {
 
     /// One more. After one for which there was no room there is none for any: what is known has no hole.
     pub(super) fn push(&mut self, piece: Piece) {
-        self.bytes = self.bytes.saturating_add(piece.bytes() + size_of::<Piece>());
+        self.bytes = self
+            .bytes
+            .saturating_add(piece.bytes() + size_of::<Piece>());
         if self.bytes <= MAX_BYTES {
             self.pieces.push(piece);
         }

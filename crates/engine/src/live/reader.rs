@@ -110,9 +110,8 @@ impl Held {
             Self::Words { bytes: 0, .. } => true,
             Self::Words { bytes, sum } => {
                 let beginning = said.as_bytes().get(..*bytes);
-                beginning.is_some_and(|beginning| {
-                    Sha256::digest(beginning) == sum.clone().finalize()
-                })
+                beginning
+                    .is_some_and(|beginning| Sha256::digest(beginning) == sum.clone().finalize())
             }
             Self::Unknown => false,
         }

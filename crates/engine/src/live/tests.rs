@@ -116,7 +116,11 @@ impl Client {
             }
             LiveEvent::ToolCallBegins { .. } => {}
             LiveEvent::Step(step) => {
-                assert_eq!(step.seq, Seq::new(self.steps + 1), "each step once, in order");
+                assert_eq!(
+                    step.seq,
+                    Seq::new(self.steps + 1),
+                    "each step once, in order"
+                );
                 let text = match &step.body {
                     StepBody::ModelCall(call) => call.reply.text.as_str(),
                     _ => "",
@@ -250,7 +254,9 @@ fn a_hole_shows_no_broken_text() {
     owner.pieces.push(Piece::Words("three".to_owned()));
     let part = owner.pieces.since(Some(mirror.told), 100);
     assert_eq!(mirror.pieces.take(part), Taken::Hole);
-    assert!(matches!(reader.hear(&mirror.pieces), Some(LiveEvent::Delta { text, .. }) if text == "one "));
+    assert!(
+        matches!(reader.hear(&mirror.pieces), Some(LiveEvent::Delta { text, .. }) if text == "one ")
+    );
     assert_eq!(reader.hear(&mirror.pieces), None, "not three before two");
     // It asks again, with what it has.
     let part = owner.pieces.since(Some(mirror.pieces.mark()), 100);

@@ -38,7 +38,11 @@ async fn until_completed(watch: &mut FeedWatch, id: ExecutionId) -> Vec<String> 
             Happened::Step { seq, kind, .. } => seen.push(format!("{seq} {kind}")),
             Happened::Event { .. } => continue,
         }
-        if note.what == (Happened::Execution { status: Status::Completed }) {
+        if note.what
+            == (Happened::Execution {
+                status: Status::Completed,
+            })
+        {
             return seen;
         }
     }

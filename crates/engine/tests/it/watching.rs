@@ -88,7 +88,9 @@ fn desk(rig: &Rig, name: &str) -> Engine {
 
 async fn next(watch: &mut Watch) -> LiveEvent {
     let next = tokio::time::timeout(Duration::from_secs(20), watch.next()).await;
-    next.expect("something comes").unwrap().expect("and is no end")
+    next.expect("something comes")
+        .unwrap()
+        .expect("and is no end")
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +115,10 @@ async fn words_are_heard_in_other_processes_and_ids_mean_the_same_there() {
         let void = next(watch).await;
         assert!(matches!(void, LiveEvent::Supersede { .. }), "{void:?}");
         let end = next(watch).await;
-        assert!(matches!(&end, LiveEvent::Step(step) if step.seq == Seq::FIRST), "{end:?}");
+        assert!(
+            matches!(&end, LiveEvent::Step(step) if step.seq == Seq::FIRST),
+            "{end:?}"
+        );
         assert_eq!(watch.next().await.unwrap(), None);
     }
 }
@@ -130,7 +135,10 @@ async fn an_owner_who_takes_over_in_the_middle_of_an_answer_makes_it_void() {
     let id = rig.submit_to(&desk).await;
     let mut watch = desk.watch(id, None);
     let heard = next(&mut watch).await;
-    assert!(matches!(&heard, LiveEvent::Delta { text, .. } if text == "thinking"), "{heard:?}");
+    assert!(
+        matches!(&heard, LiveEvent::Delta { text, .. } if text == "thinking"),
+        "{heard:?}"
+    );
     rig.engine.shutdown(Duration::ZERO).await;
     let other = rig.another("w2");
     other.start();

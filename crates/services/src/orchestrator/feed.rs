@@ -197,7 +197,11 @@ impl Filter {
             status,
             topic,
             trace: parsed("trace_id", params.trace_id.as_deref())?,
-            execution: params.execution_id.as_deref().map(execution_id).transpose()?,
+            execution: params
+                .execution_id
+                .as_deref()
+                .map(execution_id)
+                .transpose()?,
         })
     }
 
@@ -212,7 +216,9 @@ impl Filter {
             Happened::Event { topic, .. } => (
                 Kind::Event,
                 self.status.is_none(),
-                self.topic.as_ref().is_none_or(|wanted| wanted.matches(topic)),
+                self.topic
+                    .as_ref()
+                    .is_none_or(|wanted| wanted.matches(topic)),
             ),
         };
         is_status

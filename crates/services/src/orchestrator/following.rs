@@ -82,7 +82,8 @@ impl Following {
         let gap = after.filter(|after| !is_known(*after, &row));
         let after = after.filter(|_| gap.is_none());
         // Nothing comes after the last step: one who has it is told the end at once.
-        let has_all = after.is_some_and(|after| after.piece.is_none() && after.seq.get() >= row.steps);
+        let has_all =
+            after.is_some_and(|after| after.piece.is_none() && after.seq.get() >= row.steps);
         Ok(Self {
             watch: app.engine.watch(id, after),
             first: gap.map(gap_frame),
@@ -146,7 +147,8 @@ fn is_known(after: Position, row: &ExecutionRow) -> bool {
 }
 
 fn gap_frame(after: Position) -> Frame {
-    let message = "this execution has no such event: drop what you hold, it is told from its beginning";
+    let message =
+        "this execution has no such event: drop what you hold, it is told from its beginning";
     frame(
         "gap",
         None,

@@ -552,7 +552,10 @@ async fn a_limited_key_looks_only_at_what_happens_to_its_agents() {
         }
         seen += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
     }
-    assert!(seen.contains(&own.unwrap()) && !seen.contains(&other), "{seen}");
+    assert!(
+        seen.contains(&own.unwrap()) && !seen.contains(&other),
+        "{seen}"
+    );
     let named = system
         .ask(Method::GET, "/events/stream?agent_name=other")
         .header("x-api-key", &key);

@@ -63,7 +63,11 @@ impl Stream {
             if data["execution_id"] != id || event == "event" {
                 continue;
             }
-            let what = if event == "step" { &data["kind"] } else { &data["status"] };
+            let what = if event == "step" {
+                &data["kind"]
+            } else {
+                &data["status"]
+            };
             told.push(what.as_str().unwrap().to_owned());
             if *what == "completed" {
                 return told;
@@ -113,12 +117,18 @@ async fn what_happens_is_told_once_and_one_who_comes_back_misses_nothing() {
     assert_eq!(told, ["running", "finished", "failed"]);
 
     let (event, data) = failed.event().await;
-    assert_eq!((event.as_str(), &data["execution_id"]), ("execution", &Value::from(missed)));
+    assert_eq!(
+        (event.as_str(), &data["execution_id"]),
+        ("execution", &Value::from(missed))
+    );
     let news = serde_json::json!({ "topic": "news.made", "data": { "secret": "words" } });
     let (status, answer) = system.post("/events", &news).await;
     assert!(status.is_success(), "{answer}");
     let (event, data) = published.event().await;
-    assert_eq!((event.as_str(), &data["topic"]), ("event", &Value::from("news.made")));
+    assert_eq!(
+        (event.as_str(), &data["topic"]),
+        ("event", &Value::from("news.made"))
+    );
     assert!(!data.to_string().contains("words"), "{data}");
 
     for (query, part) in [

@@ -35,8 +35,8 @@ async fn a_websocket_tells_what_server_sent_events_tell() {
     })
     .await;
     let done = submit(&system, &bootstrap, "hello").await;
-    // It asks a person, and nobody answers.
-    let waiting = submit(&system, &bootstrap, "ask").await;
+    // Its model takes a minute to answer.
+    let waiting = submit(&system, &bootstrap, "slow").await;
     let scripts = Path::new(env!("CARGO_MANIFEST_DIR")).join("../testkit/clients/python");
     let base = system
         .url(agentrunner_services::http::Service::AgentOrchestrator, "")

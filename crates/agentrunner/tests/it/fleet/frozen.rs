@@ -111,7 +111,11 @@ async fn a_frozen_workers_late_writes_are_refused_and_one_result_is_seen() {
     let after: Vec<_> = book.all().into_iter().filter(|s| s.at > thawed).collect();
     assert!(after.iter().all(|seen| seen.event != "delta"), "{after:?}");
     // What was heard of the answer that came to nothing is taken back.
-    assert_eq!(after.first().map(|seen| &*seen.event), Some("supersede"), "{after:?}");
+    assert_eq!(
+        after.first().map(|seen| &*seen.event),
+        Some("supersede"),
+        "{after:?}"
+    );
     until_abandoned(&fleet, UNANSWERED).await;
     late.release();
     std::fs::remove_file(&mark).unwrap();

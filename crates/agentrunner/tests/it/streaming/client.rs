@@ -9,6 +9,14 @@ use serde_json::Value;
 
 use super::lots::Lots;
 
+/// What asks, with a connection for each request.
+pub(super) fn http() -> reqwest::Client {
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0);
+    builder.build().unwrap()
+}
+
 /// What a client heard.
 #[derive(Debug, Default)]
 pub(super) struct Heard {
@@ -44,12 +52,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(id: String, ports: Vec<u16>, seed: u64) -> Self {
-        let http = reqwest::Client::builder()
-            .no_proxy()
-            .pool_max_idle_per_host(0)
-            .build()
-            .unwrap();
+    pub(super) fn new(http: reqwest::Client, id: String, ports: Vec<u16>, seed: u64) -> Self {
         Self {
             ports,
             http,
