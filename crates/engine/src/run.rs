@@ -309,6 +309,10 @@ impl Run {
         };
         let steps = std::mem::take(&mut self.pending);
         let last = steps.last().map(|step| step.seq);
+        let copies: Vec<_> = match self.live.is_watched() {
+            true => steps.iter().cloned().map(Arc::new).collect(),
+            false => Vec::new(),
+        };
         let mut happened: Vec<_> = steps.iter().map(feed::of_step).collect();
         happened.extend(status_after(&then).map(|status| Happened::Execution { status }));
         for step in &steps {
@@ -334,7 +338,7 @@ impl Run {
         }
         if let Some(seq) = last {
             self.lease.committed(seq);
-            self.live.committed(seq);
+            self.live.committed(seq, &copies);
         }
         let (count, now) = (happened.len(), self.core.now());
         self.core.feed.of(&self.execution, now, count, || happened);

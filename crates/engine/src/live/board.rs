@@ -25,7 +25,9 @@ const SILENCE: Duration = Duration::from_secs(5);
 pub(super) struct Board {
     version: watch::Sender<u64>,
     state: Mutex<State>,
-    recent: tokio::sync::Mutex<Recent>,
+    recent: Mutex<Recent>,
+    /// Held by whoever reads the store for all.
+    reading: tokio::sync::Mutex<()>,
 }
 
 struct State {
@@ -68,7 +70,8 @@ impl Board {
                 heard: None,
                 watchers: 0,
             }),
-            recent: tokio::sync::Mutex::default(),
+            recent: Mutex::default(),
+            reading: tokio::sync::Mutex::default(),
         }
     }
 
@@ -168,24 +171,36 @@ impl Board {
         id: ExecutionId,
         after: Seq,
     ) -> store::Result<Vec<Arc<Step>>> {
-        let asked = Instant::now();
-        let mut recent = self.recent.lock().await;
-        let found = recent.after(after);
+        let found = self.recent().after(after);
         if !found.is_empty() {
             return Ok(found);
         }
-        if recent
-            .nothing
-            .is_some_and(|(of, at)| of == after && at >= asked)
-        {
-            return Ok(found);
+        let asked = Instant::now();
+        let _alone = self.reading.lock().await;
+        if let Some(known) = self.recent().since(asked, after) {
+            return Ok(known);
         }
         let began = Instant::now();
         let steps = store.steps(id, Some(after), BATCH).await?;
         let steps: Vec<_> = steps.into_iter().map(Arc::new).collect();
+        let mut recent = self.recent();
         recent.nothing = steps.is_empty().then_some((after, began));
         recent.keep(&steps);
         Ok(steps)
+    }
+
+    /// Whether somebody watches.
+    pub(super) fn is_watched(&self) -> bool {
+        self.lock().watchers > 0
+    }
+
+    /// Keeps steps that were committed here, so that those who watch need not read them.
+    pub(super) fn keep(&self, steps: &[Arc<Step>]) {
+        self.recent().keep(steps);
+    }
+
+    fn recent(&self) -> MutexGuard<'_, Recent> {
+        self.recent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -212,6 +227,13 @@ impl State {
 }
 
 impl Recent {
+    /// What somebody else found who looked after `asked`: steps, or that there are none.
+    fn since(&self, asked: Instant, after: Seq) -> Option<Vec<Arc<Step>>> {
+        let found = self.after(after);
+        let is_none = |(of, at): (Seq, Instant)| of == after && at >= asked;
+        (!found.is_empty() || self.nothing.is_some_and(is_none)).then_some(found)
+    }
+
     fn after(&self, after: Seq) -> Vec<Arc<Step>> {
         // Only without a hole.
         let first = self.steps.front().map(|step| step.seq);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use domain::{ExecutionId, Seq};
+use domain::{ExecutionId, Seq, Step};
 use tokio::sync::Notify;
 
 use super::board::Board;
@@ -152,7 +152,14 @@ impl LiveRun {
         }
     }
 
-    pub(crate) fn committed(self: &Arc<Self>, seq: Seq) {
+    /// Whether somebody in this process watches.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.board.is_watched()
+    }
+
+    /// Steps up to this one are committed; these are the last of them, when somebody watches.
+    pub(crate) fn committed(self: &Arc<Self>, seq: Seq, steps: &[Arc<Step>]) {
+        self.board.keep(steps);
         self.change(|now| now.commit(seq));
     }
 
