@@ -23,6 +23,7 @@ pub mod orchestrator;
 pub mod scheduler;
 pub mod server;
 pub mod state;
+mod worker;
 
 pub use http::guard::check_bind;
 pub use http::{App, Service};

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use domain::fleet::{Switch, SwitchedOff};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
     ScheduleName, Seq, Step, Time, Worker, WorkerId,
@@ -16,7 +17,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
     OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, UsageFilter, UsageRow, Waiting,
+    Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// Steps in at a commit.
@@ -123,7 +124,7 @@ impl<I: Intercept> Store for Intercepted<I> {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
@@ -284,5 +285,18 @@ impl<I: Intercept> Keys for Intercepted<I> {
     }
     async fn note_key_use(&self, uses: &[(KeyId, Time)]) -> Result<()> {
         self.inner.note_key_use(uses).await
+    }
+}
+
+#[async_trait]
+impl<I: Intercept> Switches for Intercepted<I> {
+    async fn switch_agent(&self, agent: &AgentName, off: Option<SwitchedOff>) -> Result<()> {
+        self.inner.switch_agent(agent, off).await
+    }
+    async fn restart_agent(&self, agent: &AgentName) -> Result<u64> {
+        self.inner.restart_agent(agent).await
+    }
+    async fn switches(&self) -> Result<Vec<Switch>> {
+        self.inner.switches().await
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::fleet::{Switch, SwitchedOff};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
     ScheduleName, Seq, Step, Time, Worker, WorkerId,
@@ -24,7 +25,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
     OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, UsageFilter, UsageRow, Waiting,
+    Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -288,7 +289,7 @@ impl Store for Cached {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
@@ -421,5 +422,18 @@ impl Keys for Cached {
     }
     async fn note_key_use(&self, uses: &[(KeyId, Time)]) -> Result<()> {
         self.inner.note_key_use(uses).await
+    }
+}
+
+#[async_trait]
+impl Switches for Cached {
+    async fn switch_agent(&self, agent: &AgentName, off: Option<SwitchedOff>) -> Result<()> {
+        self.inner.switch_agent(agent, off).await
+    }
+    async fn restart_agent(&self, agent: &AgentName) -> Result<u64> {
+        self.inner.restart_agent(agent).await
+    }
+    async fn switches(&self) -> Result<Vec<Switch>> {
+        self.inner.switches().await
     }
 }

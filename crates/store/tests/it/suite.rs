@@ -15,6 +15,7 @@ pub(crate) mod read;
 pub(crate) mod schedules;
 pub(crate) mod shared;
 pub(crate) mod submit;
+pub(crate) mod switches;
 pub(crate) mod turns;
 pub(crate) mod workers;
 
@@ -93,6 +94,8 @@ macro_rules! behaviour {
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
+            switches: an_agent_that_was_disabled_stays_so_under_the_first_name,
+                every_restart_counts_and_changes_nothing_else;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

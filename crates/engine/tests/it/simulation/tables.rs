@@ -10,6 +10,7 @@ mod reads;
 mod schedules;
 mod shared;
 mod states;
+mod switches;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -100,6 +101,7 @@ pub(crate) struct Tables {
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
     api_keys: Vec<domain::ApiKey>,
+    switches: BTreeMap<AgentName, domain::fleet::Switch>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
