@@ -15,6 +15,7 @@ pub(crate) mod slack;
 pub(crate) mod sleeping;
 pub(crate) mod startup;
 pub(crate) mod statistics;
+pub(crate) mod streams;
 pub(crate) mod submit;
 pub(crate) mod waiting;
 pub(crate) mod workload;

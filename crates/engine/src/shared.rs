@@ -7,6 +7,7 @@ use store::{Append, Appended};
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
+use crate::feed::Feed;
 use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
@@ -27,6 +28,7 @@ pub(crate) struct Shared {
     pub(crate) counters: Arc<dyn Counters>,
     pub(crate) on_refusal: OnRefusal,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,

@@ -6,11 +6,14 @@ mod collaboration;
 mod dead_letters;
 mod effects;
 mod events;
+mod feed;
+mod following;
 mod inbox;
 mod keys;
 mod operate;
 mod pools;
 mod question;
+mod socket;
 mod stream;
 mod submit;
 mod tasks;
@@ -49,7 +52,9 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(an_executions), routes!(inbox::answer))
         .with(READ.of(Owner::Handler), routes!(inbox::list))
         .with(READ.of(an_executions), routes!(stream::follow))
+        .with(READ.of(an_executions), routes!(socket::follow_on_socket))
         .with(SUBMIT.of(Owner::Handler), routes!(events::publish))
+        .with(READ.of(Owner::Handler), routes!(feed::stream))
         .with(READ.of(Owner::Everybody), routes!(dead_letters::list))
         .with(
             OPERATE.of(Owner::Everybody),

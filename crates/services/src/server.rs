@@ -15,6 +15,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
@@ -27,6 +28,8 @@ use crate::tls::{CallerCertificate, Tls};
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take to read anything of what is sent to it before it is hung up on.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 100;
 /// How many bytes they may have together.
@@ -238,7 +241,10 @@ impl Accept {
             request
         });
         let service = TowerToHyperService::new(service);
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(READ_PATIENCE));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = builder.serve_connection_with_upgrades(stream, service);
         let mut connection = std::pin::pin!(connection);
         let end = tokio::select! {
             end = connection.as_mut() => end,

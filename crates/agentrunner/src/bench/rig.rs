@@ -300,7 +300,11 @@ pub(crate) fn listener(which: u32) -> (String, String) {
     )
 }
 
-fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
+/// Writes the agents into a folder.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
     let agents = [
         (
             TURNS,

@@ -6,8 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::bench::{
-    events, latency, lists, provider, schedules, slack, sleeping, startup, submit, waiting,
-    workload,
+    events, latency, lists, provider, schedules, slack, sleeping, startup, streams, submit,
+    waiting, workload,
 };
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
@@ -35,6 +35,7 @@ Examples:
   agentrunner bench slack --rate 200                            how long Slack waits for its answer
   agentrunner bench schedules --count 10000                     all due at the same moment
   agentrunner bench sleeping --count 100000                     conversations asleep, and waking some (PostgreSQL)
+  agentrunner bench streams --clients 2000                      many who follow, and how soon the last one hears
   agentrunner bench --finished 1000000 --waiting 100000         in a full database (PostgreSQL)"
 )]
 pub(crate) struct Bench {
@@ -66,6 +67,8 @@ enum What {
     Schedules(Schedules),
     /// What sleeping conversations cost, and how soon one is awake (PostgreSQL only)
     Sleeping(Sleeping),
+    /// What clients cost who follow executions, and how soon the last of them hears of a step
+    Streams(Streams),
 }
 
 #[derive(Debug, Args)]
@@ -235,6 +238,19 @@ pub(crate) struct Sleeping {
     pub(crate) others: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Streams {
+    /// How many clients follow
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) clients: u32,
+    /// How many executions, each followed by as many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) executions: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
 /// The stand-in model, in a process of its own so that the engine's memory is measured alone.
 #[derive(Debug, Args)]
 pub(crate) struct Provider {
@@ -258,6 +274,7 @@ impl Bench {
                 Some(What::Slack(args)) => slack::measure(context, args).await,
                 Some(What::Schedules(args)) => schedules::measure(context, args).await,
                 Some(What::Sleeping(args)) => sleeping::measure(context, args).await,
+                Some(What::Streams(args)) => streams::measure(context, args).await,
             }
         })?;
         Ok(Exit::Done)

@@ -35,6 +35,7 @@ mod servers;
 mod servers_redis;
 mod servers_roles;
 mod slack;
+mod streaming;
 mod survive;
 mod teams;
 mod tidy;
