@@ -5,8 +5,10 @@ mod aws;
 mod gate;
 mod identity;
 mod listeners;
+mod masked_tools;
 mod part;
 mod ports;
+mod refusals;
 mod retention;
 mod slack;
 
@@ -17,7 +19,9 @@ use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
 use domain::{Definition, HealthInterval, Pool};
-use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
+use engine::{
+    Agents, Clock, Engine, Expand, Ports, Refusal, Registration, StoreHost, Surroundings,
+};
 use llm::{Host, Key, ProviderSettings, Providers};
 use secrecy::SecretString;
 use services::audit::Audit;
@@ -26,13 +30,16 @@ use services::{App, Service};
 use store::Store;
 use store::cache::{Cache, Cached};
 use store::counters::Counters;
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 
+use crate::secrets;
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
+use masked_tools::MaskedTools;
 pub(crate) use part::Part;
 use part::{Engagement, Role};
 pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
@@ -48,6 +55,8 @@ const MAX_REPLY_BYTES: usize = 4 << 20;
 pub(crate) enum Purpose {
     /// It performs executions.
     Work,
+    /// It accepts them, for others to perform.
+    Accept,
     /// It only answers questions about them.
     Read,
 }
@@ -62,6 +71,8 @@ pub(crate) struct System {
     /// How often the listeners' callers may ask.
     counters: Arc<dyn Counters>,
     audit: Audit,
+    /// What agents are refused, until somebody writes it down.
+    refusals: Option<Receiver<Refusal>>,
     /// The key to the listeners of one command, which nobody else is to use.
     own_key: Option<SecretString>,
     tasks: TaskTracker,
@@ -96,6 +107,7 @@ impl System {
                 // Taken first: a second server at the same place must fail before it claims any work.
                 let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
                 system.config.reload().await?;
+                system.engine.load_switches().await?;
                 match system.role.engagement {
                     Engagement::Whole => system.engine.start(),
                     Engagement::Relay => system.engine.start_relay(),
@@ -109,10 +121,22 @@ impl System {
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
+                let keeper = secrets::Keeper {
+                    values: system.settings.values.clone(),
+                    managers: system.settings.managers.clone(),
+                    references: system.settings.references.clone(),
+                    period: system.settings.secrets_period,
+                    redactor: system.settings.redactor.clone(),
+                    engine: system.engine.clone(),
+                };
+                system
+                    .tasks
+                    .spawn(secrets::keep(keeper, system.shutdown.clone()));
                 // StateManager's business; where it is served by many, each finds what the others left.
                 if role.services.contains(&Service::StateManager) {
                     system.tasks.spawn(retention::keep(
                         system.engine.clone(),
+                        system.audit.clone(),
                         system.settings.state.retention,
                         system.shutdown.clone(),
                     ));
@@ -129,14 +153,16 @@ impl System {
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
         let role = match purpose {
             Purpose::Work => Role::EVERYTHING,
+            Purpose::Accept => Part::AgentOrchestrator.role()?,
             Purpose::Read => Role::READING,
         };
         let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 let loaded = system.config.reload().await;
+                system.engine.load_switches().await?;
                 match purpose {
-                    Purpose::Work => {
+                    Purpose::Work | Purpose::Accept => {
                         loaded?;
                         system.engine.start();
                     }
@@ -261,11 +287,16 @@ impl System {
         };
         let clock = ports::perhaps_wrong(settings, clock);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
+        let (on_refusal, refusals) = refusals::told();
         let ports = Ports {
             store,
             bus,
             model: Arc::new(providers(settings)),
-            tools: toolkit.clone(),
+            tools: Arc::new(MaskedTools::new(
+                toolkit.clone(),
+                settings.redactor.clone(),
+                on_refusal.clone(),
+            )),
             clock,
         };
         let engine = Engine::within(
@@ -274,6 +305,7 @@ impl System {
             engine_settings(settings, role.pool)?,
             Surroundings {
                 counters: shared.counters.clone(),
+                on_refusal,
                 ..Surroundings::default()
             },
         );
@@ -293,6 +325,7 @@ impl System {
             listeners: None,
             counters: shared.counters,
             audit: Audit::none(),
+            refusals: Some(refusals),
             own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -313,11 +346,22 @@ impl System {
             .with_cache(self.cache.clone())
             .with_access(self.access())
             .with_limits(self.limits())
-            .with_audit(self.audit()?);
+            .with_audit(self.audit()?)
+            .with_redactor(self.settings.redactor.clone());
         self.audit = app.audit.clone();
         // The listeners of one command are nobody else's.
         if self.role.services.contains(&Service::SlackGateway) && self.own_key.is_none() {
             app = app.with_slack(self.slack()?);
+        }
+        self.config.write_down_in(&self.audit);
+        // Without an audit log nobody listens.
+        if let Some(refusals) = self.refusals.take().filter(|_| self.audit.is_on()) {
+            self.tasks.spawn(refusals::write_down(
+                self.audit.clone(),
+                self.engine.clone(),
+                refusals,
+                self.shutdown.clone(),
+            ));
         }
         listeners.serve(
             app.clone(),
@@ -341,9 +385,7 @@ impl System {
 /// All providers, each with its address and key.
 pub(crate) fn providers(settings: &Settings) -> Providers {
     let Models {
-        openai_key,
         openai_url,
-        anthropic_key,
         anthropic_url,
         ollama_url,
         ..
@@ -361,15 +403,17 @@ pub(crate) fn providers(settings: &Settings) -> Providers {
     set(&mut known.openai, openai_url);
     set(&mut known.anthropic, anthropic_url);
     set(&mut known.ollama, ollama_url);
-    if let Some(key) = openai_key {
-        known.openai.key = Key::fixed(key.clone());
-    }
-    if let Some(key) = anthropic_key {
-        known.anthropic.key = Key::fixed(key.clone());
-    }
+    known.openai.key = key(settings, "OPENAI_API_KEY");
+    known.anthropic.key = key(settings, "ANTHROPIC_API_KEY");
     known.openai_organization = settings.values.lookup("OPENAI_ORG_ID");
     known.openai_project = settings.values.lookup("OPENAI_PROJECT_ID");
     Providers::new(known)
+}
+
+/// A key as it is at the moment of the call.
+fn key(settings: &Settings, name: &'static str) -> Key {
+    let values = settings.values.clone();
+    Key::from_fn(move || values.lookup(name).map(SecretString::from))
 }
 
 /// All tools, behind the egress guard of the settings.
@@ -421,11 +465,18 @@ fn engine_settings(settings: &Settings, pool: Option<Pool>) -> anyhow::Result<en
 pub(crate) fn expand(settings: &Settings) -> Expand {
     let values = settings.values.clone();
     let instead = settings.models.instead.clone();
+    let redactor = settings.redactor.clone();
     Arc::new(move |definition: &Definition| {
         let mut expanded = definition.clone();
         // First, so that a key which is not needed any more is not missed.
         expanded.llm_config = asked(definition, instead.as_ref());
-        expanded.expanded(&|name| values.lookup(name))
+        let expanded = expanded.expanded(&|name| values.lookup(name))?;
+        // Now they are known, and are masked wherever they turn up.
+        redactor.learn(expanded.llm_config.api_key.as_deref());
+        for entry in &expanded.tools {
+            redactor.learn(tools::secrets(entry));
+        }
+        Ok(expanded)
     })
 }
 

@@ -3,7 +3,7 @@
 pub mod access;
 pub mod body;
 pub mod caller;
-mod describe;
+pub(crate) mod describe;
 pub mod door;
 pub mod edge;
 pub mod error;
@@ -34,6 +34,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::redact::Redactor;
 use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
@@ -64,6 +65,8 @@ pub struct Settings {
     pub uses_message_queue: bool,
     /// After how much silence a conversation is called idle, when its agent does not say.
     pub idle_timeout: Duration,
+    /// How long what is over is kept.
+    pub retention: Duration,
     /// The version of the program.
     pub version: String,
 }
@@ -74,13 +77,14 @@ impl Default for Settings {
             max_body_bytes: 5 << 20,
             timeout: Duration::from_secs(30),
             max_requests: 1024,
-            max_streams: 1024,
+            max_streams: 4096,
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
             proxies: peer::Proxies::default(),
             uses_message_queue: true,
             idle_timeout: Duration::from_secs(600),
+            retention: Duration::from_secs(30 * 24 * 60 * 60),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -107,6 +111,8 @@ pub struct App {
     pub audit: Audit,
     /// Slack, in a process that serves it.
     pub slack: Option<Slack>,
+    /// Knows what may be in no body and no answer.
+    pub redactor: Redactor,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -137,6 +143,7 @@ impl App {
             limits: limits::Limits::none(),
             audit: Audit::none(),
             slack: None,
+            redactor: Redactor::default(),
             metrics,
             started: Instant::now(),
             shutdown,
@@ -168,6 +175,13 @@ impl App {
     #[must_use]
     pub fn with_slack(mut self, slack: Slack) -> Self {
         self.slack = Some(slack);
+        self
+    }
+
+    /// The same, taking known secrets out of what comes in and goes out.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
         self
     }
 
@@ -272,13 +286,20 @@ impl Service {
 pub fn router(service: Service, app: App, loopback: bool) -> Router {
     let routes = described(service, &app.settings.version);
     let door = Door::new(routes.rules);
-    let (routes, api) = routes.router.split_for_parts();
+    let (routes, mut api) = routes.router.split_for_parts();
+    if app.access.is_open() {
+        describe::open(&mut api);
+    }
     let edge = edge::Edge::new(service, app.clone(), door, loopback);
     let no_streams = NotForContentType::new("text/event-stream");
     let mut router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
+        .layer(axum::middleware::map_response_with_state(
+            app.redactor.clone(),
+            body::masked,
+        ))
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(no_streams)))
         .layer(axum::middleware::from_fn_with_state(edge, edge::pass));
     let origins: Vec<_> = app

@@ -1,14 +1,19 @@
-//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys.
+//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys, what was done.
 
 mod agents;
+mod audit;
 mod collaboration;
 mod dead_letters;
 mod effects;
 mod events;
+mod feed;
+mod following;
 mod inbox;
 mod keys;
+mod operate;
 mod pools;
 mod question;
+mod socket;
 mod stream;
 mod submit;
 mod tasks;
@@ -28,6 +33,9 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(Owner::Handler), routes!(agents::list))
         .with(READ.of(an_agents), routes!(agents::show))
         .with(READ.of(an_agents), routes!(agents::status))
+        .with(OPERATE.of(an_agents), routes!(operate::enable))
+        .with(OPERATE.of(an_agents), routes!(operate::disable))
+        .with(OPERATE.of(an_agents), routes!(operate::restart))
         .with(SUBMIT.of(an_agents), routes!(submit::invoke))
         .with(SUBMIT.of(Owner::Handler), routes!(submit::submit))
         .with(READ.of(Owner::Handler), routes!(tasks::list))
@@ -44,7 +52,9 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(an_executions), routes!(inbox::answer))
         .with(READ.of(Owner::Handler), routes!(inbox::list))
         .with(READ.of(an_executions), routes!(stream::follow))
+        .with(READ.of(an_executions), routes!(socket::follow_on_socket))
         .with(SUBMIT.of(Owner::Handler), routes!(events::publish))
+        .with(READ.of(Owner::Handler), routes!(feed::stream))
         .with(READ.of(Owner::Everybody), routes!(dead_letters::list))
         .with(
             OPERATE.of(Owner::Everybody),
@@ -55,6 +65,7 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::replay))
         .with(READ.of(Owner::Handler), routes!(usage::list))
         .with(READ.of(Owner::Everybody), routes!(pools::list))
+        .with(ADMIN.of(Owner::Everybody), routes!(audit::list))
         .with(
             ADMIN.of(Owner::Everybody),
             routes!(keys::list, keys::create),

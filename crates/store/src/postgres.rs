@@ -21,6 +21,7 @@
 
 mod append;
 mod asleep;
+mod audits;
 mod claims;
 mod cleanup;
 mod clock;
@@ -50,6 +51,7 @@ mod shared;
 mod sql;
 mod states;
 mod submit;
+mod switches;
 mod turns;
 mod usage;
 mod wake;
@@ -80,7 +82,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
     Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
     SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Total, UsageFilter, UsageRow, Waiting,
 };
 
 pub use asleep::{Asleep, fill_asleep};
@@ -323,7 +325,7 @@ impl Store for Postgres {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.list_executions(filter, page).await
     }
 

@@ -8,6 +8,7 @@
 //! something due: [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits only, so
 //! polling goes on beside them. The file must be on a local disk.
 
+mod audits;
 mod claims;
 mod cleanup;
 mod configs;
@@ -31,6 +32,7 @@ mod shared;
 mod sql;
 mod states;
 mod submit;
+mod switches;
 mod turns;
 mod usage;
 mod wake;
@@ -58,7 +60,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
     Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
     SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Total, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -228,7 +230,7 @@ impl Store for Sqlite {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.list_executions(filter, page).await
     }
 

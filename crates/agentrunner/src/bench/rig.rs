@@ -157,6 +157,8 @@ pub(crate) enum Faces {
     None,
     /// Over HTTP too.
     Http,
+    /// Over HTTP, of a process that accepts and performs nothing.
+    Orchestrator,
     /// As Slack sends events, too.
     Slack,
     /// Through the engine, which performs nothing.
@@ -212,7 +214,11 @@ impl Rig {
         Self::among(context, Duration::ZERO, capacity, store_dir, among).await
     }
 
-    async fn among(
+    /// The same, with these faces and so many agents more that wait for events.
+    ///
+    /// # Errors
+    /// As for [`Rig::start`].
+    pub(crate) async fn among(
         context: &Context,
         latency: Duration,
         capacity: usize,
@@ -230,6 +236,7 @@ impl Rig {
         let system = match faces {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
+            Faces::Orchestrator => System::private(&settings, Purpose::Accept).await?,
             Faces::Slack => System::with_slack(&settings, SLACK_SECRET).await?,
             Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
@@ -293,7 +300,11 @@ pub(crate) fn listener(which: u32) -> (String, String) {
     )
 }
 
-fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
+/// Writes the agents into a folder.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
     let agents = [
         (
             TURNS,
@@ -324,7 +335,7 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
     let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));
     let listeners = (0..listeners).map(|which| {
         let (name, topic) = listener(which);
-        (name, "turns", format!("event_subscriptions: [{topic}]\n"))
+        (name, "clock", format!("event_subscriptions: [{topic}]\n"))
     });
     for (name, path, rest) in agents.into_iter().chain(listeners) {
         let mode = match name.as_str() {

@@ -10,7 +10,10 @@ use crate::wiring::{Purpose, System};
 /// Something to ask, and what must be ended afterwards.
 pub(crate) struct Backend {
     pub(crate) client: Client,
-    state: Client,
+    /// StateManager.
+    pub(crate) state: Client,
+    /// ConfigService.
+    pub(crate) configs: Client,
     /// SchedulerService.
     pub(crate) scheduler: Client,
     local: Option<System>,
@@ -24,9 +27,11 @@ impl Backend {
     /// The named server does not answer, or this process can't serve: the store can't be opened, or agents are broken.
     pub(crate) async fn find(context: &Context, purpose: Purpose) -> anyhow::Result<Self> {
         let (listen, key) = (&context.settings.listen, &context.settings.access.own_key);
-        let to = |url: &str| anyhow::Ok(Client::new(url)?.with_key(key.clone()));
+        let trust = &context.settings.trust;
+        let to = |url: &str| anyhow::Ok(Client::new(url, trust)?.with_key(key.clone()));
         let client = to(&context.settings.server_url())?;
         let state = to(&beside(client.base(), listen.state_manager))?;
+        let configs = to(&beside(client.base(), listen.config_service))?;
         let scheduler = to(&beside(client.base(), listen.scheduler))?;
         if context.settings.server.is_some() {
             // Fails with the reason, when nobody is there.
@@ -34,6 +39,7 @@ impl Backend {
             return Ok(Self {
                 client,
                 state,
+                configs,
                 scheduler,
                 local: None,
             });
@@ -43,18 +49,21 @@ impl Backend {
             return Ok(Self {
                 client,
                 state,
+                configs,
                 scheduler,
                 local: None,
             });
         }
         let system = System::private(&context.settings, purpose).await?;
-        let to = |url: &str| anyhow::Ok(Client::new(url)?.with_key(system.own_key()));
+        let to = |url: &str| anyhow::Ok(Client::new(url, trust)?.with_key(system.own_key()));
         let client = to(&system.orchestrator_url())?;
         let state = to(&system.state_manager_url())?;
+        let configs = to(&system.config_service_url())?;
         let scheduler = to(&system.scheduler_url())?;
         Ok(Self {
             client,
             state,
+            configs,
             scheduler,
             local: Some(system),
         })

@@ -9,6 +9,7 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod attacks;
 mod backing;
 mod bad_input;
 mod conversations;
@@ -27,13 +28,17 @@ mod project;
 mod real_parts;
 mod run;
 mod schedules;
+mod schemathesis;
+mod secrets;
 mod serve;
 mod servers;
 mod servers_redis;
 mod servers_roles;
 mod slack;
+mod streaming;
 mod survive;
 mod teams;
 mod tidy;
+mod tls;
 mod tools_of_the_trade;
 mod wrong_use;

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use domain::definition::Severity;
@@ -26,6 +26,7 @@ use super::document::{Flaw, Mark};
 use super::files::{File, log_news, read_file};
 use super::parse::{Lookup, Parsed, name_in, parse};
 use super::plan::{Change, Plan, Report};
+use crate::audit::{Act, Audit};
 
 /// How the configuration is read.
 #[derive(Clone)]
@@ -93,10 +94,14 @@ struct Inner {
     engine: Engine,
     /// What is known of each file; locked for the length of a reload, so that two never overlap.
     files: Mutex<BTreeMap<String, File>>,
+    /// Whoever writes a file has it from its check to its reload.
+    writing: Mutex<()>,
     report: SyncMutex<Report>,
     reloads: watch::Sender<u64>,
     /// Whether it was said that the folder is missing.
     is_missing: AtomicBool,
+    /// Where changes are written down, from when on they are.
+    audit: OnceLock<Audit>,
 }
 
 impl ConfigService {
@@ -107,16 +112,41 @@ impl ConfigService {
                 settings,
                 engine,
                 files: Mutex::default(),
+                writing: Mutex::default(),
                 report: SyncMutex::default(),
                 reloads: watch::Sender::new(0),
                 is_missing: AtomicBool::new(false),
+                audit: OnceLock::new(),
             }),
         }
+    }
+
+    /// From now on, changes are written down there.
+    pub fn write_down_in(&self, audit: &Audit) {
+        // The first word stands.
+        drop(self.inner.audit.set(audit.clone()));
     }
 
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    pub(super) fn writing(&self) -> &Mutex<()> {
+        &self.inner.writing
+    }
+
+    /// The files as they were read last: their paths and texts.
+    pub(super) async fn known_texts(&self) -> Vec<(String, String)> {
+        let files = self.inner.files.lock().await;
+        let texts = files
+            .iter()
+            .map(|(path, file)| (path.clone(), file.text.clone()));
+        texts.collect()
     }
 
     /// What came of the last reload that changed or confirmed the agents.
@@ -296,6 +326,7 @@ impl ConfigService {
             path: path.to_owned(),
             loaded_at,
             rejected: None,
+            switched_off: None,
         };
         if same.is_some_and(|same| same.is_current) && !plan.before.contains_key(name) {
             plan.restore(agent);
@@ -368,7 +399,28 @@ impl ConfigService {
             path: record.path,
             loaded_at: record.loaded_at,
             rejected: None,
+            switched_off: None,
         }))
+    }
+
+    async fn write_down(&self, change: &Change, trace: TraceId) {
+        let Some(audit) = self.inner.audit.get() else {
+            return;
+        };
+        let version = change.version.iter().cloned();
+        let details = version.map(|version| ("version".to_owned(), version.into()));
+        audit
+            .note(Act {
+                at: self.inner.engine.now(),
+                kind: "file",
+                who: String::new(),
+                action: format!("agent {}", change.what),
+                target: format!("/configs/{}", change.name),
+                outcome: "done",
+                trace_id: trace.to_string(),
+                details: details.collect(),
+            })
+            .await;
     }
 
     async fn announce(&self, changes: Vec<Change>) {
@@ -381,6 +433,7 @@ impl ConfigService {
                 continue;
             };
             tracing::info!(agent_name = %change.name, version = change.version, "agent {}", change.what);
+            self.write_down(&change, TraceId::from_uuid(id)).await;
             if !self.inner.settings.announces {
                 continue;
             }

@@ -1,15 +1,19 @@
 //! Bodies, read strictly: bounded, UTF-8, of the right type, not too deep, without unknown fields.
 
-use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use std::borrow::Cow;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequest, Request, State};
+use axum::response::{IntoResponse as _, Response};
 use domain::nearest::nearest;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt as _, LengthLimitError};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{Answer, ApiError, App, Code};
+use crate::redact::Redactor;
 
 /// How deep JSON may be nested.
 const MAX_DEPTH: usize = 128;
@@ -35,7 +39,7 @@ impl<T: Payload> FromRequest<App> for JsonBody<T> {
     async fn from_request(request: Request, app: &App) -> Answer<Self> {
         let path = request.uri().path().to_owned();
         expect_type(request.headers(), &["application/json"], true)?;
-        let bytes = read(request, app.settings.max_body_bytes).await?;
+        let bytes = read(request, app).await?;
         let value = parse_json(utf8(&bytes)?)?;
         let hash = hash(&path, &bytes);
         Ok(Self { value, hash })
@@ -57,13 +61,29 @@ impl<T: Payload + Default> FromRequest<App> for OptionalBody<T> {
             |length| length == "0",
         );
         if !is_empty {
-            return JsonBody::from_request(request, app).await.map(Self);
+            let JsonBody { value, hash } = JsonBody::from_request(request, app).await?;
+            let OrNothing(value) = value;
+            return Ok(Self(JsonBody { value, hash }));
         }
         Ok(Self(JsonBody {
             value: T::default(),
             hash: hash(request.uri().path(), b""),
         }))
     }
+}
+
+/// JSON's word for nothing is nothing, too.
+#[derive(Debug)]
+struct OrNothing<T>(T);
+
+impl<'de, T: Payload + Default> serde::Deserialize<'de> for OrNothing<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::<T>::deserialize(deserializer).map(|value| Self(value.unwrap_or_default()))
+    }
+}
+
+impl<T: Payload + Default> Payload for OrNothing<T> {
+    const INVALID: Code = T::INVALID;
 }
 
 fn hash(path: &str, bytes: &[u8]) -> String {
@@ -92,7 +112,7 @@ impl FromRequest<App> for TextBody {
             "application/json",
         ];
         expect_type(request.headers(), &TYPES, false)?;
-        let bytes = read(request, app.settings.max_body_bytes).await?;
+        let bytes = read(request, app).await?;
         utf8(&bytes).map(|text| Self(text.to_owned()))
     }
 }
@@ -125,7 +145,40 @@ fn expect_type(headers: &HeaderMap, types: &[&str], suffix: bool) -> Answer<()> 
     Err(ApiError::new(Code::UnsupportedMediaType, message))
 }
 
-pub(crate) async fn read(request: Request, limit: usize) -> Answer<bytes::Bytes> {
+/// The whole body. A known secret in it is taken out here, so that it is neither journaled nor shown to a model.
+async fn read(request: Request, app: &App) -> Answer<bytes::Bytes> {
+    let bytes = read_bounded(request, app.settings.max_body_bytes).await?;
+    Ok(match app.redactor.mask_bytes(&bytes) {
+        Cow::Owned(masked) => masked.into(),
+        Cow::Borrowed(_) => bytes,
+    })
+}
+
+/// An answer without known secrets.
+pub(crate) async fn masked(State(redactor): State<Redactor>, response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    let mask = move |bytes: bytes::Bytes| match redactor.mask_bytes(&bytes) {
+        Cow::Owned(masked) => (bytes::Bytes::from(masked), true),
+        Cow::Borrowed(_) => (bytes, false),
+    };
+    // One in one piece stays in one piece, of a known length; of a stream, each event is a piece.
+    let whole = body.size_hint().exact();
+    let Some(length) = whole.and_then(|length| usize::try_from(length).ok()) else {
+        let body = body.map_frame(move |frame| frame.map_data(|bytes| mask(bytes).0));
+        return Response::from_parts(head, Body::new(body));
+    };
+    let Ok(bytes) = axum::body::to_bytes(body, length).await else {
+        return ApiError::internal().into_response();
+    };
+    let (bytes, is_changed) = mask(bytes);
+    if is_changed {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    Response::from_parts(head, bytes.into())
+}
+
+/// The body as it came, which a signature is of; at most so many bytes.
+pub(crate) async fn read_bounded(request: Request, limit: usize) -> Answer<bytes::Bytes> {
     let too_large = || {
         let message =
             format!("the body is larger than {limit} bytes; send less, or raise MAX_BODY_BYTES");
@@ -174,6 +227,13 @@ pub(crate) fn parse_json<T: Payload>(text: &str) -> Answer<T> {
         return Err(ApiError::new(
             Code::InvalidRequest,
             "the body is empty; send a JSON object",
+        ));
+    }
+    // A list would fill the fields of an object in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(ApiError::new(
+            T::INVALID,
+            "the body is a list; send a JSON object",
         ));
     }
     let mut reader = serde_json::Deserializer::from_str(text);
@@ -327,6 +387,7 @@ mod tests {
             "",
             "{\"any\": \"\\ud800\"}",
             "{\"any\": 1e999999}",
+            " [{\"max_tokens\": 1}]",
         ] {
             let error = error(text);
             assert_eq!(error.code, Code::InvalidRequest, "{text}");

@@ -2,6 +2,7 @@
 //!
 //! A handler returns an [`ApiError`]; the edge renders it, because only the edge knows the trace.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -10,6 +11,8 @@ use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+
+use crate::redact::Redactor;
 
 /// What kind of error, in a word to branch on. Each has a page in `docs/errors/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
@@ -202,6 +205,17 @@ impl ApiError {
         Self::new(Code::Internal, message)
     }
 
+    /// The same without known secrets.
+    pub(crate) fn masked(mut self, redactor: &Redactor) -> Self {
+        if let Cow::Owned(masked) = redactor.mask(&self.message) {
+            self.message = masked;
+        }
+        for value in self.details.values_mut() {
+            redactor.mask_json(value);
+        }
+        self
+    }
+
     /// The answer, complete.
     pub(crate) fn render(self, trace_id: &TraceId, now: Time) -> Response {
         let body = json!({"error": {
@@ -273,8 +287,8 @@ impl From<engine::Error> for ApiError {
                     .with("agent_name", name)
                     .with("nearest", nearest.map(String::from))
             }
-            engine::Error::Disabled(name) => {
-                Self::new(Code::StateConflict, message).with("agent_name", String::from(name))
+            engine::Error::Disabled(agent) | engine::Error::SwitchedOff { agent, .. } => {
+                Self::new(Code::StateConflict, message).with("agent_name", String::from(agent))
             }
             engine::Error::Invalid {
                 field,

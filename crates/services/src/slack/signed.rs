@@ -1,11 +1,13 @@
 //! A request that Slack has signed. Without a valid signature nothing of it is read as anything but bytes.
 
+use std::borrow::Cow;
+
 use axum::extract::{FromRequest, Request};
 use bytes::Bytes;
 use http::HeaderMap;
 
 use super::signature::Stamp;
-use crate::http::body::read;
+use crate::http::body::read_bounded;
 use crate::http::{Answer, ApiError, App, Code};
 
 /// The largest body that Slack may send, in bytes.
@@ -48,13 +50,17 @@ async fn check(request: Request, app: &App) -> Answer<Signed> {
     let stamp = Stamp::read(stamp, app.engine.now()).map_err(refused)?;
     let signature = header(headers, "x-slack-signature")?.to_owned();
     let limit = MAX_BODY.min(app.settings.max_body_bytes);
-    let body = read(request, limit).await?;
+    let body = read_bounded(request, limit).await?;
     if !stamp.signed(secrets, &signature, &body) {
         return Err(refused(
             "X-Slack-Signature is not one of this body made with SLACK_SIGNING_SECRET; compare the secret with the app's page, and let no proxy change the body",
         ));
     }
-    Ok(Signed(body))
+    // What was signed is what came; what is kept has no known secret in it.
+    Ok(Signed(match app.redactor.mask_bytes(&body) {
+        Cow::Owned(masked) => masked.into(),
+        Cow::Borrowed(_) => body,
+    }))
 }
 
 fn header<'a>(headers: &'a HeaderMap, name: &str) -> Answer<&'a str> {

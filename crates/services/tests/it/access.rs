@@ -537,6 +537,33 @@ async fn a_limited_key_sees_and_wakes_only_its_agents() {
 }
 
 #[tokio::test]
+async fn a_limited_key_looks_only_at_what_happens_to_its_agents() {
+    let system = keyed(Workers::Running).await;
+    let key = make(&system, 1, &[Scope::Read], Some("helper")).await;
+    let look = system
+        .ask(Method::GET, "/events/stream")
+        .header("x-api-key", &key);
+    let mut stream = look.send().await.unwrap();
+    let (other, _) = things_of(&system, "other", 1).await;
+    let mut seen = String::new();
+    let mut own = None;
+    while !seen.contains("agent.execution.completed") {
+        if own.is_none() && seen.len() > 100 {
+            own = Some(things_of(&system, "helper", 2).await.0);
+        }
+        seen += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    assert!(
+        seen.contains(&own.unwrap()) && !seen.contains(&other),
+        "{seen}"
+    );
+    let named = system
+        .ask(Method::GET, "/events/stream?agent_name=other")
+        .header("x-api-key", &key);
+    assert_eq!(named.send().await.unwrap().status(), 404);
+}
+
+#[tokio::test]
 async fn the_inbox_of_a_limited_key_has_its_agents_questions() {
     let asking = |name: &str| {
         format!(

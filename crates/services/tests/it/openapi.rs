@@ -16,8 +16,8 @@ async fn every_described_route_is_served_and_the_description_is_sound() {
         let (status, doc) = system.get(service, "/openapi.json").await;
         assert!(status.is_success());
         assert_eq!(doc["openapi"], "3.1.0");
-        let parsed: utoipa::openapi::OpenApi = serde_json::from_value(doc.clone()).unwrap();
-        assert!(!parsed.paths.paths.is_empty());
+        // That it is a description at all is for schemathesis to say, in the tests of the binary.
+        assert!(!doc["paths"].as_object().unwrap().is_empty());
         references_resolve(&doc, &doc);
         let mut ids = BTreeSet::new();
         for (path, methods) in doc["paths"].as_object().unwrap() {
@@ -44,7 +44,13 @@ async fn every_described_route_is_served_and_the_description_is_sound() {
                     .await
                     .unwrap();
                 let status = response.status();
-                let text = response.text().await.unwrap();
+                let kind = response.headers().get("content-type");
+                // It would not come to its end.
+                let is_stream = kind.is_some_and(|kind| kind == "text/event-stream");
+                let text = match is_stream {
+                    true => String::new(),
+                    false => response.text().await.unwrap(),
+                };
                 assert!(
                     status.as_u16() != 405 && !text.contains("there is no route"),
                     "{what}: {text}"
@@ -71,6 +77,31 @@ fn no_route_goes_round_the_description() {
     for service in Service::ALL {
         let api = api(service, "1").into_openapi();
         assert!(api.paths.paths.contains_key("/health/live"));
+    }
+}
+
+#[test]
+fn no_two_types_have_one_name_in_the_description() {
+    // The later one would be described as the earlier one.
+    let mut names: Vec<(String, String)> = Vec::new();
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for part in text.split("ToSchema)]\n").skip(1) {
+            let own = |mark: &str| {
+                let head = part.split(" {").next().unwrap_or_default();
+                let name = head.rsplit_once(mark)?.1;
+                name.split([')', ',', '<', ' ']).next().map(str::to_owned)
+            };
+            let name = own("schema(as = ")
+                .or_else(|| own("struct "))
+                .or_else(|| own("enum "));
+            names.push((name.unwrap(), file.display().to_string()));
+        }
+    }
+    names.sort();
+    assert!(names.len() > 50, "{names:?}");
+    for pair in names.windows(2) {
+        assert_ne!(pair[0].0, pair[1].0, "{} and {}", pair[0].1, pair[1].1);
     }
 }
 

@@ -23,7 +23,9 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
         let what = format!("port {port}");
         findings.push(match TcpListener::bind(address).await {
             Ok(_) => Finding::good(&what, format!("{address} is free")),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => taken(&what, name, port).await,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                taken(settings, &what, name, port).await
+            }
             Err(error) => Finding::failed(
                 &what,
                 format!("{address} can't be listened on: {error}"),
@@ -36,8 +38,13 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-async fn taken(what: &str, name: &str, port: u16) -> Finding {
-    let answers = match Client::new(&format!("http://127.0.0.1:{port}")) {
+async fn taken(settings: &Settings, what: &str, name: &str, port: u16) -> Finding {
+    let scheme = if settings.listen.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let answers = match Client::new(&format!("{scheme}://127.0.0.1:{port}"), &settings.trust) {
         Ok(client) => client.answers().await,
         Err(_) => false,
     };

@@ -2,6 +2,7 @@
 //! transaction, because nothing else runs while it does. Kept as simple as can be, so that it is plainly right; the
 //! store's own behaviour suite is run against it.
 
+mod audits;
 mod claims;
 mod errands;
 mod journal;
@@ -11,6 +12,7 @@ mod reads;
 mod schedules;
 mod shared;
 mod states;
+mod switches;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -101,7 +103,10 @@ pub(crate) struct Tables {
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
     api_keys: Vec<domain::ApiKey>,
+    switches: BTreeMap<AgentName, domain::fleet::Switch>,
     errands: BTreeMap<String, errands::Kept>,
+    audit_rows: Vec<store::AuditRow>,
+    audit_chains: Vec<store::AuditChain>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
