@@ -147,7 +147,9 @@ pub(super) async fn list(
     uri: Uri,
 ) -> Answer<Response> {
     let Some(filter) = params.filter(&app, &caller)? else {
-        return Ok(Listed::<InboxOut>::new(Vec::new(), None, Some(0)).into_response());
+        return Ok(
+            Listed::<InboxOut>::new(Vec::new(), None, Some(Total::exactly(0))).into_response(),
+        );
     };
     let (store, limit) = (app.engine.store(), filter.limit);
     let (open, total) = store.inbox(filter).await?;

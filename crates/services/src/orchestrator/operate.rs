@@ -86,7 +86,8 @@ pub(super) async fn restart(
         limit: 1,
         after: None,
     };
-    let (_, running) = app.engine.store().executions(filter, page).await?;
+    let (_, total) = app.engine.store().executions(filter, page).await?;
+    let running = total.count;
     app.engine.restart_agent(&name).await?;
     tracing::info!(agent_name = %name, by = caller.name(), running, "the agent is restarted");
     let restarting = RestartOut {
