@@ -27,6 +27,7 @@ mod project;
 mod real_parts;
 mod run;
 mod schedules;
+mod schemathesis;
 mod serve;
 mod servers;
 mod servers_redis;

@@ -192,6 +192,13 @@ pub(crate) fn parse_json<T: Payload>(text: &str) -> Answer<T> {
             "the body is empty; send a JSON object",
         ));
     }
+    // A list would fill the fields of an object in their order.
+    if text.trim_start().starts_with('[') {
+        return Err(ApiError::new(
+            T::INVALID,
+            "the body is a list; send a JSON object",
+        ));
+    }
     let mut reader = serde_json::Deserializer::from_str(text);
     let value = serde_path_to_error::deserialize(&mut reader);
     let error = match value {
@@ -343,6 +350,7 @@ mod tests {
             "",
             "{\"any\": \"\\ud800\"}",
             "{\"any\": 1e999999}",
+            " [{\"max_tokens\": 1}]",
         ] {
             let error = error(text);
             assert_eq!(error.code, Code::InvalidRequest, "{text}");

@@ -54,6 +54,7 @@ struct SaidOut {
 
 /// What was consumed.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = ChatUsage)]
 pub(super) struct UsageOut {
     prompt_tokens: u64,
     completion_tokens: u64,

@@ -64,6 +64,7 @@ impl Payload for CollaborationIn {
 
 /// An accepted task.
 #[derive(Debug, Serialize, ToSchema)]
+#[schema(as = AcceptedTeamTask)]
 struct AcceptedOut {
     /// Its id.
     #[schema(value_type = String, format = Uuid)]

@@ -69,10 +69,9 @@ pub(super) async fn publish(
         let message = format!("topic: {topic} is AgentRunner's own; publish to a topic of yours");
         return Err(ApiError::new(Code::Forbidden, message));
     }
-    let id = match given.event_id {
-        Some(id) => id,
-        None => idempotency_key(&headers)?.unwrap_or_else(|| Uuid::now_v7().to_string()),
-    };
+    let key = idempotency_key(&headers)?;
+    let id = given.event_id.or(key);
+    let id = id.unwrap_or_else(|| Uuid::now_v7().to_string());
     let id: EventId = id.parse().map_err(|why| invalid("event_id", &why))?;
     let out = EventOut {
         event_id: id.to_string(),

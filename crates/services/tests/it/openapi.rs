@@ -74,6 +74,31 @@ fn no_route_goes_round_the_description() {
     }
 }
 
+#[test]
+fn no_two_types_have_one_name_in_the_description() {
+    // The later one would be described as the earlier one.
+    let mut names: Vec<(String, String)> = Vec::new();
+    for file in sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")) {
+        let text = std::fs::read_to_string(&file).unwrap();
+        for part in text.split("ToSchema)]\n").skip(1) {
+            let own = |mark: &str| {
+                let head = part.split(" {").next().unwrap_or_default();
+                let name = head.rsplit_once(mark)?.1;
+                name.split([')', ',', '<', ' ']).next().map(str::to_owned)
+            };
+            let name = own("schema(as = ")
+                .or_else(|| own("struct "))
+                .or_else(|| own("enum "));
+            names.push((name.unwrap(), file.display().to_string()));
+        }
+    }
+    names.sort();
+    assert!(names.len() > 50, "{names:?}");
+    for pair in names.windows(2) {
+        assert_ne!(pair[0].0, pair[1].0, "{} and {}", pair[0].1, pair[1].1);
+    }
+}
+
 fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder)
         .unwrap()

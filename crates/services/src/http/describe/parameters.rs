@@ -30,7 +30,7 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
     Some(match (path, name) {
         (_, "limit") => Number(1, 1000),
         (_, "count") => Number(1, 100),
-        (_, "Idempotency-Key") => Pattern("^[!#-~]{1,255}$"),
+        (_, "Idempotency-Key") => Pattern("^([!#-~]{1,255}|\"[!#-~]{1,255}\")$"),
         (_, "X-Conversation-Id") => Pattern("^[!-~]{1,255}$"),
         ("/configs/upload", "If-Match") => Pattern("^\"?[0-9a-f]{16}\"?$"),
         (_, "If-Match") => Pattern("^\"?[0-9]{1,18}\"?$"),
@@ -50,7 +50,7 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
         (_, "bodies") => Words(&["true", "cut", "false", "none", "full"]),
         (_, "question") => Words(&["clarification", "approval", "unknown_outcome", "plan"]),
         (_, "agent_name") | ("/schedules", "cursor") => Pattern(NAME),
-        (_, "trace_id") => Pattern("^[0-9a-f]{32}$"),
+        (_, "trace_id") => Pattern("^[0-9a-f]{31}[1-9a-f]$"),
         (_, "conversation_id") => Pattern(ID),
         (_, "parent_execution_id" | "execution_id") => Pattern(UUID),
         (_, "from_day" | "to_day") => Pattern(DAY),
@@ -59,6 +59,9 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
             Pattern("^[0-9a-f]{1,15}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
         }
         ("/keys" | "/dead-letters", "cursor") => Pattern("^[0-9a-f]{1,15}-[!-~]{1,200}$"),
+        ("/inbox", "cursor") => {
+            Pattern("^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}:[0-9]{1,9}$")
+        }
         ("/schedules/{name}/runs", "cursor") => Number(0, LAST_MICROSECOND),
         ("/executions/{id}/steps", "cursor" | "after") => Number(0, i64::from(u32::MAX)),
         _ => return None,
