@@ -9,6 +9,7 @@
     reason = "a test says by panicking that something is wrong"
 )]
 
+mod attacks;
 mod backing;
 mod bad_input;
 mod conversations;
