@@ -180,6 +180,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         _ => {}
     }
     let settings = Settings::from_process(&flags)?;
+    screen.mask(&settings.redactor);
     let context = Context {
         settings,
         screen: screen.clone(),

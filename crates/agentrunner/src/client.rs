@@ -1,6 +1,7 @@
 //! Asking a server: AgentOrchestrator's HTTP API as the commands use it.
 
 mod events;
+mod trust;
 
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 
+use crate::settings::Trust;
 pub(crate) use events::Events;
 
 const CONNECT: Duration = Duration::from_secs(3);
@@ -28,7 +30,8 @@ pub(crate) struct Client {
 /// Nobody answers there.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "no server answers at {url}; start one with `agentrunner up`, or name another with --server"
+    "no server answers at {url}{}; start one with `agentrunner up`, or name another with --server",
+    trust::hint(source)
 )]
 pub(crate) struct Unreachable {
     url: String,
@@ -49,16 +52,18 @@ impl Client {
     /// Does not ask anything yet.
     ///
     /// # Errors
-    /// TLS can't be set up.
-    pub(crate) fn new(base: &str) -> anyhow::Result<Self> {
+    /// A file of certificates can't be used, or TLS not be set up.
+    pub(crate) fn new(base: &str, trust: &Trust) -> anyhow::Result<Self> {
         let builder = reqwest::Client::builder()
             .connect_timeout(CONNECT)
             .user_agent(concat!("agentrunner/", env!("CARGO_PKG_VERSION")));
-        let builder = match (is_loopback(base), base.starts_with("http:")) {
+        let is_local = is_loopback(base);
+        let builder = match (is_local, base.starts_with("http:")) {
             // A company's proxy can't reach this machine, and reading certificates takes longer than asking it.
             (true, true) => builder.no_proxy().tls_certs_only([]),
-            (true, false) => builder.no_proxy(),
-            (false, _) => builder,
+            (true, false) => trust::apply(builder.no_proxy(), trust, true)?,
+            (false, true) => builder,
+            (false, false) => trust::apply(builder, trust, false)?,
         };
         let http = builder.build()?;
         Ok(Self {
@@ -216,11 +221,19 @@ fn refusal(status: StatusCode, bytes: &[u8]) -> Refused {
             .and_then(Value::as_str)
             .map(str::to_owned)
     };
+    let hint = match text("/error/code").as_deref() {
+        Some("AUTH_FAILED") => {
+            "; set AGENTRUNNER_API_KEY to a valid key, or AGENTRUNNER_API_KEY_FILE to its file"
+        }
+        _ => "",
+    };
     Refused {
         status,
         code: text("/error/code").unwrap_or_else(|| status.as_u16().to_string()),
-        message: text("/error/message")
-            .unwrap_or_else(|| format!("the server answered {status}; is it AgentRunner?")),
+        message: text("/error/message").map_or_else(
+            || format!("the server answered {status}; is it AgentRunner?"),
+            |message| format!("{message}{hint}"),
+        ),
     }
 }
 

@@ -1,6 +1,6 @@
 //! AgentRunner: agents that survive crashes, in one binary. This file hands the command line to [`cli`]; the rooms
 //! behind it are `commands/` (one file per command), `settings` (every variable), `wiring` (what is built of what),
-//! `client` (asking a server) and `bench/` (measuring).
+//! `client` (asking a server), `secrets` (those that are kept elsewhere) and `bench/` (measuring).
 
 mod bench;
 mod cli;
@@ -9,6 +9,7 @@ mod commands;
 #[cfg(debug_assertions)]
 mod hold;
 mod screen;
+mod secrets;
 mod settings;
 #[cfg(debug_assertions)]
 mod skew;

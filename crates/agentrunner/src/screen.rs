@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::io::{IsTerminal, Write};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use comfy_table::Table;
 use comfy_table::presets::NOTHING;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::Value;
+use services::redact::Redactor;
 
 /// The two outputs of the process.
 #[derive(Debug, Clone)]
@@ -22,6 +24,8 @@ pub(crate) struct Screen {
     /// Standard error is a terminal.
     pub(crate) is_watched: bool,
     colours: bool,
+    /// Knows what is not to be printed, once the settings are read.
+    redactor: Arc<OnceLock<Redactor>>,
 }
 
 /// How a word stands out.
@@ -46,6 +50,20 @@ impl Screen {
             colours: is_watched
                 && !is_set("NO_COLOR")
                 && environment.get("TERM").is_none_or(|term| term != "dumb"),
+            redactor: Arc::default(),
+        }
+    }
+
+    /// From now on, what this knows is not printed.
+    pub(crate) fn mask(&self, redactor: &Redactor) {
+        // The settings are read once.
+        drop(self.redactor.set(redactor.clone()));
+    }
+
+    fn masked<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match self.redactor.get() {
+            Some(redactor) => redactor.mask(text),
+            None => Cow::Borrowed(text),
         }
     }
 
@@ -61,11 +79,11 @@ impl Screen {
 
     /// Prints a piece of the answer at once.
     pub(crate) fn piece(&self, text: impl AsRef<str>) {
-        let text = text.as_ref();
+        let masked = self.masked(text.as_ref());
         let text = if self.is_terminal {
-            printable(text)
+            printable(&masked)
         } else {
-            Cow::Borrowed(text)
+            Cow::Borrowed(&*masked)
         };
         let mut out = std::io::stdout().lock();
         // A closed pipe (`| head`) is the reader's wish, not an error.
@@ -75,6 +93,7 @@ impl Screen {
     /// Prints a line about what happens.
     pub(crate) fn note(&self, text: impl Display) {
         let text = format!("{text}\n");
+        let text = self.masked(&text);
         drop(std::io::stderr().lock().write_all(text.as_bytes()));
     }
 

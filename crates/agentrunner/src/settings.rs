@@ -3,7 +3,9 @@
 
 mod access;
 mod servers;
+mod slack;
 mod source;
+mod tls;
 mod values;
 mod variable;
 
@@ -16,12 +18,15 @@ use std::time::Duration;
 
 use domain::definition::Provider;
 use secrecy::SecretString;
+use services::redact::{Redactor, can_be_found};
 use tools::EgressPolicy;
 
+use crate::secrets::{self, Managers, References};
 pub(crate) use access::Access;
 pub(crate) use servers::Servers;
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
-pub(crate) use values::{Mistake, Values};
+pub(crate) use tls::Trust;
+pub(crate) use values::{Mistake, Values, read_secret};
 pub(crate) use variable::VARIABLES;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
@@ -37,11 +42,21 @@ pub(crate) struct Settings {
     pub(crate) access: Access,
     /// The AgentOrchestrator to ask, when one is named.
     pub(crate) server: Option<String>,
+    /// Whom the command line trusts.
+    pub(crate) trust: Trust,
     pub(crate) work: Work,
     pub(crate) servers: Servers,
     pub(crate) state: StateKept,
     pub(crate) models: Models,
     pub(crate) egress: Egress,
+    pub(crate) slack: slack::SlackAccess,
+    /// Who keeps secrets that the settings refer to, and which.
+    pub(crate) managers: Option<Arc<Managers>>,
+    pub(crate) references: References,
+    /// How often those are asked.
+    pub(crate) secrets_period: Duration,
+    /// Knows all secrets of the settings.
+    pub(crate) redactor: Redactor,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -64,7 +79,10 @@ pub(crate) struct Listen {
     pub(crate) config_service: u16,
     pub(crate) orchestrator: u16,
     pub(crate) scheduler: u16,
+    pub(crate) slack: u16,
     pub(crate) pool: u16,
+    /// What TLS is spoken with.
+    pub(crate) tls: Option<services::tls::Files>,
 }
 
 /// Which requests are answered.
@@ -177,7 +195,7 @@ impl Settings {
         }
     }
 
-    /// Reads them from the process and from `.env` in the working directory.
+    /// Reads them from the process and from `.env` in the working directory, and what they refer to from where that is.
     ///
     /// # Errors
     /// All mistakes that there are.
@@ -189,7 +207,20 @@ impl Settings {
                 message,
             }])
         })?;
-        Self::read(flags, &ProcessEnvironment, &file)
+        let mut layers = [ProcessEnvironment.all(), file];
+        let (managers, references) = secrets::resolve(&mut layers).map_err(Mistakes)?;
+        let [environment, file] = layers;
+        let settings = Self::read(flags, &environment, &file)?;
+        for name in references.keys() {
+            settings
+                .redactor
+                .learn(settings.values.lookup(name).as_deref());
+        }
+        Ok(Self {
+            managers: managers.map(Arc::new),
+            references,
+            ..settings
+        })
     }
 
     /// For one part of several: of the many that start at once, none changes the schema unless it is told to.
@@ -209,11 +240,28 @@ impl Settings {
                 address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
                 address => address,
             };
+            let scheme = if self.listen.tls.is_some() {
+                "https"
+            } else {
+                "http"
+            };
             format!(
-                "http://{}",
+                "{scheme}://{}",
                 SocketAddr::new(address, self.listen.orchestrator)
             )
         })
+    }
+
+    /// Secrets that can't be told from other text.
+    pub(crate) fn hard_to_mask(&self) -> impl Iterator<Item = &'static str> {
+        VARIABLES
+            .iter()
+            .filter(|variable| variable.is_secret())
+            .filter_map(|variable| {
+                let text = self.values.text(variable.name)?;
+                // Of an address, the password is the secret.
+                (!text.contains("://") && !can_be_found(text)).then_some(variable.name)
+            })
     }
 
     /// Where the files of agents are.
@@ -234,8 +282,12 @@ impl Settings {
             config_service: values.port("CONFIG_SERVICE_PORT"),
             orchestrator: values.port("ORCHESTRATOR_PORT"),
             scheduler: values.port("SCHEDULER_SERVICE_PORT"),
+            slack: values.port("SLACK_GATEWAY_PORT"),
             pool: values.port("AGENT_POOL_PORT"),
+            tls: tls::listeners(&values, mistakes),
         };
+        let own = listen.tls.as_ref().map(|files| files.certificate.as_path());
+        let trust = Trust::read(&values, own, mistakes);
         let access = Access::read(&values, mistakes);
         check_listen(&listen, access.bootstrap.is_some(), mistakes);
         let egress = Egress {
@@ -243,6 +295,8 @@ impl Settings {
             deny: text("EGRESS_DENY").unwrap_or_default(),
         };
         check_egress(&egress, mistakes);
+        let redactor = Redactor::default();
+        redactor.learn(values.secrets().map(|(_, value)| value));
         Self {
             config_dir: path("CONFIG_DIR"),
             data_dir: path("DATA_DIR"),
@@ -260,6 +314,7 @@ impl Settings {
                 allowed_origins: values.list("ALLOWED_ORIGINS"),
                 idle_timeout: Duration::from_secs(values.number("CONTINUOUS_AGENT_IDLE_TIMEOUT")),
             },
+            trust,
             server: text("AGENTRUNNER_SERVER").map(|url| url.trim_end_matches('/').to_owned()),
             work: Work {
                 capacity: usize::try_from(values.number("AGENT_CAPACITY")).unwrap_or(usize::MAX),
@@ -285,6 +340,11 @@ impl Settings {
                 instead: instead(&values, mistakes),
             },
             egress,
+            slack: slack::SlackAccess::read(&values, mistakes),
+            managers: None,
+            references: References::new(),
+            secrets_period: Duration::from_secs(values.number("SECRETS_REFRESH_SECONDS")),
+            redactor,
             values: Arc::new(values),
         }
     }
@@ -304,6 +364,7 @@ fn check_listen(listen: &Listen, needs_key: bool, mistakes: &mut Vec<Mistake>) {
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
         ("SCHEDULER_SERVICE_PORT", listen.scheduler),
+        ("SLACK_GATEWAY_PORT", listen.slack),
         ("AGENT_POOL_PORT", listen.pool),
     ];
     for (index, (name, port)) in ports.iter().enumerate() {

@@ -1,6 +1,7 @@
 //! Log lines on standard error: compact JSON for machines, text for people.
 
 mod json;
+mod masked;
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -15,17 +16,20 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::cli::Context;
 use crate::settings::{Log, Origin};
 use json::JsonLines;
+use masked::Masked;
+use services::redact::Redactor;
 
 /// Begins to write log lines. Called once.
 ///
 /// # Errors
 /// The folder of the logs can't be written.
-pub(crate) fn start(log: &Log, is_json: bool) -> anyhow::Result<()> {
+pub(crate) fn start(log: &Log, is_json: bool, redactor: &Redactor) -> anyhow::Result<()> {
+    let writer = redactor.clone();
     let stderr = if is_json {
-        JsonLines::new(Box::new(std::io::stderr())).boxed()
+        JsonLines::new(Box::new(Masked::new(std::io::stderr(), redactor))).boxed()
     } else {
         tracing_subscriber::fmt::layer()
-            .with_writer(std::io::stderr)
+            .with_writer(move || Masked::new(std::io::stderr(), &writer))
             .with_ansi(false)
             .with_target(false)
             .boxed()
@@ -34,10 +38,12 @@ pub(crate) fn start(log: &Log, is_json: bool) -> anyhow::Result<()> {
     tracing_subscriber::registry()
         .with(EnvFilter::new(filter(&log.level)))
         // First, so that a line which somebody saw is in the file.
-        .with(file.map(|file| JsonLines::new(Box::new(file))))
+        .with(file.map(|file| JsonLines::new(Box::new(Masked::new(file, redactor)))))
         .with(stderr)
         .try_init()
-        .context("log lines are written already")
+        .context("log lines are written already")?;
+    tell_panics(redactor.clone());
+    Ok(())
 }
 
 /// Begins to write log lines for a command that is not a server: warnings, unless more is asked for, because the
@@ -51,7 +57,20 @@ pub(crate) fn start_quiet(context: &Context) -> anyhow::Result<()> {
         log.level = "WARNING".to_owned();
     }
     let is_json = log.is_json.unwrap_or(context.screen.json);
-    start(&log, is_json)
+    start(&log, is_json, &context.settings.redactor)
+}
+
+/// A panic is told on standard error like a line of the log: without secrets.
+fn tell_panics(redactor: Redactor) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let backtrace = std::backtrace::Backtrace::capture();
+        let text = match backtrace.status() {
+            std::backtrace::BacktraceStatus::Captured => format!("{panic}\n{backtrace}\n"),
+            _ => format!("{panic}\n"),
+        };
+        // There is nobody left to tell that it can't be written.
+        drop(Masked::new(std::io::stderr(), &redactor).write_all(text.as_bytes()));
+    }));
 }
 
 /// Ours at the level that was asked for; the libraries below only when something is wrong, unless all is wanted. The

@@ -73,7 +73,7 @@ impl<'a> Transcript<'a> {
             }
             LiveEvent::Step(step) => {
                 self.steps += 1;
-                return self.step(step);
+                return self.step(&step);
             }
         }
         None
@@ -137,9 +137,9 @@ impl<'a> Transcript<'a> {
         self.spinner = self.screen.spinner(for_what);
     }
 
-    fn step(&mut self, step: Step) -> Option<(Seq, Question)> {
+    fn step(&mut self, step: &Step) -> Option<(Seq, Question)> {
         match &step.body {
-            StepBody::ModelCall(call) => self.model_call(&step, call),
+            StepBody::ModelCall(call) => self.model_call(step, call),
             StepBody::ToolResult(result) => self.tool_result(result),
             StepBody::Plan(planning) => self.planning(step.seq, planning),
             StepBody::ChildStarted { call, agent, .. } => {

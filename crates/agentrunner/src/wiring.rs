@@ -5,9 +5,12 @@ mod aws;
 mod gate;
 mod identity;
 mod listeners;
+mod masked_tools;
 mod part;
 mod ports;
+mod refusals;
 mod retention;
+mod slack;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,22 +19,27 @@ use anyhow::Context as _;
 use bus::{Bus, InProcess};
 use domain::definition::{LlmConfig, Provider};
 use domain::{Definition, HealthInterval, Pool};
-use engine::{Agents, Clock, Engine, Expand, Ports, Registration, StoreHost, Surroundings};
+use engine::{
+    Agents, Clock, Engine, Expand, Ports, Refusal, Registration, StoreHost, Surroundings,
+};
 use llm::{Host, Key, ProviderSettings, Providers};
 use secrecy::SecretString;
-use services::Service;
 use services::audit::Audit;
 use services::config::ConfigService;
+use services::{App, Service};
 use store::Store;
 use store::cache::{Cache, Cached};
 use store::counters::Counters;
+use tokio::sync::mpsc::Receiver;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 
+use crate::secrets;
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
+use masked_tools::MaskedTools;
 pub(crate) use part::Part;
 use part::{Engagement, Role};
 pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
@@ -63,6 +71,8 @@ pub(crate) struct System {
     /// How often the listeners' callers may ask.
     counters: Arc<dyn Counters>,
     audit: Audit,
+    /// What agents are refused, until somebody writes it down.
+    refusals: Option<Receiver<Refusal>>,
     /// The key to the listeners of one command, which nobody else is to use.
     own_key: Option<SecretString>,
     tasks: TaskTracker,
@@ -106,15 +116,27 @@ impl System {
                 if system.role.fires_schedules {
                     system.engine.start_scheduler();
                 }
-                system.serve(listeners)?;
+                system.serve_slack_too(listeners)?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
                     .tasks
                     .spawn(async move { config.run(shutdown).await });
+                let keeper = secrets::Keeper {
+                    values: system.settings.values.clone(),
+                    managers: system.settings.managers.clone(),
+                    references: system.settings.references.clone(),
+                    period: system.settings.secrets_period,
+                    redactor: system.settings.redactor.clone(),
+                    engine: system.engine.clone(),
+                };
+                system
+                    .tasks
+                    .spawn(secrets::keep(keeper, system.shutdown.clone()));
                 // StateManager's business; where it is served by many, each finds what the others left.
                 if role.services.contains(&Service::StateManager) {
                     system.tasks.spawn(retention::keep(
                         system.engine.clone(),
+                        system.audit.clone(),
                         system.settings.state.retention,
                         system.shutdown.clone(),
                     ));
@@ -148,7 +170,9 @@ impl System {
                     Purpose::Read => drop(loaded.inspect_err(|error| tracing::warn!("{error}"))),
                 }
                 system.keep_to_itself();
-                system.serve(Listeners::private(role.services).await?)
+                system
+                    .serve(Listeners::private(role.services).await?)
+                    .map(drop)
             })
             .await
     }
@@ -218,6 +242,9 @@ impl System {
             tracing::warn!("{SCRIPTED}");
         }
         gate::say_who_may_ask(settings);
+        if self.role.services.contains(&Service::SlackGateway) {
+            self.say_how_slack_is_reached();
+        }
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
         }
@@ -260,11 +287,16 @@ impl System {
         };
         let clock = ports::perhaps_wrong(settings, clock);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
+        let (on_refusal, refusals) = refusals::told();
         let ports = Ports {
             store,
             bus,
             model: Arc::new(providers(settings)),
-            tools: toolkit.clone(),
+            tools: Arc::new(MaskedTools::new(
+                toolkit.clone(),
+                settings.redactor.clone(),
+                on_refusal.clone(),
+            )),
             clock,
         };
         let engine = Engine::within(
@@ -273,6 +305,7 @@ impl System {
             engine_settings(settings, role.pool)?,
             Surroundings {
                 counters: shared.counters.clone(),
+                on_refusal,
                 ..Surroundings::default()
             },
         );
@@ -292,6 +325,7 @@ impl System {
             listeners: None,
             counters: shared.counters,
             audit: Audit::none(),
+            refusals: Some(refusals),
             own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -300,7 +334,7 @@ impl System {
         })
     }
 
-    fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<()> {
+    fn serve(&mut self, mut listeners: Listeners) -> anyhow::Result<App> {
         let app = listeners::app(
             &self.engine,
             &self.config,
@@ -308,19 +342,34 @@ impl System {
             &self.shutdown,
             self.role.uses_bus(),
         )?;
-        let app = app
+        let mut app = app
             .with_cache(self.cache.clone())
             .with_access(self.access())
             .with_limits(self.limits())
-            .with_audit(self.audit()?);
+            .with_audit(self.audit()?)
+            .with_redactor(self.settings.redactor.clone());
         self.audit = app.audit.clone();
+        // The listeners of one command are nobody else's.
+        if self.role.services.contains(&Service::SlackGateway) && self.own_key.is_none() {
+            app = app.with_slack(self.slack()?);
+        }
+        self.config.write_down_in(&self.audit);
+        // Without an audit log nobody listens.
+        if let Some(refusals) = self.refusals.take().filter(|_| self.audit.is_on()) {
+            self.tasks.spawn(refusals::write_down(
+                self.audit.clone(),
+                self.engine.clone(),
+                refusals,
+                self.shutdown.clone(),
+            ));
+        }
         listeners.serve(
-            app,
+            app.clone(),
             &self.tasks,
             LAST_REQUESTS.min(self.settings.work.shutdown),
         );
         self.listeners = Some(listeners);
-        Ok(())
+        Ok(app)
     }
 
     fn is_scripted(&self) -> bool {
@@ -336,9 +385,7 @@ impl System {
 /// All providers, each with its address and key.
 pub(crate) fn providers(settings: &Settings) -> Providers {
     let Models {
-        openai_key,
         openai_url,
-        anthropic_key,
         anthropic_url,
         ollama_url,
         ..
@@ -356,15 +403,17 @@ pub(crate) fn providers(settings: &Settings) -> Providers {
     set(&mut known.openai, openai_url);
     set(&mut known.anthropic, anthropic_url);
     set(&mut known.ollama, ollama_url);
-    if let Some(key) = openai_key {
-        known.openai.key = Key::fixed(key.clone());
-    }
-    if let Some(key) = anthropic_key {
-        known.anthropic.key = Key::fixed(key.clone());
-    }
+    known.openai.key = key(settings, "OPENAI_API_KEY");
+    known.anthropic.key = key(settings, "ANTHROPIC_API_KEY");
     known.openai_organization = settings.values.lookup("OPENAI_ORG_ID");
     known.openai_project = settings.values.lookup("OPENAI_PROJECT_ID");
     Providers::new(known)
+}
+
+/// A key as it is at the moment of the call.
+fn key(settings: &Settings, name: &'static str) -> Key {
+    let values = settings.values.clone();
+    Key::from_fn(move || values.lookup(name).map(SecretString::from))
 }
 
 /// All tools, behind the egress guard of the settings.
@@ -416,11 +465,18 @@ fn engine_settings(settings: &Settings, pool: Option<Pool>) -> anyhow::Result<en
 pub(crate) fn expand(settings: &Settings) -> Expand {
     let values = settings.values.clone();
     let instead = settings.models.instead.clone();
+    let redactor = settings.redactor.clone();
     Arc::new(move |definition: &Definition| {
         let mut expanded = definition.clone();
         // First, so that a key which is not needed any more is not missed.
         expanded.llm_config = asked(definition, instead.as_ref());
-        expanded.expanded(&|name| values.lookup(name))
+        let expanded = expanded.expanded(&|name| values.lookup(name))?;
+        // Now they are known, and are masked wherever they turn up.
+        redactor.learn(expanded.llm_config.api_key.as_deref());
+        for entry in &expanded.tools {
+            redactor.learn(tools::secrets(entry));
+        }
+        Ok(expanded)
     })
 }
 

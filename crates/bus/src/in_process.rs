@@ -7,12 +7,14 @@
 //! - [`routes`] finds the queues that want a topic, however many there are.
 //! - [`line`] is the waiting line that queues are made of.
 //! - [`queue`] hands events out, takes verdicts, and is bounded: a full queue refuses.
+//! - [`whispers`] passes on what is kept nowhere.
 //! - [`dead_letters`] keeps what was given up, and is bounded too: it forgets the oldest.
 
 mod dead_letters;
 mod line;
 mod queue;
 mod routes;
+mod whispers;
 
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -24,7 +26,8 @@ use tokio_util::sync::CancellationToken;
 use self::dead_letters::{DeadLetterConsumer, DeadLetters};
 use self::queue::{Queue, QueueConsumer};
 use self::routes::Routes;
-use crate::{Bus, Consumer, Error, Subscription};
+use self::whispers::Whispers;
+use crate::{Bus, Consumer, Error, Listener, Subscription};
 
 /// How much the bus holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,6 +54,7 @@ pub struct InProcess {
     settings: Settings,
     exchange: RwLock<Exchange>,
     dead_letters: Arc<DeadLetters>,
+    whispers: Whispers,
     closed: CancellationToken,
 }
 
@@ -69,6 +73,7 @@ impl InProcess {
             settings,
             exchange: RwLock::default(),
             dead_letters: Arc::new(DeadLetters::new(settings.dead_letter_capacity)),
+            whispers: Whispers::default(),
             closed: CancellationToken::new(),
         }
     }
@@ -162,6 +167,19 @@ impl Bus for InProcess {
             Arc::clone(&self.dead_letters),
             self.closed.clone(),
         )))
+    }
+
+    fn whisper(&self, channel: &str, words: Vec<u8>) {
+        if self.open().is_ok() {
+            self.whispers.pass_on(channel, words);
+        }
+    }
+
+    async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, Error> {
+        self.open()?;
+        Ok(Box::new(
+            self.whispers.listen(channels, self.closed.clone()),
+        ))
     }
 
     async fn check(&self) -> Result<(), Error> {

@@ -16,6 +16,11 @@ pub use rabbitmq::RabbitMq;
 /// How often a delivery is tried before it is a dead letter. One that is dropped unsettled counts.
 pub const MAX_ATTEMPTS: u32 = 5;
 
+/// The longest whisper, in bytes.
+pub const MAX_WHISPER: usize = 1 << 20;
+/// How many whispers wait for a slow listener, or to be sent; more are dropped.
+const WAITING_WHISPERS: usize = 1024;
+
 /// How long a delivery rests after its `attempt` (from 1) ended in [`Verdict::Retry`]: 1, 2, 4, 8 s. `None` after
 /// the last one: it is a dead letter.
 pub const fn retry_delay(attempt: u32) -> Option<Duration> {
@@ -69,6 +74,13 @@ pub trait Bus: Send + Sync + 'static {
     /// Events that no consumer of a queue could process: all queues together.
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error>;
 
+    /// Says something to whoever listens on a channel at this moment: at most once, kept nowhere, confirmed by nobody.
+    /// Never waits. What can't be sent now, or is longer than [`MAX_WHISPER`], is dropped.
+    fn whisper(&self, channel: &str, words: Vec<u8>);
+
+    /// Listens on channels until the listener is dropped, through lost connections. From `Ok` on it hears.
+    async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, Error>;
+
     /// Fails when the bus can't take events.
     async fn check(&self) -> Result<(), Error>;
 
@@ -92,6 +104,13 @@ pub struct Subscription {
 pub trait Consumer: Send {
     /// The next delivery; `None` when the bus is closed.
     async fn next(&mut self) -> Option<Delivery>;
+}
+
+/// Hears what is whispered. Who hears too slowly misses some of it.
+#[async_trait]
+pub trait Listener: Send {
+    /// What is heard next; `None` when the bus is closed. Dropping the future loses nothing.
+    async fn next(&mut self) -> Option<Vec<u8>>;
 }
 
 /// An event in somebody's hands. Settled by value: what is dropped unsettled is delivered again.

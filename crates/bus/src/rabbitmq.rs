@@ -19,6 +19,7 @@
 //! - [`publisher`] publishes with confirms, and again with the same message id until it is confirmed or time is up.
 //! - [`source`] is the stream of deliveries of one queue, through all failures; it declares the queue each time.
 //! - [`consumer`] and [`dead_letters`] make deliveries of it; [`settle`] carries out their verdicts.
+//! - [`whispers`] says and hears what is kept nowhere, by an exchange `agent_whispers` and a queue of each listener's own.
 //! - [`topology`] names, declares and binds; [`making`] sees to it that a queue is used only when it survives a crash.
 //!
 //! What can happen twice: a publish whose confirm was lost, and a verdict whose connection broke. Events have ids.
@@ -34,6 +35,7 @@ mod publisher;
 mod settle;
 mod source;
 mod topology;
+mod whispers;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -55,7 +57,8 @@ use self::link::{Link, Target};
 use self::publisher::Publisher;
 use self::source::{Kind, Source};
 use self::topology::{Queue, Topology};
-use crate::{Bus, Consumer, Error, Subscription};
+use self::whispers::Whispers;
+use crate::{Bus, Consumer, Error, Listener, Subscription};
 
 /// How long closing waits for verdicts that are being carried out.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -106,6 +109,7 @@ struct Shared {
     settings: Settings,
     incoming: Link,
     publisher: Publisher,
+    whispers: Whispers,
     topology: Topology,
     drops: Drops,
     /// What keeps consumers from consuming now, by queue.
@@ -128,7 +132,9 @@ impl RabbitMq {
         let incoming = Link::start(target.to("consume"), end.clone(), &links);
         let outgoing = Link::start(target.to("publish"), end.clone(), &links);
         let topology = Topology::new(&settings.prefix)?;
+        let whispers = Whispers::start(&settings.prefix, outgoing.clone(), end.clone(), &links)?;
         let shared = Arc::new(Shared {
+            whispers,
             publisher: Publisher::new(outgoing, topology.exchange().clone(), &settings),
             settings,
             incoming,
@@ -264,6 +270,17 @@ impl Bus for RabbitMq {
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error> {
         self.shared.open()?;
         Ok(Box::new(DeadLetterConsumer::new(Arc::clone(&self.shared))))
+    }
+
+    /// Goes out behind what was whispered before, on the connection that publishes, without a confirm.
+    fn whisper(&self, channel: &str, words: Vec<u8>) {
+        self.shared.whispers.say(channel, words);
+    }
+
+    async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, Error> {
+        self.shared.open()?;
+        let hearing = whispers::listen(&self.shared, channels).await?;
+        Ok(Box::new(hearing))
     }
 
     /// Asks the broker on both connections. Fails, too, when it blocks publishers or a consumer can't consume.

@@ -6,6 +6,7 @@ mod approval;
 pub mod expand;
 mod llm;
 mod modes;
+mod slack;
 mod tool;
 mod tool_fields;
 mod validate;
@@ -25,6 +26,7 @@ pub use modes::{
     CollaborativeConfig, ContinuousConfig, MisfirePolicy, OnConcurrent, OnStepFailure,
     OverlapPolicy, PlanningStrategy, Pruning, ScheduleConfig, ScheduleType,
 };
+pub use slack::{SlackConfig, SlackTrigger};
 pub use tool::{
     AgentTool, ApiTool, Builtin, Effect, FunctionTool, HttpMethod, McpAuth, McpTool, OnUnknown,
     Tool, ToolKind,
@@ -97,6 +99,9 @@ pub struct Definition {
     /// Added to the system prompt.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub instructions: String,
+    /// How people talk with it in Slack; not at all when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slack: Option<SlackConfig>,
     /// Events on these topics start an execution.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub event_subscriptions: Vec<TopicPattern>,

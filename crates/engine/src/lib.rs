@@ -8,6 +8,7 @@ mod definitions;
 mod dispatcher;
 mod ended;
 mod error;
+mod feed;
 mod fleet;
 mod host;
 mod leases;
@@ -45,6 +46,7 @@ use crate::shared::Shared;
 
 pub use agents::{Agent, Agents, Expand};
 pub use error::Error;
+pub use feed::{FeedEvent, FeedWatch, Happened, Note};
 pub use fleet::Registration;
 pub use host::StoreHost;
 pub use live::{LiveEvent, Position, Watch};
@@ -66,13 +68,34 @@ pub struct Surroundings {
     pub new_id: NewId,
     /// What it counts together with other processes: what a provider told one of them about its limits, all keep to.
     pub counters: Arc<dyn Counters>,
+    /// Who is told of calls that an agent was not let make.
+    pub on_refusal: OnRefusal,
 }
+
+/// A call of a tool that an agent wanted to make and was not let.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which agent.
+    pub agent: domain::AgentName,
+    /// In which execution.
+    pub execution: ExecutionId,
+    /// Of which trace.
+    pub trace_id: domain::TraceId,
+    /// The tool, as the model called it: anything can stand here.
+    pub tool: String,
+    /// Why not.
+    pub why: String,
+}
+
+/// Is told of refusals; must not block.
+pub type OnRefusal = Arc<dyn Fn(Refusal) + Send + Sync>;
 
 impl Default for Surroundings {
     fn default() -> Self {
         Self {
             new_id: Arc::new(Uuid::now_v7),
             counters: Arc::new(LocalCounters::default()),
+            on_refusal: Arc::new(drop),
         }
     }
 }
@@ -139,15 +162,21 @@ impl Engine {
         settings: Settings,
         surroundings: Surroundings,
     ) -> Self {
-        let Surroundings { new_id, counters } = surroundings;
+        let Surroundings {
+            new_id,
+            counters,
+            on_refusal,
+        } = surroundings;
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let presence = Presence::new((ports.clock)());
         let core = Shared {
             leases: Leases::new(ports.clock.clone()),
+            feed: Arc::new(feed::Feed::new(&settings.worker)),
             ports,
             agents,
             settings,
             counters,
+            on_refusal,
             hub: Arc::default(),
             definitions,
             schemas: tools::Schemas::default(),
@@ -176,6 +205,8 @@ impl Engine {
             .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
         self.tasks
             .spawn(subscriptions::listen(core.clone(), close.clone()));
+        live::start(core, &self.tasks, close);
+        feed::start(core, &self.tasks, close);
         self.tasks
             .spawn(switches::follow(core.clone(), close.clone()));
     }
@@ -183,6 +214,7 @@ impl Engine {
     /// Begins to relay events and nothing else: for a process that only tells of something.
     pub fn start_relay(&self) {
         let (core, close) = (self.core.clone(), self.close.clone());
+        feed::start(&core, &self.tasks, &close);
         self.tasks.spawn(relay::relay(core, close));
     }
 
@@ -293,15 +325,20 @@ impl Engine {
         Ok(())
     }
 
-    /// Follows an execution: its steps from `after` on, and what its model says while it says it. Ends after the last
-    /// step. Without gap or repeat as far as steps go; pieces of a running answer are given from its beginning.
+    /// Follows an execution, in whatever process it is: its steps from `after` on, and what its model says while it says
+    /// it. Ends after the last step. Each step comes once; the words that come before it are its beginning, or are
+    /// superseded first.
     pub fn watch(&self, id: ExecutionId, after: Option<Position>) -> Watch {
-        Watch::new(
-            self.core.ports.store.clone(),
-            self.core.hub.clone(),
-            id,
-            after,
-        )
+        Watch::new(self.core.ports.store.clone(), &self.core.hub, id, after)
+    }
+
+    /// Looks at everything that happens in all processes, from now on or from a place that was reached at any of them.
+    ///
+    /// # Errors
+    /// It is no such place; says how one looks.
+    pub fn look(&self, after: Option<&str>) -> Result<FeedWatch, String> {
+        let after = after.map(str::parse).transpose()?;
+        Ok(self.core.feed.look(after))
     }
 
     /// Reads which agents people have disabled; an engine that runs does so every few seconds by itself.

@@ -71,7 +71,8 @@ async fn relay_once(core: &Shared) -> Option<usize> {
     let (ready, unready): (Vec<_>, Vec<_>) = started.into_iter().partition(|(is_done, _)| *is_done);
     give_back(store, unready.iter().map(|(_, entry)| entry.id).collect()).await;
     let ready = ready.into_iter().map(|(_, entry)| entry).collect();
-    let carried = carry(store, core.ports.bus.as_ref(), ready).await;
+    let noted = |event: &Event| core.feed.event(event);
+    let carried = carry(store, core.ports.bus.as_ref(), ready, &noted).await;
     carried.filter(|_| unready.is_empty())
 }
 
@@ -102,14 +103,19 @@ async fn take(store: &dyn Store, now: Time) -> Option<Vec<OutboxEntry>> {
     }
 }
 
-/// Hands claimed events to the bus: how many, or `None` when it did not take all.
-async fn carry(store: &dyn Store, bus: &dyn Bus, entries: Vec<OutboxEntry>) -> Option<usize> {
+/// Hands claimed events to the bus, and tells which it has: how many, or `None` when it did not take all.
+async fn carry(
+    store: &dyn Store,
+    bus: &dyn Bus,
+    entries: Vec<OutboxEntry>,
+    tell: &(dyn Fn(&Event) + Sync),
+) -> Option<usize> {
     let claimed: Vec<i64> = entries.iter().map(|entry| entry.id).collect();
     let is_well = AtomicBool::new(true);
     // In no order: events promise none. After a failure no further one is begun, and what the bus took is forgotten.
     let delivered: HashSet<i64> = stream::iter(entries)
         .take_while(|_| std::future::ready(is_well.load(Ordering::Relaxed)))
-        .map(|entry| publish(bus, entry, &is_well))
+        .map(|entry| publish(bus, entry, &is_well, tell))
         .buffer_unordered(AT_ONCE)
         .filter_map(std::future::ready)
         .collect()
@@ -137,10 +143,18 @@ async fn give_back(store: &dyn Store, left: Vec<i64>) {
 }
 
 /// Hands an event to the bus: its place in the outbox when the bus has it.
-async fn publish(bus: &dyn Bus, entry: OutboxEntry, is_well: &AtomicBool) -> Option<i64> {
+async fn publish(
+    bus: &dyn Bus,
+    entry: OutboxEntry,
+    is_well: &AtomicBool,
+    tell: &(dyn Fn(&Event) + Sync),
+) -> Option<i64> {
     let OutboxEntry { id, event } = entry;
     let error = match tokio::time::timeout(PATIENCE, bus.publish(&event)).await {
-        Ok(Ok(())) => return Some(id),
+        Ok(Ok(())) => {
+            tell(&event);
+            return Some(id);
+        }
         Ok(Err(error)) => error.to_string(),
         Err(_) => "the message queue does not answer".to_owned(),
     };
@@ -264,7 +278,7 @@ mod tests {
     /// Takes a batch and carries it.
     async fn relayed(store: &dyn Store, bus: &dyn Bus, now: Time) -> Option<usize> {
         let entries = take(store, now).await?;
-        carry(store, bus, entries).await
+        carry(store, bus, entries, &|_| {}).await
     }
 
     /// Confirms only when so many are on their way at the same time.
@@ -294,6 +308,12 @@ mod tests {
         }
 
         async fn dead_letters(&self) -> Result<Box<dyn Consumer>, bus::Error> {
+            Err(bus::Error::Closed)
+        }
+
+        fn whisper(&self, _: &str, _: Vec<u8>) {}
+
+        async fn listen(&self, _: &[String]) -> Result<Box<dyn bus::Listener>, bus::Error> {
             Err(bus::Error::Closed)
         }
 

@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::ended::Subject;
+use crate::feed::{self, Happened};
 use crate::leases::{LISTEN, Lease};
 use crate::live::LiveRun;
 use crate::shared::{DROPPED_CALLS, Shared};
@@ -132,6 +133,11 @@ impl Run {
     /// Goes on until the execution is over, parked, handed back or lost. What is `waiting` is as it was when the store was
     /// `asked` for it.
     pub(crate) async fn go(mut self, waiting: Waiting, asked: Instant) -> Result<Ended, Stop> {
+        let status = Status::Running;
+        let begins = || vec![Happened::Execution { status }];
+        self.core
+            .feed
+            .of(&self.execution, self.core.now(), 1, begins);
         self.load_spending().await?;
         self.absorb(waiting).await?;
         // The store was slow, and nothing has been written since: it may have been called off.
@@ -303,6 +309,12 @@ impl Run {
         };
         let steps = std::mem::take(&mut self.pending);
         let last = steps.last().map(|step| step.seq);
+        let copies: Vec<_> = match self.live.is_watched() {
+            true => steps.iter().cloned().map(Arc::new).collect(),
+            false => Vec::new(),
+        };
+        let mut happened: Vec<_> = steps.iter().map(feed::of_step).collect();
+        happened.extend(status_after(&then).map(|status| Happened::Execution { status }));
         for step in &steps {
             metrics::counter!("agentrunner_steps_total", "kind" => step.body.kind()).increment(1);
         }
@@ -326,8 +338,10 @@ impl Run {
         }
         if let Some(seq) = last {
             self.lease.committed(seq);
-            self.live.committed(seq);
+            self.live.committed(seq, &copies);
         }
+        let (count, now) = (happened.len(), self.core.now());
+        self.core.feed.of(&self.execution, now, count, || happened);
         Ok(())
     }
 
@@ -528,6 +542,15 @@ impl Run {
             message: message.clone(),
             keep: u32::try_from(self.state.own.saturating_sub(1)).unwrap_or(u32::MAX),
         }))
+    }
+}
+
+/// How an execution stands after a commit that says so.
+const fn status_after(then: &Then) -> Option<Status> {
+    match then {
+        Then::Finish { outcome, .. } => Some(outcome.status()),
+        Then::Park { status, .. } => Some(*status),
+        Then::Continue | Then::HandBack => None,
     }
 }
 

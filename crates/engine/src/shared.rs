@@ -7,12 +7,13 @@ use store::{Append, Appended};
 use tokio::sync::Notify;
 
 use crate::definitions::Definitions;
+use crate::feed::Feed;
 use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
 use crate::scheduler::Pace;
 use crate::switches::Look;
-use crate::{Agents, NewId, Ports, Settings};
+use crate::{Agents, NewId, OnRefusal, Ports, Settings};
 
 /// Counts writes that came after the lease was lost: each was refused.
 pub(crate) const LATE_WRITES: &str = "agentrunner_late_writes_refused_total";
@@ -25,7 +26,9 @@ pub(crate) struct Shared {
     pub(crate) agents: Agents,
     pub(crate) settings: Settings,
     pub(crate) counters: Arc<dyn Counters>,
+    pub(crate) on_refusal: OnRefusal,
     pub(crate) hub: Arc<Hub>,
+    pub(crate) feed: Arc<Feed>,
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,

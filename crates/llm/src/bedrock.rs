@@ -12,9 +12,11 @@ mod address;
 mod aws;
 mod error;
 mod request;
+mod secrets_manager;
 mod stream;
 
 pub(crate) use aws::Aws;
+pub use secrets_manager::SecretsManager;
 
 use url::Url;
 

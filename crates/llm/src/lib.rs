@@ -34,6 +34,8 @@ mod settings;
 mod transcript;
 mod wire;
 
+#[cfg(feature = "bedrock")]
+pub use bedrock::SecretsManager;
 pub use chunk::{Answer, ChatStream, Chunk};
 pub use error::Error;
 pub use fold::{Limits, fold};

@@ -1,10 +1,13 @@
 //! The audit log: who did what, from where, on what, with which outcome, in lines that are chained by hashes.
 //!
-//! One file, however many processes of a machine write it (`audit/chain.rs` says how). A change is answered when its line is
-//! on disk; lines that come at once share one flush. While the file can't be written nothing is changed: the door says
-//! so. [`verify()`] finds a line that was changed, taken away or moved.
+//! One file, however many processes of a machine write it (`audit/chain.rs` says how), and then a table, in which each
+//! process has a chain of its own (`audit/table.rs`). A change is answered when its line is in both; lines that come at
+//! once share one flush and one transaction. While either can't be written nothing is changed: the door says so.
+//! [`verify()`] and [`verify_table`] find a line that was changed, taken away or moved.
 
 mod chain;
+mod table;
+mod table_verify;
 mod verify;
 
 use std::path::{Path, PathBuf};
@@ -18,13 +21,18 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use tokio::sync::{mpsc, oneshot};
 
-use chain::Chain;
+use chain::{Chain, Seal};
+use store::Store;
+use table::{Batch, Table};
+pub use table_verify::verify_table;
 pub use verify::{Flaw, Verdict, files_of, verify};
 
 /// How many lines wait to be written at most.
 const QUEUE: usize = 10_000;
 /// How many are written together at most.
 const BATCH: usize = 1000;
+/// How many such batches wait for the table at most.
+const BATCHES: usize = 8;
 /// How long an answer waits for its line.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long after a failure it is tried again.
@@ -35,9 +43,9 @@ const STRANGERS: u64 = 20;
 /// Who did something.
 #[derive(Debug, Clone, Serialize)]
 pub(crate) struct Who {
-    /// key, bootstrap, anybody, or unknown.
+    /// key, bootstrap, anybody, slack, or unknown; agent or file when no request asked for it.
     pub(crate) kind: &'static str,
-    /// The key's id; never the key.
+    /// The key's id, or the person's in Slack; never the key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) id: Option<String>,
     pub(crate) name: String,
@@ -67,11 +75,34 @@ pub(crate) struct Record {
     pub(crate) target: String,
     /// done, refused, denied or failed.
     pub(crate) outcome: &'static str,
-    pub(crate) status: u16,
+    /// Of the answer to a request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) status: Option<u16>,
     pub(crate) code: Option<&'static str>,
     pub(crate) trace_id: String,
     /// What the address does not say.
     pub(crate) details: Map<String, Value>,
+}
+
+/// Something that happened without a request.
+#[derive(Debug, Clone)]
+pub struct Act {
+    /// When.
+    pub at: Time,
+    /// agent, or file.
+    pub kind: &'static str,
+    /// Which.
+    pub who: String,
+    /// What was done.
+    pub action: String,
+    /// On what.
+    pub target: String,
+    /// done, refused, denied or failed.
+    pub outcome: &'static str,
+    /// The trace that it belongs to; empty when none.
+    pub trace_id: String,
+    /// More.
+    pub details: Map<String, Value>,
 }
 
 /// Where it is written down, if it is. Cheap to clone; all clones are one.
@@ -81,6 +112,9 @@ pub struct Audit(Option<Arc<Inner>>);
 struct Inner {
     lines: mpsc::Sender<Message>,
     is_failing: Arc<AtomicBool>,
+    /// The same of the table.
+    is_table_failing: Arc<AtomicBool>,
+    seal: Seal,
     strangers: Strangers,
 }
 
@@ -95,16 +129,29 @@ impl Audit {
         Self::default()
     }
 
-    /// Into this file, made if it is missing, with hashes that only the holder of `key` can make, if there is one.
+    /// Into this file, made if it is missing, and into the table of a store, with hashes that only the holder of `key` can
+    /// make, if there is one. To be called where tasks can be spawned.
     ///
     /// # Errors
     /// It can't be opened or written, or no thread can be had.
-    pub fn open(path: &Path, key: Option<&SecretString>) -> std::io::Result<Self> {
+    pub fn open(
+        path: &Path,
+        key: Option<&SecretString>,
+        store: Option<Arc<dyn Store>>,
+    ) -> std::io::Result<Self> {
         let chain = Chain::open(path, key)?;
         let (lines, waiting) = mpsc::channel(QUEUE);
-        let is_failing = Arc::new(AtomicBool::new(false));
+        let (is_failing, is_table_failing) = <(Arc<AtomicBool>, Arc<AtomicBool>)>::default();
+        let seal = Seal::new(key);
+        let table = store.map(|store| {
+            let (batches, waiting) = mpsc::channel(BATCHES);
+            let table = Table::new(store, seal.clone(), is_table_failing.clone());
+            tokio::spawn(table.run(waiting));
+            batches
+        });
         let writer = Writer {
             chain,
+            table,
             waiting,
             is_failing: is_failing.clone(),
         };
@@ -115,18 +162,23 @@ impl Audit {
         Ok(Self(Some(Arc::new(Inner {
             lines,
             is_failing,
+            is_table_failing,
+            seal,
             strangers,
         }))))
     }
 
     /// Whether anything is written down.
-    pub(crate) const fn is_on(&self) -> bool {
+    pub const fn is_on(&self) -> bool {
         self.0.is_some()
     }
 
-    /// Whether the file could not be written just now.
+    /// Whether the file or the table could not be written just now.
     pub(crate) fn is_failing(&self) -> bool {
-        let failing = |inner: &Arc<Inner>| inner.is_failing.load(Ordering::Relaxed);
+        let failing = |inner: &Arc<Inner>| {
+            let both = [&inner.is_failing, &inner.is_table_failing];
+            both.iter().any(|failing| failing.load(Ordering::Relaxed))
+        };
         self.0.as_ref().is_some_and(failing)
     }
 
@@ -163,6 +215,41 @@ impl Audit {
                 "a line waits to be written to the audit log; nothing more is changed until it is"
             );
         }
+    }
+
+    /// Forgets rows of the table that are older than this.
+    ///
+    /// # Errors
+    /// The store can't do it.
+    pub async fn forget(&self, store: &dyn Store, before: Time) -> store::Result<()> {
+        match &self.0 {
+            Some(inner) => table_verify::forget(store, &inner.seal, before).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Writes down what no request asked for: what came by a file, or what an agent was refused.
+    pub async fn note(&self, act: Act) {
+        if !self.is_on() {
+            return;
+        }
+        self.write(Record {
+            at: act.at,
+            who: Who {
+                kind: act.kind,
+                id: None,
+                name: act.who,
+            },
+            from: None,
+            action: act.action,
+            target: act.target,
+            outcome: act.outcome,
+            status: None,
+            code: None,
+            trace_id: act.trace_id,
+            details: act.details,
+        })
+        .await;
     }
 
     /// Waits until all lines are on disk, a few seconds at most.
@@ -205,6 +292,7 @@ impl Strangers {
 /// The thread that writes.
 struct Writer {
     chain: Chain,
+    table: Option<mpsc::Sender<Batch>>,
     waiting: mpsc::Receiver<Message>,
     is_failing: Arc<AtomicBool>,
 }
@@ -224,9 +312,14 @@ impl Writer {
                 }
             }
             self.append(&records);
-            for sender in told {
-                // Whoever asked may have gone.
-                sender.send(()).ok();
+            let batch = Batch { records, told };
+            match &self.table {
+                Some(table) => match table.blocking_send(batch) {
+                    Ok(()) => {}
+                    // Its runtime ended.
+                    Err(mpsc::error::SendError(batch)) => batch.tell(),
+                },
+                None => batch.tell(),
             }
         }
     }
@@ -257,5 +350,7 @@ fn head_of(path: &Path) -> PathBuf {
     name.into()
 }
 
+#[cfg(test)]
+mod table_tests;
 #[cfg(test)]
 mod tests;

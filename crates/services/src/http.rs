@@ -34,6 +34,8 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::redact::Redactor;
+use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
 
@@ -75,7 +77,7 @@ impl Default for Settings {
             max_body_bytes: 5 << 20,
             timeout: Duration::from_secs(30),
             max_requests: 1024,
-            max_streams: 1024,
+            max_streams: 4096,
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),
@@ -107,6 +109,10 @@ pub struct App {
     pub limits: limits::Limits,
     /// Where changes, refusals and decisions are written down.
     pub audit: Audit,
+    /// Slack, in a process that serves it.
+    pub slack: Option<Slack>,
+    /// Knows what may be in no body and no answer.
+    pub redactor: Redactor,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -136,6 +142,8 @@ impl App {
             access: access::Access::open(),
             limits: limits::Limits::none(),
             audit: Audit::none(),
+            slack: None,
+            redactor: Redactor::default(),
             metrics,
             started: Instant::now(),
             shutdown,
@@ -163,6 +171,20 @@ impl App {
         self
     }
 
+    /// The same, for a process that serves Slack.
+    #[must_use]
+    pub fn with_slack(mut self, slack: Slack) -> Self {
+        self.slack = Some(slack);
+        self
+    }
+
+    /// The same, taking known secrets out of what comes in and goes out.
+    #[must_use]
+    pub fn with_redactor(mut self, redactor: Redactor) -> Self {
+        self.redactor = redactor;
+        self
+    }
+
     /// The same, with what happens written down.
     #[must_use]
     pub fn with_audit(mut self, audit: Audit) -> Self {
@@ -182,17 +204,20 @@ pub enum Service {
     AgentOrchestrator,
     /// Schedules.
     SchedulerService,
+    /// Slack.
+    SlackGateway,
     /// Health and metrics of a process that performs executions and serves nothing else.
     AgentPool,
 }
 
 impl Service {
     /// Those that a process which serves everything listens for.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::StateManager,
         Self::ConfigService,
         Self::AgentOrchestrator,
         Self::SchedulerService,
+        Self::SlackGateway,
     ];
 
     /// The name on the command line, in logs and in compose.
@@ -202,6 +227,7 @@ impl Service {
             Self::ConfigService => "config-service",
             Self::AgentOrchestrator => "agent-orchestrator",
             Self::SchedulerService => "scheduler-service",
+            Self::SlackGateway => "slack-gateway",
             Self::AgentPool => "agent-pool",
         }
     }
@@ -213,6 +239,7 @@ impl Service {
             Self::ConfigService => 8002,
             Self::AgentOrchestrator => 8003,
             Self::SchedulerService => 8004,
+            Self::SlackGateway => 8005,
             Self::AgentPool => 8006,
         }
     }
@@ -224,6 +251,7 @@ impl Service {
             Self::ConfigService => "CONFIG_SERVICE_PORT",
             Self::AgentOrchestrator => "ORCHESTRATOR_PORT",
             Self::SchedulerService => "SCHEDULER_SERVICE_PORT",
+            Self::SlackGateway => "SLACK_GATEWAY_PORT",
             Self::AgentPool => "AGENT_POOL_PORT",
         }
     }
@@ -236,6 +264,7 @@ impl Service {
                 "Agents, tasks, their events and results, questions to people."
             }
             Self::SchedulerService => "When agents work by themselves: schedules and their runs.",
+            Self::SlackGateway => "Slack's events, commands and buttons, and messages to Slack.",
             Self::AgentPool => "Health and metrics of a worker.",
         }
     }
@@ -246,6 +275,7 @@ impl Service {
             Self::ConfigService => crate::config_api::routes(),
             Self::AgentOrchestrator => crate::orchestrator::routes().merge(crate::openai::routes()),
             Self::SchedulerService => crate::scheduler::routes(),
+            Self::SlackGateway => crate::slack::routes(),
             Self::AgentPool => Routes::new(),
         }
     }
@@ -266,6 +296,10 @@ pub fn router(service: Service, app: App, loopback: bool) -> Router {
         .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
+        .layer(axum::middleware::map_response_with_state(
+            app.redactor.clone(),
+            body::masked,
+        ))
         .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(no_streams)))
         .layer(axum::middleware::from_fn_with_state(edge, edge::pass));
     let origins: Vec<_> = app

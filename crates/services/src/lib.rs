@@ -3,10 +3,11 @@
 //! - [`audit`] writes down who did what, in a chain that shows when a line is changed.
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
-//! - [`orchestrator`], [`config_api`], [`scheduler`] and [`state`] are the services; none knows of another. What they show alike is
+//! - [`orchestrator`], [`config_api`], [`scheduler`], [`state`] and [`slack`] are the services; none knows of another. What they show alike is
 //!   in [`execution`].
+//! - [`redact`] takes known secrets out of texts.
 //! - [`openai`] shows every agent as a model of OpenAI's API.
-//! - [`Server`] binds and serves them.
+//! - [`Server`] binds and serves them, by TLS when [`tls`] has a certificate.
 
 #![allow(
     unused_qualifications,
@@ -20,9 +21,12 @@ pub mod execution;
 pub mod http;
 pub mod openai;
 pub mod orchestrator;
+pub mod redact;
 pub mod scheduler;
 pub mod server;
+pub mod slack;
 pub mod state;
+pub mod tls;
 mod worker;
 
 pub use http::guard::check_bind;

@@ -1,15 +1,19 @@
-//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys.
+//! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys, what was done.
 
 mod agents;
+mod audit;
 mod collaboration;
 mod dead_letters;
 mod effects;
 mod events;
+mod feed;
+mod following;
 mod inbox;
 mod keys;
 mod operate;
 mod pools;
 mod question;
+mod socket;
 mod stream;
 mod submit;
 mod tasks;
@@ -48,7 +52,9 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(an_executions), routes!(inbox::answer))
         .with(READ.of(Owner::Handler), routes!(inbox::list))
         .with(READ.of(an_executions), routes!(stream::follow))
+        .with(READ.of(an_executions), routes!(socket::follow_on_socket))
         .with(SUBMIT.of(Owner::Handler), routes!(events::publish))
+        .with(READ.of(Owner::Handler), routes!(feed::stream))
         .with(READ.of(Owner::Everybody), routes!(dead_letters::list))
         .with(
             OPERATE.of(Owner::Everybody),
@@ -59,6 +65,7 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::replay))
         .with(READ.of(Owner::Handler), routes!(usage::list))
         .with(READ.of(Owner::Everybody), routes!(pools::list))
+        .with(ADMIN.of(Owner::Everybody), routes!(audit::list))
         .with(
             ADMIN.of(Owner::Everybody),
             routes!(keys::list, keys::create),

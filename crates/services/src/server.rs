@@ -12,19 +12,24 @@ use axum::Router;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt as _;
 
 use crate::http::peer::Peer;
 use crate::http::{App, Service, router};
+use crate::tls::{CallerCertificate, Tls};
 
 /// How many connections a listener holds at once; others wait to be accepted.
 const MAX_CONNECTIONS: usize = 4096;
 /// How long a client may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a client may take to read anything of what is sent to it before it is hung up on.
+const READ_PATIENCE: Duration = Duration::from_secs(30);
 /// How many headers a request may have.
 const MAX_HEADERS: usize = 100;
 /// How many bytes they may have together.
@@ -72,6 +77,7 @@ impl BindError {
 #[derive(Debug)]
 pub struct Server {
     listeners: Vec<(Service, TcpListener, SocketAddr)>,
+    tls: Option<Tls>,
 }
 
 impl Server {
@@ -87,7 +93,17 @@ impl Server {
             let bound = listener.local_addr().map_err(fail)?;
             listeners.push((service, listener, bound));
         }
-        Ok(Self { listeners })
+        Ok(Self {
+            listeners,
+            tls: None,
+        })
+    }
+
+    /// The same, speaking TLS and nothing else.
+    #[must_use]
+    pub fn with_tls(mut self, tls: Option<Tls>) -> Self {
+        self.tls = tls;
+        self
     }
 
     /// Where each service listens.
@@ -110,11 +126,15 @@ impl Server {
             let router = router(service, app.clone(), address.ip().is_loopback());
             let accept = Accept {
                 router,
+                tls: self.tls.clone(),
                 connections: connections.clone(),
                 shutdown: shutdown.clone(),
                 cut: cut.clone(),
             };
             accepting.spawn(accept.run(listener));
+        }
+        if let Some(tls) = self.tls {
+            accepting.spawn(tls.run(shutdown.clone()));
         }
         accepting.spawn(app.access.clone().run(shutdown.clone()));
         if let Some(metrics) = app.metrics.clone() {
@@ -144,8 +164,10 @@ impl Server {
     }
 }
 
+#[derive(Clone)]
 struct Accept {
     router: Router,
+    tls: Option<Tls>,
     connections: TaskTracker,
     shutdown: CancellationToken,
     cut: CancellationToken,
@@ -162,7 +184,7 @@ impl Accept {
             match accepted.await {
                 None => return,
                 Some((Ok(place), Ok((stream, peer)))) => {
-                    let connection = self.connection(stream, peer);
+                    let connection = self.clone().connection(stream, peer);
                     self.connections.spawn(async move {
                         connection.await;
                         drop(place);
@@ -178,52 +200,65 @@ impl Accept {
         }
     }
 
-    fn connection(
-        &self,
-        stream: TcpStream,
-        peer: SocketAddr,
-    ) -> impl Future<Output = ()> + Send + 'static {
+    async fn connection(self, stream: TcpStream, peer: SocketAddr) {
+        // Small writes go out at once: tokens of a stream are not to wait for one another.
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY could not be set");
+        }
+        let Some(tls) = &self.tls else {
+            return self.speak(stream, peer, None).await;
+        };
+        let shaken = self.shutdown.run_until_cancelled(tls.accept(stream));
+        if let Some(Some((stream, caller))) = shaken.await {
+            self.speak(stream, peer, caller).await;
+        }
+    }
+
+    /// Speaks HTTP until the connection ends.
+    async fn speak<S>(&self, stream: S, peer: SocketAddr, caller: Option<CallerCertificate>)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let mut builder = Builder::new(TokioExecutor::new());
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_headers(MAX_HEADERS)
+            .max_buf_size(MAX_HEAD_BYTES);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .keep_alive_interval(Duration::from_secs(20))
+            .max_concurrent_streams(256)
+            .max_header_list_size(MAX_HEAD_BYTES as u32);
         let router = self.router.clone();
-        let (shutdown, cut) = (self.shutdown.clone(), self.cut.clone());
-        async move {
-            // Small writes go out at once: tokens of a stream are not to wait for one another.
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "TCP_NODELAY could not be set");
+        let service = router.map_request(move |mut request: http::Request<_>| {
+            request.extensions_mut().insert(Peer(peer));
+            if let Some(caller) = &caller {
+                request.extensions_mut().insert(caller.clone());
             }
-            let mut builder = Builder::new(TokioExecutor::new());
-            builder
-                .http1()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_headers(MAX_HEADERS)
-                .max_buf_size(MAX_HEAD_BYTES);
-            builder
-                .http2()
-                .timer(TokioTimer::new())
-                .keep_alive_interval(Duration::from_secs(20))
-                .max_concurrent_streams(256)
-                .max_header_list_size(MAX_HEAD_BYTES as u32);
-            let service = router.map_request(move |mut request: http::Request<_>| {
-                request.extensions_mut().insert(Peer(peer));
-                request
-            });
-            let service = TowerToHyperService::new(service);
-            let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
-            let mut connection = std::pin::pin!(connection);
-            let end = tokio::select! {
-                end = connection.as_mut() => end,
-                () = shutdown.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    tokio::select! {
-                        end = connection.as_mut() => end,
-                        () = cut.cancelled() => Ok(()),
-                    }
+            request
+        });
+        let service = TowerToHyperService::new(service);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(READ_PATIENCE));
+        let stream = TokioIo::new(Box::pin(stream));
+        let connection = builder.serve_connection_with_upgrades(stream, service);
+        let mut connection = std::pin::pin!(connection);
+        let end = tokio::select! {
+            end = connection.as_mut() => end,
+            () = self.shutdown.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                tokio::select! {
+                    end = connection.as_mut() => end,
+                    () = self.cut.cancelled() => Ok(()),
                 }
-            };
-            if let Err(error) = end {
-                // The other side went away, or did not speak HTTP.
-                tracing::debug!(error, "a connection ended early");
             }
+        };
+        if let Err(error) = end {
+            // The other side went away, or did not speak HTTP.
+            tracing::debug!(error, "a connection ended early");
         }
     }
 }

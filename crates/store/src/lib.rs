@@ -18,10 +18,12 @@
 //! What time it is, the caller says. Callers of one store must mean the same: processes on one server take the server's
 //! ([`postgres::Postgres::clock`]), processes on one file the host's.
 
+mod audits;
 pub mod cache;
 mod codec;
 mod consumption;
 pub mod counters;
+mod errands;
 mod error;
 pub mod intercept;
 mod keys;
@@ -44,6 +46,8 @@ use domain::{
 use serde_json::Value;
 use tokio::sync::Notify;
 
+pub use audits::{AuditChain, AuditFilter, AuditRow, Audits};
+pub use errands::{Errand, ErrandChange, ErrandClaim, ErrandNext, Errands, NewErrand};
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
 pub use request::{
@@ -63,9 +67,10 @@ pub use switches::Switches;
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours; what is kept of keys is at [`Keys`], what people said of agents at [`Switches`].
+/// The journal and its neighbours; what is kept of keys is at [`Keys`], of the audit log at [`Audits`], what people said
+/// of agents at [`Switches`], of errands at [`Errands`].
 #[async_trait]
-pub trait Store: Keys + Switches {
+pub trait Store: Keys + Audits + Switches + Errands {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

@@ -21,12 +21,14 @@
 
 mod append;
 mod asleep;
+mod audits;
 mod claims;
 mod cleanup;
 mod clock;
 mod configs;
 mod connection;
 mod dead_letters;
+mod errands;
 mod fault;
 mod fill;
 mod finish;

@@ -8,11 +8,13 @@
 //! something due: [`Store::due_signal`] and [`Store::outbox_signal`] tell of the own process's commits only, so
 //! polling goes on beside them. The file must be on a local disk.
 
+mod audits;
 mod claims;
 mod cleanup;
 mod configs;
 mod connection;
 mod dead_letters;
+mod errands;
 mod fault;
 mod finish;
 mod firing;

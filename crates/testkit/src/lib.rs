@@ -11,6 +11,7 @@
 //! |---|---|
 //! | [`ProviderStandIn`] | a model provider: OpenAI, Anthropic, Ollama and AWS Bedrock, whole and streamed |
 //! | [`EffectsStandIn`] | the API of a tool, whose effects are counted by idempotency key |
+//! | [`SlackStandIn`] | Slack: its Web API, its Socket Mode and its signatures |
 //! | [`FaultProxy`] | a network that is slow, cut or silent |
 //! | [`npm_servers`] | the command lines of real MCP servers, installed by `scripts/test-deps` |
 //!
@@ -70,8 +71,10 @@ mod pen;
 pub mod process;
 pub mod provider;
 mod proxy;
+mod secrets;
 mod server;
 pub mod servers;
+pub mod slack;
 
 pub use barrier::{Barrier, Filter, Hold, Ticket};
 pub use deps::{CommandLine, NpmServers, node_folder, npm_servers, python};
@@ -79,3 +82,5 @@ pub use effects::EffectsStandIn;
 pub use log::Outcome;
 pub use provider::ProviderStandIn;
 pub use proxy::{FaultProxy, Weather};
+pub use secrets::SecretsStandIn;
+pub use slack::SlackStandIn;

@@ -149,3 +149,20 @@ impl ProviderStandIn {
         self.service.barrier()
     }
 }
+
+/// Whether a request is signed for a service of AWS, by a key that the stand-ins know; else why it is not.
+pub(crate) fn signed_for(
+    service: &str,
+    (method, path): (&str, &str),
+    headers: &std::collections::BTreeMap<String, String>,
+    body: &[u8],
+) -> Result<(), ProviderError> {
+    let arrived = face::Arrived {
+        method,
+        path,
+        headers,
+        body,
+        raw: &serde_json::Value::Null,
+    };
+    bedrock::signature::check_for(service, &arrived)
+}

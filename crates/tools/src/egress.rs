@@ -20,7 +20,7 @@ use http::{HeaderMap, Method};
 use tokio::time::Instant;
 use url::Url;
 
-pub use error::EgressError;
+pub use error::{EgressError, REFUSED};
 pub use policy::{EgressPolicy, HostRule, InvalidRule};
 pub use resolve::{Resolver, SystemResolver};
 pub use response::Response;

@@ -29,6 +29,7 @@ mod toolkit;
 
 pub use egress::{Egress, EgressPolicy};
 pub use schema::Schemas;
+pub use secret::secrets;
 pub use toolkit::{Toolkit, ToolkitSettings};
 
 /// Tells the time.

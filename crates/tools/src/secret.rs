@@ -29,8 +29,8 @@ pub(crate) fn without_secrets(entry: &Tool, mut outcome: ToolOutcome) -> ToolOut
     outcome
 }
 
-/// The words of all secrets: a server may show `Bearer abc` or `abc` alone.
-fn secrets(entry: &Tool) -> impl Iterator<Item = &str> {
+/// The words of all secrets that an entry was given: a server may show `Bearer abc` or `abc` alone.
+pub fn secrets(entry: &Tool) -> impl Iterator<Item = &str> {
     let mut secrets: Vec<&str> = Vec::new();
     match &entry.kind {
         ToolKind::Api(api) => secrets.extend(telling(&api.headers)),

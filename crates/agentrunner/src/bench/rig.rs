@@ -147,6 +147,9 @@ pub(crate) fn client() -> reqwest::Result<reqwest::Client> {
         .build()
 }
 
+/// What Slack's requests are signed with.
+pub(crate) const SLACK_SECRET: &str = "measured";
+
 /// How a system can be asked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Faces {
@@ -156,6 +159,8 @@ pub(crate) enum Faces {
     Http,
     /// Over HTTP, of a process that accepts and performs nothing.
     Orchestrator,
+    /// As Slack sends events, too.
+    Slack,
     /// Through the engine, which performs nothing.
     Scheduler,
 }
@@ -232,6 +237,7 @@ impl Rig {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
             Faces::Orchestrator => System::private(&settings, Purpose::Accept).await?,
+            Faces::Slack => System::with_slack(&settings, SLACK_SECRET).await?,
             Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
         Ok(Self {
@@ -294,7 +300,11 @@ pub(crate) fn listener(which: u32) -> (String, String) {
     )
 }
 
-fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
+/// Writes the agents into a folder.
+///
+/// # Errors
+/// It can't be written.
+pub(crate) fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Result<()> {
     let agents = [
         (
             TURNS,

@@ -15,6 +15,7 @@ use super::statistics::{ms, percentile};
 use crate::cli::Context;
 use crate::client::Client;
 use crate::commands::bench::Startup;
+use crate::settings::Trust;
 
 const TOO_LONG: Duration = Duration::from_secs(20);
 /// How long a server is left alone before its memory is read.
@@ -38,9 +39,9 @@ pub(crate) async fn measure(context: &Context, args: &Startup) -> anyhow::Result
         }
         if n + 1 == args.starts {
             tokio::time::sleep(IDLE).await;
-            idle = server.id().and_then(memory::resident_mib);
+            idle = server.child.id().and_then(memory::resident_mib);
         }
-        server.kill().await?;
+        server.child.kill().await?;
     }
     let mut report = Report::default();
     report.add(
@@ -58,16 +59,28 @@ pub(crate) async fn measure(context: &Context, args: &Startup) -> anyhow::Result
     Ok(())
 }
 
-async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
+/// A server that is ready; killed when it is dropped.
+pub(crate) struct Ready {
+    pub(crate) child: Child,
+    /// AgentOrchestrator's address.
+    pub(crate) url: String,
+}
+
+/// Starts one in a folder, and tells how long it took.
+///
+/// # Errors
+/// It does not become ready.
+pub(crate) async fn start(folder: &Path) -> anyhow::Result<(Ready, Duration)> {
     let ports = free_ports()?;
     let began = Instant::now();
-    let mut server = Command::new(std::env::current_exe()?)
+    let mut child = Command::new(std::env::current_exe()?)
         .arg("up")
         .current_dir(folder)
         .env("STATE_MANAGER_PORT", ports[0].to_string())
         .env("CONFIG_SERVICE_PORT", ports[1].to_string())
         .env("ORCHESTRATOR_PORT", ports[2].to_string())
         .env("SCHEDULER_SERVICE_PORT", "0")
+        .env("SLACK_GATEWAY_PORT", "0")
         .env("CONFIG_DIR", folder.join("config"))
         .env("DATA_DIR", folder.join("data"))
         .env("LOG_FORMAT", "json")
@@ -76,9 +89,10 @@ async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
         .stderr(Stdio::null())
         .kill_on_drop(true)
         .spawn()?;
-    let client = Client::new(&format!("http://127.0.0.1:{}", ports[2]))?;
+    let url = format!("http://127.0.0.1:{}", ports[2]);
+    let client = Client::new(&url, &Trust::default())?;
     while !client.readiness().await.is_ok_and(|(is_ready, _)| is_ready) {
-        if let Some(status) = server.try_wait()? {
+        if let Some(status) = child.try_wait()? {
             anyhow::bail!(
                 "the server ended instead of becoming ready: {status}; see `agentrunner doctor`"
             );
@@ -89,7 +103,7 @@ async fn start(folder: &Path) -> anyhow::Result<(Child, Duration)> {
         );
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    Ok((server, began.elapsed()))
+    Ok((Ready { child, url }, began.elapsed()))
 }
 
 fn free_ports() -> anyhow::Result<[u16; 3]> {

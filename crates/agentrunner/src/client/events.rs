@@ -1,6 +1,7 @@
 //! Following an execution over server-sent events: steps and pieces of answers, without gap across reconnections.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -129,10 +130,10 @@ fn parse(frame: &Event) -> anyhow::Result<Option<LiveEvent>> {
             .to_owned()
     };
     Ok(Some(match frame.event.as_str() {
-        "step" => LiveEvent::Step(
+        "step" => LiveEvent::Step(Arc::new(
             serde_json::from_str(&frame.data)
                 .context("the server sent a step that can't be read")?,
-        ),
+        )),
         "delta" => LiveEvent::Delta {
             position: position()?,
             text: text(&data()?, "text"),

@@ -27,7 +27,8 @@ impl Backend {
     /// The named server does not answer, or this process can't serve: the store can't be opened, or agents are broken.
     pub(crate) async fn find(context: &Context, purpose: Purpose) -> anyhow::Result<Self> {
         let (listen, key) = (&context.settings.listen, &context.settings.access.own_key);
-        let to = |url: &str| anyhow::Ok(Client::new(url)?.with_key(key.clone()));
+        let trust = &context.settings.trust;
+        let to = |url: &str| anyhow::Ok(Client::new(url, trust)?.with_key(key.clone()));
         let client = to(&context.settings.server_url())?;
         let state = to(&beside(client.base(), listen.state_manager))?;
         let configs = to(&beside(client.base(), listen.config_service))?;
@@ -54,7 +55,7 @@ impl Backend {
             });
         }
         let system = System::private(&context.settings, purpose).await?;
-        let to = |url: &str| anyhow::Ok(Client::new(url)?.with_key(system.own_key()));
+        let to = |url: &str| anyhow::Ok(Client::new(url, trust)?.with_key(system.own_key()));
         let client = to(&system.orchestrator_url())?;
         let state = to(&system.state_manager_url())?;
         let configs = to(&system.config_service_url())?;

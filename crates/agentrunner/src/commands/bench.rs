@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::bench::{
-    events, latency, lists, provider, schedules, sleeping, startup, submit, waiting, workload,
+    events, latency, lists, provider, schedules, slack, sleeping, startup, streams, submit,
+    waiting, workload,
 };
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
@@ -31,8 +32,10 @@ Examples:
   agentrunner bench submit --clients 64 --accept-only           how many are accepted in a second
   agentrunner bench lists --executions 1000000                  GET /agents and GET /tasks in a full database (PostgreSQL)
   agentrunner bench events --agents 1000                        from an event to the step it causes
+  agentrunner bench slack --rate 200                            how long Slack waits for its answer
   agentrunner bench schedules --count 10000                     all due at the same moment
   agentrunner bench sleeping --count 100000                     conversations asleep, and waking some (PostgreSQL)
+  agentrunner bench streams --clients 2000                      many who follow, and how soon the last one hears
   agentrunner bench --finished 1000000 --waiting 100000         in a full database (PostgreSQL)"
 )]
 pub(crate) struct Bench {
@@ -58,10 +61,14 @@ enum What {
     Lists(Lists),
     /// From an event to the first step of the agent that it starts
     Events(Events),
+    /// How long Slack waits for its answer at a fixed rate of events
+    Slack(Slack),
     /// How late schedules start that are due at once, and what they cost when nothing is due
     Schedules(Schedules),
     /// What sleeping conversations cost, and how soon one is awake (PostgreSQL only)
     Sleeping(Sleeping),
+    /// What clients cost who follow executions, and how soon the last of them hears of a step
+    Streams(Streams),
 }
 
 #[derive(Debug, Args)]
@@ -187,6 +194,19 @@ pub(crate) struct Events {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Slack {
+    /// How many events a second, whether earlier ones were answered or not
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) rate: u32,
+    /// For how long
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Schedules {
     /// How many schedules
     #[arg(long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -218,6 +238,19 @@ pub(crate) struct Sleeping {
     pub(crate) others: u32,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct Streams {
+    /// How many clients follow
+    #[arg(long, default_value_t = 2000, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) clients: u32,
+    /// How many executions, each followed by as many
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=4000))]
+    pub(crate) executions: u32,
+    /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
 /// The stand-in model, in a process of its own so that the engine's memory is measured alone.
 #[derive(Debug, Args)]
 pub(crate) struct Provider {
@@ -238,8 +271,10 @@ impl Bench {
                 Some(What::Submit(args)) => submit::measure(context, args).await,
                 Some(What::Lists(args)) => lists::measure(context, args).await,
                 Some(What::Events(args)) => events::measure(context, args).await,
+                Some(What::Slack(args)) => slack::measure(context, args).await,
                 Some(What::Schedules(args)) => schedules::measure(context, args).await,
                 Some(What::Sleeping(args)) => sleeping::measure(context, args).await,
+                Some(What::Streams(args)) => streams::measure(context, args).await,
             }
         })?;
         Ok(Exit::Done)

@@ -15,7 +15,13 @@ pub(super) fn serve_until_told(
 ) -> anyhow::Result<Exit> {
     let began = Instant::now();
     let log = &context.settings.log;
-    telemetry::start(log, log.is_json.unwrap_or(!context.screen.is_watched))?;
+    let is_json = log.is_json.unwrap_or(!context.screen.is_watched);
+    telemetry::start(log, is_json, &context.settings.redactor)?;
+    for name in context.settings.hard_to_mask() {
+        tracing::warn!(
+            "{name} is a plain word, a number or very short: it can't be told from other text and is not masked where it turns up"
+        );
+    }
     block_on(async {
         // Before anything else, so that no signal finds the process without an answer to it.
         let mut stop = Stop::listen()?;

@@ -131,7 +131,7 @@ fn either<'a>(
     }
 }
 
-fn switch(
+pub(super) fn switch(
     values: &Values,
     name: &'static str,
     alias: &'static str,

@@ -140,9 +140,25 @@ fn a_secret_may_be_in_a_file_but_not_in_both() {
 }
 
 #[test]
-fn what_this_build_lacks_is_refused_and_not_ignored() {
-    assert!(refusal(&[("ENABLE_TLS", "true")]).contains("does not speak TLS"));
-    assert!(read(&[("ENABLE_API_AUTH", "false"), ("ENABLE_TLS", "false")]).is_ok());
+fn tls_needs_a_certificate_and_its_key() {
+    let text = refusal(&[("ENABLE_TLS", "true"), ("TLS_CERT_PATH", "cert.pem")]);
+    assert!(text.contains("TLS_KEY_PATH: ENABLE_TLS needs it"), "{text}");
+    assert!(!text.contains("TLS_CERT_PATH:"), "{text}");
+    let text = refusal(&[("TLS_CLIENT_AUTH", "required")]);
+    assert!(text.contains("set TLS_CLIENT_CA_PATH"), "{text}");
+    let files = [("TLS_CERT_PATH", "cert.pem"), ("TLS_KEY_PATH", "key.pem")];
+    let off = read(&[&files[..], &[("ENABLE_TLS", "false")]].concat()).unwrap();
+    assert!(off.listen.tls.is_none());
+    assert_eq!(off.server_url(), "http://127.0.0.1:8003");
+    let on = [
+        &files[..],
+        &[("TLS_ENABLED", "true"), ("TLS_CLIENT_CA_PATH", "ca.pem")],
+    ];
+    let on = read(&on.concat()).unwrap();
+    assert_eq!(on.server_url(), "https://127.0.0.1:8003");
+    assert!(on.listen.tls.unwrap().callers.unwrap().are_required);
+    let text = refusal(&[("AGENTRUNNER_CERT_PATH", "mine.pem")]);
+    assert!(text.contains("goes with AGENTRUNNER_KEY_PATH"), "{text}");
 }
 
 #[test]
@@ -281,7 +297,6 @@ fn the_page_lists_every_variable_with_its_default() {
         let state = match variable.state {
             State::Live => "",
             State::Later => " *Not used yet.*",
-            State::Refused(_) => " *Refused by this build.*",
         };
         let row = format!(
             "| `{}` | {} | {} | {}{state} |",

@@ -3,11 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::nearest::nearest;
+use secrecy::{ExposeSecret as _, SecretString};
 
 use super::source::Origin;
-use super::variable::{FOREIGN, Kind, PREFIXES, State, VARIABLES, Variable};
+use super::variable::{FOREIGN, Kind, PREFIXES, VARIABLES, Variable};
 
 /// The longest file that a `_FILE` variable may name.
 const MAX_SECRET_BYTES: u64 = 1 << 20;
@@ -34,6 +36,20 @@ pub(crate) struct Values {
     values: BTreeMap<&'static str, Value>,
     /// What is set besides, for `${NAME}` in agents.
     others: BTreeMap<String, String>,
+    /// Files that others of these came from.
+    other_files: BTreeMap<String, PathBuf>,
+    /// Secrets that changed since the start.
+    renewed: Renewed,
+}
+
+/// Shared by all clones.
+#[derive(Clone, Default)]
+struct Renewed(Arc<RwLock<BTreeMap<String, SecretString>>>);
+
+impl std::fmt::Debug for Renewed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Renewed")
+    }
 }
 
 impl Values {
@@ -55,8 +71,18 @@ impl Values {
         for (_, layer) in layers.into_iter().rev() {
             others.extend(layer);
         }
+        let other_files = read_others(&mut others, &mut mistakes);
         mistakes.dedup();
-        (Self { values, others }, mistakes)
+        let renewed = Renewed::default();
+        (
+            Self {
+                values,
+                others,
+                other_files,
+                renewed,
+            },
+            mistakes,
+        )
     }
 
     /// The text of a variable; its default when it is not set; `None` when there is none.
@@ -111,8 +137,52 @@ impl Values {
             .collect()
     }
 
+    /// From now on, [`Values::lookup`] says this. The settings stay as they were read.
+    pub(crate) fn renew(&self, name: &str, value: String) {
+        let renewed = self.renewed.0.write();
+        let mut renewed = renewed.unwrap_or_else(PoisonError::into_inner);
+        renewed.insert(name.to_owned(), value.into());
+    }
+
+    /// The files that secrets came from.
+    pub(crate) fn secret_files(&self) -> impl Iterator<Item = (String, PathBuf)> {
+        let ours = VARIABLES.iter().filter(|variable| variable.is_secret());
+        let ours = ours.filter_map(|variable| match self.values.get(variable.name)?.origin {
+            Origin::File(ref path) => Some((variable.name.to_owned(), path.clone())),
+            _ => None,
+        });
+        let others = self.other_files.iter();
+        ours.chain(others.map(|(name, path)| (name.clone(), path.clone())))
+    }
+
+    /// The values that nobody may see, by name: of our own variables those that are secrets, of others those whose name
+    /// says so.
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = (&str, &str)> {
+        let ours = VARIABLES
+            .iter()
+            .filter(|variable| variable.is_secret())
+            .filter_map(|variable| {
+                Some((variable.name, self.values.get(variable.name)?.text.as_str()))
+            });
+        let others = self
+            .others
+            .iter()
+            .filter(|(name, _)| Variable::named(name).is_none() && tells_a_secret(name))
+            .map(|(name, value)| (name.as_str(), value.as_str()));
+        ours.chain(others)
+    }
+
     /// The value of any variable, ours or not, for `${NAME}` in agents.
     pub(crate) fn lookup(&self, name: &str) -> Option<String> {
+        let renewed = self
+            .renewed
+            .0
+            .read()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(value) = renewed.get(name) {
+            return Some(value.expose_secret().to_owned());
+        }
+        drop(renewed);
         match self.values.get(name) {
             Some(value) => Some(value.text.clone()),
             None => self
@@ -122,6 +192,69 @@ impl Values {
                 .cloned(),
         }
     }
+}
+
+/// Whether a name says that its value is a secret.
+fn tells_a_secret(name: &str) -> bool {
+    const ENDINGS: [&str; 8] = [
+        "KEY",
+        "TOKEN",
+        "SECRET",
+        "PASSWORD",
+        "PASSWD",
+        "PASS",
+        "CREDENTIAL",
+        "CREDENTIALS",
+    ];
+    let name = name.to_ascii_uppercase();
+    let last = name.rsplit('_').next().unwrap_or_default();
+    ENDINGS.contains(&last)
+}
+
+/// Reads what variables that are not ours name by `file://` or `_FILE`, as far as they are secrets: agents use them.
+fn read_others(
+    others: &mut BTreeMap<String, String>,
+    mistakes: &mut Vec<Mistake>,
+) -> BTreeMap<String, PathBuf> {
+    let mut files = BTreeMap::new();
+    for (name, value) in others.iter() {
+        let plain = name.strip_suffix("_FILE");
+        let is_free = |plain: &str| Variable::named(plain).is_none() && tells_a_secret(plain);
+        match (plain, value.strip_prefix("file://")) {
+            (None, Some(path)) if is_free(name) => {
+                files.insert(name.clone(), PathBuf::from(path));
+            }
+            (Some(plain), _) if is_free(plain) && !others.contains_key(plain) => {
+                files.insert(plain.to_owned(), PathBuf::from(value));
+            }
+            _ => {}
+        }
+    }
+    files.retain(|name, path| match from_file(path) {
+        Ok(value) => {
+            others.insert(name.clone(), value.text);
+            true
+        }
+        // `_FILE` may be another program's, and mean something else.
+        Err(_) if !others.contains_key(name) => false,
+        Err(message) => {
+            mistakes.push(Mistake {
+                name: name.clone(),
+                value: String::new(),
+                message,
+            });
+            false
+        }
+    });
+    files
+}
+
+/// The secret in a file.
+///
+/// # Errors
+/// It can't be read; why.
+pub(crate) fn read_secret(path: &Path) -> Result<String, String> {
+    from_file(path).map(|value| value.text)
 }
 
 /// The strongest layer's value of a variable, read from its file when the `_FILE` form names one.
@@ -193,7 +326,9 @@ fn from_file(path: &Path) -> Result<Value, String> {
 
 fn check(variable: &Variable, text: &str) -> Result<(), String> {
     if text.starts_with("aws-sm://") || text.starts_with("vault://") {
-        return Err("this build can't read secrets from there; use the _FILE form".to_owned());
+        return Err(
+            "a reference is read where it is set in the environment or in .env, of a secret; this is none of these".to_owned(),
+        );
     }
     let fits = match variable.kind {
         Kind::Text | Kind::Secret | Kind::Path | Kind::List => true,
@@ -216,13 +351,7 @@ fn check(variable: &Variable, text: &str) -> Result<(), String> {
         }
         return Err(message);
     }
-    match variable.state {
-        State::Refused(_) if variable.kind == Kind::Switch && as_switch(text) == Some(false) => {
-            Ok(())
-        }
-        State::Refused(why) => Err(why.to_owned()),
-        State::Live | State::Later => Ok(()),
-    }
+    Ok(())
 }
 
 fn url_fits(text: &str) -> bool {

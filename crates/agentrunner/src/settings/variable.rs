@@ -16,6 +16,13 @@ pub(crate) struct Variable {
         )
     )]
     pub(crate) about: &'static str,
+    #[cfg_attr(
+        not(test),
+        expect(
+            dead_code,
+            reason = "the page that a test compares is where it is read"
+        )
+    )]
     pub(crate) state: State,
 }
 
@@ -47,8 +54,6 @@ pub(crate) enum State {
     Live,
     /// It is accepted and checked so that a complete `.env` works, and has no effect yet.
     Later,
-    /// Setting it asks for something that this build does not have: start-up refuses, and says this.
-    Refused(&'static str),
 }
 
 impl Variable {
@@ -84,8 +89,6 @@ impl Kind {
 /// The levels of a log, quietest last.
 pub(crate) const LEVELS: &[&str] = &["TRACE", "DEBUG", "INFO", "WARNING", "WARN", "ERROR"];
 const DAY: u64 = 86_400;
-const NO_TLS: &str =
-    "this build does not speak TLS itself yet; set it to false and put a proxy in front";
 
 const fn live(
     name: &'static str,
@@ -117,21 +120,6 @@ const fn later(
     }
 }
 
-const fn refused(
-    name: &'static str,
-    kind: Kind,
-    about: &'static str,
-    why: &'static str,
-) -> Variable {
-    Variable {
-        name,
-        kind,
-        default: "",
-        about,
-        state: State::Refused(why),
-    }
-}
-
 use Kind::{Address, List, Number, Path, Port, Secret, Switch, Text, Url, Word};
 
 /// Every variable that is known.
@@ -150,7 +138,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("CONFIG_SERVICE_PORT", Port, "8002", "The port of ConfigService."),
     live("ORCHESTRATOR_PORT", Port, "8003", "The port of AgentOrchestrator; the one that the command line asks."),
     live("SCHEDULER_SERVICE_PORT", Port, "8004", "The port of SchedulerService."),
-    later("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
+    live("SLACK_GATEWAY_PORT", Port, "8005", "The port of SlackGateway."),
     live("AGENT_POOL_PORT", Port, "8006", "The port on which a pool of `serve` shows its health and metrics."),
     live("AGENTRUNNER_SERVER", Url, "", "The AgentOrchestrator that the command line asks; `http://127.0.0.1:ORCHESTRATOR_PORT` when empty."),
     // Logs.
@@ -191,10 +179,15 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("API_SECRET_KEY", Secret, "", "The first administrator's key, at least 16 characters; the others are made with it. Needed with `ENABLE_API_AUTH`."),
     live("API_KEY", Secret, "", "The same as `API_SECRET_KEY`."),
     live("AGENTRUNNER_API_KEY", Secret, "", "The key that the command line shows; `API_SECRET_KEY` when empty and no server is named."),
-    refused("ENABLE_TLS", Switch, "Whether the listeners speak TLS.", NO_TLS),
-    refused("TLS_ENABLED", Switch, "The same as `ENABLE_TLS`.", NO_TLS),
-    later("TLS_CERT_PATH", Path, "", "The certificate for TLS."),
-    later("TLS_KEY_PATH", Path, "", "The key for TLS."),
+    live("ENABLE_TLS", Switch, "", "Whether the listeners speak TLS, 1.2 and 1.3, and nothing else. Needs `TLS_CERT_PATH` and `TLS_KEY_PATH`."),
+    live("TLS_ENABLED", Switch, "", "The same as `ENABLE_TLS`."),
+    live("TLS_CERT_PATH", Path, "", "The certificate for TLS, followed by those that lead to its authority, as PEM. A renewed file is taken without a restart."),
+    live("TLS_KEY_PATH", Path, "", "The certificate's key, as PEM without a passphrase."),
+    live("TLS_CLIENT_CA_PATH", Path, "", "The authorities, as PEM, whose certificates callers show."),
+    live("TLS_CLIENT_AUTH", Word(&["required", "optional"]), "", "Whether callers without a certificate of `TLS_CLIENT_CA_PATH` are let in; `required` when empty."),
+    live("AGENTRUNNER_CA_PATH", Path, "", "Authorities, as PEM, that the command line trusts besides those of the machine."),
+    live("AGENTRUNNER_CERT_PATH", Path, "", "The certificate that the command line shows a server that wants one, as PEM."),
+    live("AGENTRUNNER_KEY_PATH", Path, "", "Its key."),
     live("RATE_LIMIT_ENABLED", Switch, "false", "Whether requests are limited: for each key, or else for each address."),
     live("RATE_LIMIT_PER_MINUTE", Number(1, 1_000_000, "requests"), "60", "How many requests a caller may make in a minute."),
     live("RATE_LIMIT_BURST", Number(1, 1_000_000, "requests"), "10", "How many of them at once."),
@@ -202,6 +195,16 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("ENABLE_AUDIT_LOG", Switch, "false", "Whether changes, refusals of rights and people's decisions are written to the audit log."),
     live("AUDIT_LOG_PATH", Path, "", "The file of the audit log, for all processes of a machine; `audit.log` in `DATA_DIR` when empty."),
     live("AUDIT_LOG_KEY", Secret, "", "Whoever does not have it can't make lines that pass for the log's; at least 16 characters."),
+    // Secrets.
+    live("SECRETS_REFRESH_SECONDS", Number(5, 86_400, "seconds"), "300", "How often secrets that are references (`aws-sm://`, `vault://`) are read again. Files are looked at every five seconds."),
+    live("AWS_ENDPOINT_URL_SECRETS_MANAGER", Url, "", "The address of AWS Secrets Manager instead of AWS's own."),
+    live("VAULT_ADDR", Url, "", "The address of Vault."),
+    live("VAULT_TOKEN", Secret, "", "The token for Vault; it is renewed before its end, if it can be."),
+    live("VAULT_ROLE_ID", Text, "", "The AppRole for Vault, instead of a token."),
+    live("VAULT_SECRET_ID", Secret, "", "The AppRole's secret."),
+    live("VAULT_APPROLE_MOUNT", Text, "approle", "Where AppRole is mounted in Vault."),
+    live("VAULT_NAMESPACE", Text, "", "The namespace in Vault."),
+    live("VAULT_CACERT", Path, "", "Authorities, as PEM, that are trusted for Vault besides those of the machine."),
     // PostgreSQL, Redis, RabbitMQ.
     live("DATABASE_URL", Secret, "", "The address of PostgreSQL with user, password and database: `postgres://user:password@host:5432/database`. Stronger than `POSTGRES_*`."),
     live("POSTGRES_HOST", Text, "", "The host of PostgreSQL. With this or `DATABASE_URL` everything is kept there and any number of processes share it."),
@@ -227,9 +230,11 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("RABBITMQ_VHOST", Text, "/", "The virtual host on RabbitMQ."),
     live("RABBITMQ_PREFETCH_COUNT", Number(1, 65_535, "messages"), "", "How many messages a consumer holds; what suits each queue when empty."),
     // Slack.
-    later("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack."),
-    later("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack."),
-    later("SLACK_APP_TOKEN", Secret, "", "Lets AgentRunner use Socket Mode."),
+    live("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack: the app's Signing Secret. Without it, requests of Slack's are refused."),
+    live("SLACK_SIGNING_SECRET_PREVIOUS", Secret, "", "The Signing Secret before, taken as well while it is replaced."),
+    live("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack: the app's Bot User OAuth Token, `xoxb-…`."),
+    live("SLACK_APP_TOKEN", Secret, "", "Lets AgentRunner use Socket Mode: an App-Level Token, `xapp-…`. Slack then needs no way to this machine."),
+    live("SLACK_API_URL", Url, "", "The address of Slack's Web API instead of Slack's own; the tokens go there."),
 ];
 
 /// What our names begin with: an unknown name that begins so and is close to a known one is a slip of the pen.

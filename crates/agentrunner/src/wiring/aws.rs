@@ -1,13 +1,13 @@
 //! Who we are at AWS, as far as the settings say it.
 
-use llm::{AwsSettings, Key};
+use llm::AwsSettings;
 
 use crate::settings::Settings;
 
 /// Region, address and keys. What is not set here, AWS's own chain looks for.
 pub(super) fn settings(settings: &Settings) -> AwsSettings {
     let text = |name| settings.values.text(name).map(str::to_owned);
-    let key = |name| text(name).map_or_else(Key::none, Key::fixed);
+    let key = |name| super::key(settings, name);
     AwsSettings {
         region: text("AWS_REGION"),
         endpoint: text("AWS_BEDROCK_ENDPOINT"),

@@ -35,15 +35,15 @@ impl System {
 
     /// How often callers may ask.
     pub(super) fn limits(&self) -> Limits {
-        // One's own command does not wait for oneself.
-        let limit = self
-            .settings
-            .access
-            .limit
-            .filter(|_| self.own_key.is_none());
-        limit.map_or_else(Limits::none, |(per_minute, burst)| {
-            Limits::new(self.counters.clone(), per_minute, burst)
-        })
+        let access = &self.settings.access;
+        let counters = self.counters.clone();
+        match access.limit {
+            // One's own command does not wait for oneself.
+            _ if self.own_key.is_some() => Limits::none(),
+            Some((per_minute, burst)) => Limits::new(counters, per_minute, burst),
+            None if access.bootstrap.is_some() => Limits::of_failures(counters),
+            None => Limits::none(),
+        }
     }
 
     /// Where it is written down, opened before anything is served: what can't be written down is not begun.
@@ -56,7 +56,8 @@ impl System {
             return Ok(Audit::none());
         }
         let path = &access.audit_log;
-        let audit = Audit::open(path, access.audit_key.as_ref());
+        let store = self.engine.store().clone();
+        let audit = Audit::open(path, access.audit_key.as_ref(), Some(store));
         audit.with_context(|| {
             format!(
                 "the audit log {} can't be written; correct AUDIT_LOG_PATH, or its folder's owner",
@@ -76,6 +77,9 @@ pub(super) fn say_who_may_ask(settings: &Settings) {
         None => tracing::info!("access: whoever is on this machine"),
     }
     if settings.access.is_audited {
-        tracing::info!("audit log: {}", settings.access.audit_log.display());
+        tracing::info!(
+            "audit log: {}, and the table audit_log",
+            settings.access.audit_log.display()
+        );
     }
 }

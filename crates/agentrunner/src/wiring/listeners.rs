@@ -8,6 +8,7 @@ use engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use services::config::ConfigService;
 use services::http::Settings;
+use services::tls::Tls;
 use services::{App, Server, Service};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -19,6 +20,7 @@ use crate::settings::Listen;
 pub(super) struct Listeners {
     addresses: BTreeMap<Service, SocketAddr>,
     bound: Option<Server>,
+    scheme: &'static str,
 }
 
 impl Listeners {
@@ -32,12 +34,13 @@ impl Listeners {
             Service::ConfigService => listen.config_service,
             Service::AgentOrchestrator => listen.orchestrator,
             Service::SchedulerService => listen.scheduler,
+            Service::SlackGateway => listen.slack,
             Service::AgentPool => listen.pool,
         };
-        Self::at(services, |service| {
-            SocketAddr::new(listen.address, port(service))
-        })
-        .await
+        // Read first: the message about a certificate is worth more than one about a port.
+        let tls = listen.tls.clone().map(Tls::open).transpose()?;
+        let address = |service| SocketAddr::new(listen.address, port(service));
+        Self::at(services, address, tls).await
     }
 
     /// At free ports of loopback.
@@ -46,18 +49,20 @@ impl Listeners {
     /// None is free.
     pub(super) async fn private(services: &[Service]) -> anyhow::Result<Self> {
         let any = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
-        Self::at(services, |_| any).await
+        Self::at(services, |_| any, None).await
     }
 
     async fn at(
         services: &[Service],
         address: impl Fn(Service) -> SocketAddr,
+        tls: Option<Tls>,
     ) -> anyhow::Result<Self> {
         let wanted = services.iter().map(|service| (*service, address(*service)));
         let server = Server::bind(&wanted.collect()).await?;
         Ok(Self {
             addresses: server.addresses(),
-            bound: Some(server),
+            scheme: if tls.is_some() { "https" } else { "http" },
+            bound: Some(server.with_tls(tls)),
         })
     }
 
@@ -72,7 +77,7 @@ impl Listeners {
     pub(super) fn url(&self, service: Service) -> String {
         self.addresses
             .get(&service)
-            .map(|address| format!("http://{address}"))
+            .map(|address| format!("{}://{address}", self.scheme))
             .unwrap_or_default()
     }
 
@@ -106,7 +111,7 @@ impl System {
         self.url(Service::SchedulerService)
     }
 
-    fn url(&self, service: Service) -> String {
+    pub(super) fn url(&self, service: Service) -> String {
         self.listeners
             .as_ref()
             .map(|listeners| listeners.url(service))

@@ -126,7 +126,10 @@ impl Part {
                 fires_schedules: true,
                 ..Role::service("scheduler-service", &[Service::SchedulerService])
             },
-            Self::SlackGateway => anyhow::bail!("this build has no SlackGateway yet"),
+            Self::SlackGateway => Role {
+                engagement: Engagement::Whole,
+                ..Role::service("slack-gateway", &[Service::SlackGateway])
+            },
             Self::CollaborativeAgentPool => Role::pool(Pool::Collaborative),
             Self::AutonomousAgentPool => Role::pool(Pool::Autonomous),
             Self::ContinuousAgentRunner => Role::pool(Pool::Continuous),

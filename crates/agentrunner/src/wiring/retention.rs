@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use engine::Engine;
+use services::audit::Audit;
 use store::{Cleaned, Cleanup};
 use tokio_util::sync::CancellationToken;
 
@@ -14,14 +15,19 @@ const PERIOD: Duration = Duration::from_secs(60 * 60);
 const BREATH: Duration = Duration::from_secs(1);
 
 /// Keeps what was over for `retention` and no longer, until `stop`.
-pub(super) async fn keep(engine: Engine, retention: Duration, stop: CancellationToken) {
+pub(super) async fn keep(
+    engine: Engine,
+    audit: Audit,
+    retention: Duration,
+    stop: CancellationToken,
+) {
     let mut pause = FIRST;
     loop {
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = stop.cancelled() => return,
         }
-        pause = match forget(&engine, retention).await {
+        pause = match forget(&engine, &audit, retention).await {
             Ok(cleaned) if cleaned.has_more => BREATH,
             Ok(_) => PERIOD,
             Err(error) => {
@@ -32,12 +38,18 @@ pub(super) async fn keep(engine: Engine, retention: Duration, stop: Cancellation
     }
 }
 
-async fn forget(engine: &Engine, retention: Duration) -> Result<Cleaned, store::Error> {
+async fn forget(
+    engine: &Engine,
+    audit: &Audit,
+    retention: Duration,
+) -> Result<Cleaned, store::Error> {
     let cleanup = Cleanup {
         before: engine.now() - retention,
         dry_run: false,
     };
+    let before = cleanup.before;
     let cleaned = engine.store().cleanup(cleanup).await?;
+    audit.forget(&**engine.store(), before).await?;
     if cleaned.executions > 0 {
         tracing::info!(
             executions = cleaned.executions,

@@ -9,7 +9,7 @@ mod clients;
 mod company;
 mod disturbance;
 mod model;
-mod part;
+pub(crate) mod part;
 mod person;
 
 use std::sync::Arc;

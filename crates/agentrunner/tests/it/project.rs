@@ -77,7 +77,7 @@ const ASKER_SCRIPT: &str = "\
 /// A project with four scripted agents.
 pub(crate) struct Project {
     folder: TempDir,
-    ports: [u16; 4],
+    ports: [u16; 5],
 }
 
 impl Project {
@@ -150,6 +150,7 @@ impl Project {
             .env("CONFIG_SERVICE_PORT", self.ports[1].to_string())
             .env("ORCHESTRATOR_PORT", self.ports[2].to_string())
             .env("SCHEDULER_SERVICE_PORT", self.ports[3].to_string())
+            .env("SLACK_GATEWAY_PORT", self.ports[4].to_string())
             .env("OLLAMA_BASE_URL", "http://127.0.0.1:1")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -351,7 +352,7 @@ pub(crate) fn signal(child: &Child, name: &str) {
     assert!(sent.success());
 }
 
-fn free_ports() -> [u16; 4] {
-    let listeners = [(); 4].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
+fn free_ports() -> [u16; 5] {
+    let listeners = [(); 5].map(|()| std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap());
     listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -306,7 +306,7 @@ async fn a_part_that_could_not_work_is_refused_with_what_to_do() {
         ("agent-orchestrator", "POSTGRES_HOST", "RABBITMQ_HOST"),
         ("autonomous-agent-pool", "POSTGRES_HOST", "RABBITMQ_HOST"),
         ("state-manager", "POSTGRES_HOST", "agentrunner up"),
-        ("slack-gateway", "no SlackGateway yet", ""),
+        ("slack-gateway", "POSTGRES_HOST", "RABBITMQ_HOST"),
         ("scheduler-service", "POSTGRES_HOST", "RABBITMQ_HOST"),
     ];
     for (part, first, second) in cases {

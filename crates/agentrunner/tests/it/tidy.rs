@@ -37,7 +37,7 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 12] = [
     ("lapin", &["bus"]),
     ("rmcp", &["tools"]),
     ("jsonschema", &["tools", "services"]),
-    ("reqwest", &["llm", "tools", "agentrunner"]),
+    ("reqwest", &["llm", "tools", "services", "agentrunner"]),
     ("utoipa", &["services"]),
     ("notify", &["services"]),
     ("clap", &["agentrunner", "testkit"]),

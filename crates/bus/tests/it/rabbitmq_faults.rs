@@ -294,3 +294,26 @@ async fn a_bus_may_be_there_before_its_broker() {
     publish(&bus, "1", "a").await;
     assert_eq!(next_id(&mut consumer).await.as_str(), "1");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whispering_never_waits_for_the_broker_and_is_heard_again_after_it() {
+    let (proxy, bus) = behind_a_proxy().await;
+    let mut listener = bus.listen(&["a".to_owned()]).await.unwrap();
+    proxy.set(Weather::Reset);
+    let began = std::time::Instant::now();
+    for _ in 0..10_000 {
+        bus.whisper("a", b"in vain".to_vec());
+    }
+    assert!(began.elapsed() < Duration::from_secs(5), "it waits");
+    proxy.set(Weather::Clear);
+    let again = async {
+        loop {
+            bus.whisper("a", b"again".to_vec());
+            let heard = timeout(Duration::from_millis(100), listener.next()).await;
+            if heard.is_ok_and(|words| words.as_deref() == Some(b"again")) {
+                return;
+            }
+        }
+    };
+    timeout(PATIENCE, again).await.expect("it is heard again");
+}

@@ -6,7 +6,7 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bus::{Bus, Error, MAX_ATTEMPTS};
+use bus::{Bus, Error, Listener, MAX_ATTEMPTS};
 use futures::FutureExt;
 use tokio::time::{Instant, timeout};
 
@@ -64,6 +64,8 @@ macro_rules! suite {
             prefetch_of_one_consumer_does_not_bind_another,
             patterns_are_replaced_live,
             an_abandoned_wait_loses_nothing,
+            a_whisper_reaches_whoever_listens_now_and_nobody_else,
+            a_listener_who_does_not_listen_misses_something_and_holds_up_nobody,
             closing_ends_consumers_and_refuses_the_rest,
         }
     };
@@ -425,4 +427,69 @@ pub(crate) async fn closing_ends_consumers_and_refuses_the_rest(bus: Subject) {
         Some(Error::Closed)
     ));
     bus.close().await;
+}
+
+async fn heard(listener: &mut Box<dyn Listener>) -> String {
+    let words = timeout(Duration::from_secs(60), listener.next()).await;
+    let words = words.expect("something is heard").expect("the bus is open");
+    String::from_utf8(words).unwrap()
+}
+
+async fn hears_nothing(listener: &mut Box<dyn Listener>) {
+    let heard = timeout(MOMENT, listener.next()).await;
+    assert!(heard.is_err(), "{heard:?}");
+}
+
+pub(crate) async fn a_whisper_reaches_whoever_listens_now_and_nobody_else(bus: Subject) {
+    bus.whisper("a", b"too early".to_vec());
+    let channels = |names: &[&str]| {
+        names
+            .iter()
+            .map(|name| (*name).to_owned())
+            .collect::<Vec<_>>()
+    };
+    let mut first = bus.listen(&channels(&["a", "b"])).await.unwrap();
+    let mut second = bus.listen(&channels(&["a"])).await.unwrap();
+    for n in 0..3 {
+        bus.whisper("a", format!("a{n}").into_bytes());
+    }
+    bus.whisper("b", b"b".to_vec());
+    bus.whisper("c", b"c".to_vec());
+    for words in ["a0", "a1", "a2", "b"] {
+        assert_eq!(heard(&mut first).await, words);
+    }
+    for words in ["a0", "a1", "a2"] {
+        assert_eq!(heard(&mut second).await, words);
+    }
+    hears_nothing(&mut first).await;
+    hears_nothing(&mut second).await;
+    // No queue hears it, and it does no harm that nobody listens any more.
+    let mut consumer = join(&*bus, "q", &["#"], 1).await;
+    drop((first, second));
+    bus.whisper("a", b"too late".to_vec());
+    bus.whisper("a", vec![b'x'; bus::MAX_WHISPER + 1]);
+    quiet(&mut consumer, MOMENT).await;
+    let mut third = bus.listen(&channels(&["a"])).await.unwrap();
+    bus.whisper("a", b"again".to_vec());
+    assert_eq!(heard(&mut third).await, "again");
+}
+
+pub(crate) async fn a_listener_who_does_not_listen_misses_something_and_holds_up_nobody(
+    bus: Subject,
+) {
+    const MANY: usize = 20_000;
+    let channels = ["a".to_owned()];
+    let mut idle = bus.listen(&channels).await.unwrap();
+    for n in 0..MANY {
+        bus.whisper("a", n.to_string().into_bytes());
+    }
+    let mut consumer = join(&*bus, "q", &["x"], 1).await;
+    publish(&*bus, "1", "x").await;
+    assert_eq!(next_id(&mut consumer).await.as_str(), "1");
+    let mut got = Vec::new();
+    while let Ok(Some(words)) = timeout(MOMENT, idle.next()).await {
+        got.push(String::from_utf8(words).unwrap().parse::<usize>().unwrap());
+    }
+    assert!(!got.is_empty() && got.len() < MANY / 2, "{}", got.len());
+    assert!(got.is_sorted(), "in the order in which it was said");
 }

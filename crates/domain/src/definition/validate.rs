@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{
     Approval, ApprovalRule, Builtin, ContinuousConfig, Definition, Effect, ExecutionMode,
-    LlmConfig, McpTool, OnApprovalTimeout, Provider, ScheduleConfig, Tool, ToolKind,
+    LlmConfig, McpTool, OnApprovalTimeout, Provider, ScheduleConfig, SlackConfig, Tool, ToolKind,
 };
 use crate::Time;
 use crate::execution::MAX_DEPTH;
@@ -239,6 +239,9 @@ impl Definition {
                 "it is empty or long",
                 "write who answers in 1 to 200 bytes",
             );
+        }
+        for (path, message, hint) in self.slack.iter().flat_map(SlackConfig::problems) {
+            found.error(path, message, hint);
         }
         if self
             .max_delegation_depth

@@ -217,6 +217,21 @@ impl Run {
         )
     }
 
+    /// A tool that was not granted may be a slip of the model's, or somebody who talks through it.
+    fn tell_of_strange_tools(&self, calls: &[domain::ToolCall], offers: &[Offer]) {
+        let is_strange =
+            |call: &&domain::ToolCall| offers.iter().all(|offer| offer.name != call.name);
+        for call in calls.iter().filter(is_strange) {
+            (self.core.on_refusal)(crate::Refusal {
+                agent: self.execution.agent.clone(),
+                execution: self.execution.id,
+                trace_id: self.execution.trace_id.clone(),
+                tool: call.name.clone(),
+                why: "the agent was not granted such a tool".to_owned(),
+            });
+        }
+    }
+
     fn journal_form(
         &self,
         run: &ModelRun,
@@ -229,6 +244,7 @@ impl Run {
         let config = &run.config;
         let cost_usd =
             llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
+        self.tell_of_strange_tools(&reply.tool_calls, offers);
         let schema = Prompt::new(&self.definition, &self.state, run.purpose, run.fit).output_schema;
         let (structured, violations) = match schema.as_deref() {
             Some(schema) if reply.tool_calls.is_empty() => {

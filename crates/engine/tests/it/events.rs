@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use agentrunner_engine::{Engine, Ports};
 use async_trait::async_trait;
-use bus::{Bus, Consumer, InProcess, Subscription};
+use bus::{Bus, Consumer, InProcess, Listener, Subscription};
 use domain::{Event, Outcome, Status};
 use serde_json::json;
 use store::ExecutionFilter;
@@ -32,6 +32,12 @@ impl Bus for Forgetful {
 
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, bus::Error> {
         self.0.dead_letters().await
+    }
+
+    fn whisper(&self, _: &str, _: Vec<u8>) {}
+
+    async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, bus::Error> {
+        self.0.listen(channels).await
     }
 
     async fn check(&self) -> Result<(), bus::Error> {

@@ -32,6 +32,7 @@ mod events;
 mod faults;
 mod fleet;
 mod frozen;
+mod looking;
 mod pausing;
 mod people;
 mod rig;

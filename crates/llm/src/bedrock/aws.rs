@@ -30,7 +30,7 @@ const LOOKUP_PATIENCE: Duration = Duration::from_secs(15);
 const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// How long credentials without an end are kept: files change.
 const KEPT: Duration = Duration::from_secs(15 * 60);
-/// What is signed for.
+/// What calls of models are signed for.
 const SERVICE: &str = "bedrock";
 
 /// Who we are at AWS.
@@ -76,8 +76,13 @@ impl Aws {
     }
 
     async fn region(&self, wanted: &Wanted) -> Result<String, Error> {
-        if let Some(region) = &wanted.region {
-            return Ok(region.clone());
+        self.named_region(wanted.region.as_deref()).await
+    }
+
+    /// This region, or the one of the profile or the machine.
+    pub(super) async fn named_region(&self, named: Option<&str>) -> Result<String, Error> {
+        if let Some(region) = named {
+            return Ok(region.to_owned());
         }
         let look = self.region.get_or_init(|| async {
             let mut chain = DefaultRegionChain::builder();
@@ -90,7 +95,7 @@ impl Aws {
         let found = timeout(LOOKUP_PATIENCE, look).await.ok().cloned().flatten();
         found.ok_or_else(|| {
             Error::invalid(
-                "there is no AWS region for bedrock: set AWS_REGION, or llm_config.region of the agent, for example to eu-central-1",
+                "there is no AWS region: set AWS_REGION, or llm_config.region of the agent, for example to eu-central-1",
             )
         })
     }
@@ -114,7 +119,30 @@ impl Aws {
         let credentials = self.credentials(&place.region).await?;
         place.endpoint.session = credentials.session_token().map(SecretString::from);
         let now = (self.settings.now)();
-        signed(headers, &credentials, &place.region, now, method, url, body)
+        let scope = (SERVICE, place.region.as_str());
+        signed(headers, &credentials, scope, now, method, url, body)
+    }
+
+    /// Signs a POST to another service of AWS.
+    pub(super) async fn sign_for(
+        &self,
+        service: &str,
+        headers: &mut HeaderMap,
+        region: &str,
+        url: &Url,
+        body: &[u8],
+    ) -> Result<(), Error> {
+        let credentials = self.credentials(region).await?;
+        let now = (self.settings.now)();
+        signed(
+            headers,
+            &credentials,
+            (service, region),
+            now,
+            "POST",
+            url,
+            body,
+        )
     }
 
     /// Looks anew at the next call.
@@ -226,7 +254,7 @@ fn not_found(error: CredentialsError) -> Error {
 fn signed(
     headers: &mut HeaderMap,
     credentials: &Credentials,
-    region: &str,
+    (service, region): (&str, &str),
     now: SystemTime,
     method: &str,
     url: &Url,
@@ -239,7 +267,7 @@ fn signed(
     let params = v4::SigningParams::builder()
         .identity(&identity)
         .region(region)
-        .name(SERVICE)
+        .name(service)
         .time(now)
         .settings(SigningSettings::default())
         .build()

@@ -119,7 +119,8 @@ impl Chain {
         };
         let mut text = String::new();
         for record in records {
-            end = self.add(&mut text, &end, record)?;
+            end = link(&self.seal, &mut text, &end, record)?;
+            text.push('\n');
         }
         if records.is_empty() {
             return Ok(());
@@ -128,26 +129,26 @@ impl Chain {
         log.sync_data()?;
         write_head(&mut head, &end)
     }
+}
 
-    /// Adds a line to a text; answers the new end.
-    fn add(&self, text: &mut String, end: &End, record: &Record) -> io::Result<End> {
-        let line = Line {
-            seq: end.seq + 1,
-            prev: &end.hash,
-            record: &bounded(record),
-        };
-        let json = serde_json::to_string(&line).map_err(io::Error::other)?;
-        let open = harmless(json.strip_suffix('}').unwrap_or(&json));
-        let hash = self.seal.of(&open);
-        text.push_str(&open);
-        text.push_str(SEAM);
-        text.push_str(&hash);
-        text.push_str("\"}\n");
-        Ok(End {
-            seq: line.seq,
-            hash,
-        })
-    }
+/// Adds a line, without the end of the line, to a text; answers the new end.
+pub(super) fn link(seal: &Seal, text: &mut String, end: &End, record: &Record) -> io::Result<End> {
+    let line = Line {
+        seq: end.seq + 1,
+        prev: &end.hash,
+        record: &bounded(record),
+    };
+    let json = serde_json::to_string(&line).map_err(io::Error::other)?;
+    let open = harmless(json.strip_suffix('}').unwrap_or(&json));
+    let hash = seal.of(&open);
+    text.push_str(&open);
+    text.push_str(SEAM);
+    text.push_str(&hash);
+    text.push_str("\"}");
+    Ok(End {
+        seq: line.seq,
+        hash,
+    })
 }
 
 /// A file that is ours alone to read.
@@ -223,7 +224,7 @@ fn bounded(record: &Record) -> Record {
 
 /// JSON with everything escaped that a terminal or a reader of lines would obey. JSON escapes what is below the space by
 /// itself; these are above it.
-fn harmless(json: &str) -> String {
+pub(super) fn harmless(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for c in json.chars() {
         match c {

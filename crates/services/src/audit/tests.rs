@@ -17,7 +17,7 @@ fn record(n: u64) -> Record {
         action: "POST /tasks".to_owned(),
         target: format!("/tasks/{n}\n{{\"seq\":1}}"),
         outcome: "done",
-        status: 202,
+        status: Some(202),
         code: None,
         trace_id: "0af7651916cd43dd8448eb211c80319c".to_owned(),
         details: details.as_object().unwrap().clone(),

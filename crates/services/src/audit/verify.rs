@@ -86,11 +86,7 @@ pub fn verify(
         sorted.push((first(file)?, file));
     }
     sorted.sort();
-    let mut check = Check {
-        seal: Seal::new(key),
-        expected: None,
-        verdict: Verdict::default(),
-    };
+    let mut check = Check::new(Seal::new(key), Verdict::default());
     for (_, file) in &sorted {
         check.file(file)?;
     }
@@ -110,14 +106,28 @@ fn first(file: &Path) -> io::Result<u64> {
     Ok(u64::MAX)
 }
 
-struct Check {
+pub(super) struct Check {
     seal: Seal,
     /// The line before, as the next one should name it.
     expected: Option<End>,
-    verdict: Verdict,
+    pub(super) verdict: Verdict,
 }
 
 impl Check {
+    /// Of a chain whose beginning nobody knows; adds to a verdict.
+    pub(super) const fn new(seal: Seal, verdict: Verdict) -> Self {
+        Self {
+            seal,
+            expected: None,
+            verdict,
+        }
+    }
+
+    /// The next line comes after this.
+    pub(super) fn expect(&mut self, end: End) {
+        self.expected = Some(end);
+    }
+
     fn file(&mut self, file: &Path) -> io::Result<()> {
         let mut reader = BufReader::new(File::open(file)?);
         let mut bytes = Vec::new();
@@ -134,7 +144,7 @@ impl Check {
         }
     }
 
-    fn line(&mut self, file: &Path, number: usize, text: &str) {
+    pub(super) fn line(&mut self, file: &Path, number: usize, text: &str) {
         let parts = split(text);
         let link = serde_json::from_str::<Link>(text).ok();
         let (Some((open, hash)), Some(link)) = (parts, link) else {
@@ -191,7 +201,7 @@ impl Check {
     }
 
     /// Compares with what was written down of the end.
-    fn end(&mut self, file: &Path, end: &End) {
+    pub(super) fn end(&mut self, file: &Path, end: &End) {
         let Some(last) = self.expected.clone() else {
             return;
         };
@@ -212,7 +222,7 @@ impl Check {
         }
     }
 
-    fn flaw(&mut self, file: &Path, line: usize, message: String) {
+    pub(super) fn flaw(&mut self, file: &Path, line: usize, message: String) {
         if self.verdict.flaws.len() < MOST {
             self.verdict.flaws.push(Flaw {
                 file: file.to_owned(),

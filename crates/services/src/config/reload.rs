@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex as SyncMutex, PoisonError};
+use std::sync::{Arc, Mutex as SyncMutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use domain::definition::Severity;
@@ -26,6 +26,7 @@ use super::document::{Flaw, Mark};
 use super::files::{File, log_news, read_file};
 use super::parse::{Lookup, Parsed, name_in, parse};
 use super::plan::{Change, Plan, Report};
+use crate::audit::{Act, Audit};
 
 /// How the configuration is read.
 #[derive(Clone)]
@@ -99,6 +100,8 @@ struct Inner {
     reloads: watch::Sender<u64>,
     /// Whether it was said that the folder is missing.
     is_missing: AtomicBool,
+    /// Where changes are written down, from when on they are.
+    audit: OnceLock<Audit>,
 }
 
 impl ConfigService {
@@ -113,8 +116,15 @@ impl ConfigService {
                 report: SyncMutex::default(),
                 reloads: watch::Sender::new(0),
                 is_missing: AtomicBool::new(false),
+                audit: OnceLock::new(),
             }),
         }
+    }
+
+    /// From now on, changes are written down there.
+    pub fn write_down_in(&self, audit: &Audit) {
+        // The first word stands.
+        drop(self.inner.audit.set(audit.clone()));
     }
 
     /// The settings.
@@ -393,6 +403,26 @@ impl ConfigService {
         }))
     }
 
+    async fn write_down(&self, change: &Change, trace: TraceId) {
+        let Some(audit) = self.inner.audit.get() else {
+            return;
+        };
+        let version = change.version.iter().cloned();
+        let details = version.map(|version| ("version".to_owned(), version.into()));
+        audit
+            .note(Act {
+                at: self.inner.engine.now(),
+                kind: "file",
+                who: String::new(),
+                action: format!("agent {}", change.what),
+                target: format!("/configs/{}", change.name),
+                outcome: "done",
+                trace_id: trace.to_string(),
+                details: details.collect(),
+            })
+            .await;
+    }
+
     async fn announce(&self, changes: Vec<Change>) {
         for change in changes {
             let Some(topic) = topics::config_changed(&change.name) else {
@@ -403,6 +433,7 @@ impl ConfigService {
                 continue;
             };
             tracing::info!(agent_name = %change.name, version = change.version, "agent {}", change.what);
+            self.write_down(&change, TraceId::from_uuid(id)).await;
             if !self.inner.settings.announces {
                 continue;
             }

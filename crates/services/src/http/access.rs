@@ -32,6 +32,11 @@ const PATIENCE: Duration = Duration::from_secs(3);
 const USE_GRAIN: TimeDelta = TimeDelta::seconds(60);
 /// The longest text that is looked at as a key.
 const LONGEST: usize = 512;
+/// The protocol of our WebSockets.
+pub(crate) const PROTOCOL: &str = "agentrunner.v1";
+/// How the protocol begins by which a browser, which can send no headers with a WebSocket, shows a key. Not in the address:
+/// that is logged on the way.
+const KEY_PROTOCOL: &str = "agentrunner.key.";
 /// How many keys are read at once.
 const PAGE: usize = 1000;
 
@@ -340,6 +345,10 @@ fn shown(headers: &HeaderMap) -> Shown<'_> {
             }
         }
     }
+    for value in headers.get_all(header::SEC_WEBSOCKET_PROTOCOL) {
+        let protocols = value.to_str().unwrap_or_default().split(',');
+        keys.extend(protocols.filter_map(|name| name.trim().strip_prefix(KEY_PROTOCOL)));
+    }
     match keys.as_slice() {
         [] => Shown::Nothing,
         [first, rest @ ..] if rest.iter().any(|other| other != first) => {
@@ -355,6 +364,11 @@ const UNKNOWN: &str = "the key is not valid: it is unknown, revoked or expired; 
 
 fn unknown() -> ApiError {
     refusal(UNKNOWN)
+}
+
+/// For whoever waited when the key was revoked.
+pub(crate) fn revoked() -> ApiError {
+    refusal("the key was revoked or expired while this waited; what was asked for goes on")
 }
 
 fn refusal(message: &str) -> ApiError {
@@ -390,6 +404,10 @@ mod tests {
         assert!(taken(&[("x-api-key", "k")]));
         assert!(taken(&[("authorization", "Bearer k")]));
         assert!(taken(&[("authorization", "bearer  k")]));
+        assert!(taken(&[(
+            "sec-websocket-protocol",
+            "agentrunner.v1, agentrunner.key.k"
+        )]));
         assert!(taken(&[("authorization", "Bearer k"), ("x-api-key", "k")]));
         for other in [
             &[("authorization", "Bearer k"), ("x-api-key", "l")][..],

@@ -1,15 +1,19 @@
 //! Bodies, read strictly: bounded, UTF-8, of the right type, not too deep, without unknown fields.
 
-use axum::body::Body;
-use axum::extract::{FromRequest, Request};
+use std::borrow::Cow;
+
+use axum::body::{Body, HttpBody as _};
+use axum::extract::{FromRequest, Request, State};
+use axum::response::{IntoResponse as _, Response};
 use domain::nearest::nearest;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
-use http_body_util::LengthLimitError;
+use http_body_util::{BodyExt as _, LengthLimitError};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{Answer, ApiError, App, Code};
+use crate::redact::Redactor;
 
 /// How deep JSON may be nested.
 const MAX_DEPTH: usize = 128;
@@ -35,7 +39,7 @@ impl<T: Payload> FromRequest<App> for JsonBody<T> {
     async fn from_request(request: Request, app: &App) -> Answer<Self> {
         let path = request.uri().path().to_owned();
         expect_type(request.headers(), &["application/json"], true)?;
-        let bytes = read(request, app.settings.max_body_bytes).await?;
+        let bytes = read(request, app).await?;
         let value = parse_json(utf8(&bytes)?)?;
         let hash = hash(&path, &bytes);
         Ok(Self { value, hash })
@@ -108,7 +112,7 @@ impl FromRequest<App> for TextBody {
             "application/json",
         ];
         expect_type(request.headers(), &TYPES, false)?;
-        let bytes = read(request, app.settings.max_body_bytes).await?;
+        let bytes = read(request, app).await?;
         utf8(&bytes).map(|text| Self(text.to_owned()))
     }
 }
@@ -141,7 +145,40 @@ fn expect_type(headers: &HeaderMap, types: &[&str], suffix: bool) -> Answer<()> 
     Err(ApiError::new(Code::UnsupportedMediaType, message))
 }
 
-async fn read(request: Request, limit: usize) -> Answer<bytes::Bytes> {
+/// The whole body. A known secret in it is taken out here, so that it is neither journaled nor shown to a model.
+async fn read(request: Request, app: &App) -> Answer<bytes::Bytes> {
+    let bytes = read_bounded(request, app.settings.max_body_bytes).await?;
+    Ok(match app.redactor.mask_bytes(&bytes) {
+        Cow::Owned(masked) => masked.into(),
+        Cow::Borrowed(_) => bytes,
+    })
+}
+
+/// An answer without known secrets.
+pub(crate) async fn masked(State(redactor): State<Redactor>, response: Response) -> Response {
+    let (mut head, body) = response.into_parts();
+    let mask = move |bytes: bytes::Bytes| match redactor.mask_bytes(&bytes) {
+        Cow::Owned(masked) => (bytes::Bytes::from(masked), true),
+        Cow::Borrowed(_) => (bytes, false),
+    };
+    // One in one piece stays in one piece, of a known length; of a stream, each event is a piece.
+    let whole = body.size_hint().exact();
+    let Some(length) = whole.and_then(|length| usize::try_from(length).ok()) else {
+        let body = body.map_frame(move |frame| frame.map_data(|bytes| mask(bytes).0));
+        return Response::from_parts(head, Body::new(body));
+    };
+    let Ok(bytes) = axum::body::to_bytes(body, length).await else {
+        return ApiError::internal().into_response();
+    };
+    let (bytes, is_changed) = mask(bytes);
+    if is_changed {
+        head.headers.remove(CONTENT_LENGTH);
+    }
+    Response::from_parts(head, bytes.into())
+}
+
+/// The body as it came, which a signature is of; at most so many bytes.
+pub(crate) async fn read_bounded(request: Request, limit: usize) -> Answer<bytes::Bytes> {
     let too_large = || {
         let message =
             format!("the body is larger than {limit} bytes; send less, or raise MAX_BODY_BYTES");

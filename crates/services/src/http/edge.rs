@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument;
 use uuid::Uuid;
 
+use super::access;
 use super::door::Door;
 use super::guard::Guard;
 use super::params::duration;
@@ -186,7 +187,13 @@ async fn run(edge: &Edge, request: Request, next: Next, passage: &mut Passage) -
     };
     let _place = places.try_acquire().map_err(|_| full())?;
     let work = AssertUnwindSafe(next.run(request)).catch_unwind();
-    match tokio::time::timeout(settings.timeout + wait, work).await {
+    let bounded = tokio::time::timeout(settings.timeout + wait, work);
+    let done = tokio::select! {
+        done = bounded => done,
+        // Whoever waits is not to hear what came of it when the key was revoked meanwhile.
+        () = ended(passage), if !wait.is_zero() => return Err(access::revoked()),
+    };
+    match done {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(panic)) => {
             let what = panic
@@ -203,6 +210,13 @@ async fn run(edge: &Edge, request: Request, next: Next, passage: &mut Passage) -
             );
             Err(ApiError::new(Code::Timeout, message))
         }
+    }
+}
+
+async fn ended(passage: &Passage) {
+    match &passage.caller {
+        Some(caller) => caller.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -224,6 +238,7 @@ fn wait_of(request: &Request) -> Answer<Duration> {
 /// Renders errors: ours, and those of the layers below that know nothing of our form.
 fn finish(answer: Answer<Response>, edge: &Edge, trace: &Trace, route: &str) -> Response {
     let render = |error: ApiError| {
+        let error = error.masked(&edge.app.redactor);
         if openai::is_ours(route) {
             openai::render(&error, &trace.id)
         } else {

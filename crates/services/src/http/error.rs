@@ -2,6 +2,7 @@
 //!
 //! A handler returns an [`ApiError`]; the edge renders it, because only the edge knows the trace.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use axum::response::{IntoResponse, Response};
@@ -10,6 +11,8 @@ use http::{HeaderValue, StatusCode, Uri, header};
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
+
+use crate::redact::Redactor;
 
 /// What kind of error, in a word to branch on. Each has a page in `docs/errors/`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, ToSchema)]
@@ -200,6 +203,17 @@ impl ApiError {
     pub fn internal() -> Self {
         let message = "something went wrong inside AgentRunner; look for the trace_id in its log";
         Self::new(Code::Internal, message)
+    }
+
+    /// The same without known secrets.
+    pub(crate) fn masked(mut self, redactor: &Redactor) -> Self {
+        if let Cow::Owned(masked) = redactor.mask(&self.message) {
+            self.message = masked;
+        }
+        for value in self.details.values_mut() {
+            redactor.mask_json(value);
+        }
+        self
     }
 
     /// The answer, complete.

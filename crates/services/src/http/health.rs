@@ -12,6 +12,7 @@ use utoipa_axum::routes;
 
 use super::App;
 use super::door::{OPEN, Owner, READ, Routes};
+use crate::slack::Slack;
 
 /// How long a dependency may take to answer.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -54,6 +55,9 @@ struct Dependencies {
     cache: &'static str,
     /// Where hints come from.
     message_queue: &'static str,
+    /// Slack, where it is served: `ok`, `degraded`, or `not_configured`; losing it is never fatal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    slack: Option<&'static str>,
 }
 
 /// Everything about the health of the process.
@@ -149,6 +153,8 @@ async fn check(app: &App) -> Ready {
     });
     // Whoever lost it has logged it; to the store's answers it changes nothing.
     let missed = app.cache.as_ref().and_then(|cache| cache.health().err());
+    let slack = app.slack.as_ref().map(Slack::health);
+    let slacks = slack.as_ref().and_then(|(_, trouble)| trouble.as_ref());
     // Said while the listeners still answer, so that whoever shares out requests goes elsewhere in time.
     if app.engine.is_stopping() || app.shutdown.is_cancelled() {
         failing.push("the process is shutting down".to_owned());
@@ -163,9 +169,14 @@ async fn check(app: &App) -> Ready {
             database,
             cache: if missed.is_none() { "ok" } else { "degraded" },
             message_queue,
+            slack: slack.as_ref().map(|(word, _)| *word),
         },
         failing,
-        degraded: Vec::from_iter(missed.map(|why| format!("cache: {why}"))),
+        degraded: missed
+            .map(|why| format!("cache: {why}"))
+            .into_iter()
+            .chain(slacks.map(|why| format!("slack: {why}")))
+            .collect(),
     }
 }
 

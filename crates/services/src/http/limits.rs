@@ -15,6 +15,8 @@ use super::{ApiError, Code};
 const MINUTE: Duration = Duration::from_secs(60);
 /// How many requests with a key that is not valid an address may send in a minute, and how many of them at once.
 const FAILURES: (u32, u32) = (10, 5);
+/// The same where nothing else is limited: nobody guesses a key so, and nobody who has the wrong one is troubled.
+const MILD: (u32, u32) = (60, 60);
 
 /// How often callers may ask. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
@@ -22,7 +24,8 @@ pub struct Limits(Option<Arc<Inner>>);
 
 struct Inner {
     counters: Arc<dyn Counters>,
-    each: Limit,
+    /// `None`: as often as they like.
+    each: Option<Limit>,
     failures: Limit,
 }
 
@@ -43,6 +46,23 @@ impl Limits {
         Self::default()
     }
 
+    /// As often as they like with a key that is valid, and not as often as they like without one: trying keys out is never
+    /// worth while.
+    pub fn of_failures(counters: Arc<dyn Counters>) -> Self {
+        let [count, burst] =
+            [MILD.0, MILD.1].map(|n| NonZeroU32::new(n).unwrap_or(NonZeroU32::MIN));
+        let failures = Limit {
+            count,
+            per: MINUTE,
+            burst,
+        };
+        Self(Some(Arc::new(Inner {
+            counters,
+            each: None,
+            failures,
+        })))
+    }
+
     /// So many in a minute in the long run, so many of them at once.
     pub fn new(counters: Arc<dyn Counters>, per_minute: NonZeroU32, burst: NonZeroU32) -> Self {
         let limit = |count, burst| Limit {
@@ -54,7 +74,7 @@ impl Limits {
             |ours: u32, theirs: NonZeroU32| NonZeroU32::new(ours).map_or(theirs, |n| n.min(theirs));
         Self(Some(Arc::new(Inner {
             counters,
-            each: limit(per_minute, burst),
+            each: Some(limit(per_minute, burst)),
             failures: limit(least(FAILURES.0, per_minute), least(FAILURES.1, burst)),
         })))
     }
@@ -62,12 +82,13 @@ impl Limits {
     /// Counts a request; answers how its caller stands. Nobody is counted who can't be told from others.
     pub(crate) async fn take(&self, principal: &Principal, from: Option<IpAddr>) -> Option<Quota> {
         let inner = self.0.as_ref()?;
+        let each = inner.each?;
         let account = match principal.account() {
             Some(key) => format!("rate:key:{key}"),
             None => format!("rate:address:{}", household(from?)),
         };
-        let taken = inner.counters.take(&account, inner.each).await;
-        Some(Quota::of(inner.each, taken))
+        let taken = inner.counters.take(&account, each).await;
+        Some(Quota::of(each, taken))
     }
 
     /// Counts a request whose key is not valid.
@@ -168,6 +189,17 @@ mod tests {
         let refused = limits.take(&somebody(), None).await.unwrap();
         let delay = refused.check().unwrap_err().retry_after.unwrap();
         assert!((1..=60).contains(&delay.as_secs()), "{delay:?}");
+    }
+
+    #[tokio::test]
+    async fn failures_are_counted_where_nothing_else_is() {
+        let limits = Limits::of_failures(Arc::new(LocalCounters::default()));
+        let here = "10.0.0.1".parse().ok();
+        for _ in 0..60 {
+            assert!(limits.failed(here).await.is_ok());
+        }
+        assert!(limits.failed(here).await.is_err());
+        assert_eq!(limits.take(&somebody(), here).await, None);
     }
 
     #[tokio::test]

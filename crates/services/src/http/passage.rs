@@ -16,6 +16,7 @@ use super::edge::Trace;
 use super::limits::Quota;
 use super::{Answer, ApiError, App, Code};
 use crate::audit::{Record, Who};
+use crate::tls::CallerCertificate;
 
 /// What the edge learns of a request on its way in.
 #[derive(Default)]
@@ -25,6 +26,7 @@ pub(crate) struct Passage {
     path: String,
     rule: Option<Rule>,
     from: Option<IpAddr>,
+    certificate: Option<CallerCertificate>,
     pub(crate) caller: Option<Caller>,
     pub(crate) quota: Option<Quota>,
     is_denied: bool,
@@ -44,6 +46,7 @@ impl Passage {
         self.path = head.uri.path().to_owned();
         self.rule = Some(rule);
         self.from = app.settings.proxies.origin(&head.extensions, &head.headers);
+        self.certificate = head.extensions.get().cloned();
         if Door::is_open(rule) {
             return Ok(());
         }
@@ -84,7 +87,10 @@ impl Passage {
         response: &Response,
         code: Option<Code>,
     ) -> Option<Record> {
-        let is_refused = matches!(code, Some(Code::AuthFailed | Code::Forbidden));
+        let is_refused = matches!(
+            code,
+            Some(Code::AuthFailed | Code::Forbidden | Code::SignatureInvalid)
+        );
         let is_denied = self.is_denied || is_refused;
         // One too many is no refusal of rights, and there may be very many.
         let is_wanted = is_denied || self.is_change() && code != Some(Code::RateLimitExceeded);
@@ -103,6 +109,12 @@ impl Passage {
         for (name, value) in notes.into_iter().flatten() {
             details.insert(name.to_owned(), Value::String(value));
         }
+        if let Some(CallerCertificate(shown)) = &self.certificate {
+            details.insert(
+                "certificate".to_owned(),
+                Value::String((**shown).to_owned()),
+            );
+        }
         // Where what was made is.
         let location = response.headers().get(http::header::LOCATION);
         let location = location.and_then(|location| location.to_str().ok());
@@ -114,7 +126,7 @@ impl Passage {
             action: format!("{} {}", self.method, self.route),
             target,
             outcome,
-            status: status.as_u16(),
+            status: Some(status.as_u16()),
             code: code.map(Code::as_str),
             trace_id: trace.id.to_string(),
             details,

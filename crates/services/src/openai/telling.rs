@@ -25,7 +25,7 @@ pub(super) async fn row(app: &App, id: ExecutionId) -> Answer<ExecutionRow> {
 pub(super) async fn wait(app: &App, id: ExecutionId) -> Answer<()> {
     let mut watch = app.engine.watch(id, None);
     let end = async {
-        while watch.next().await?.is_some() || watch.resume() {}
+        while watch.next().await?.is_some() {}
         Ok::<_, store::Error>(())
     };
     tokio::select! {
@@ -86,7 +86,6 @@ impl Telling {
                     Ok(Some(words)) => return Ok(Told::Words(words)),
                     Err(Diverged) => return Err(self.diverged()),
                 },
-                Ok(None) if self.watch.resume() => {}
                 Ok(None) => {
                     let row = row(&self.app, self.id).await?;
                     let said = said(&row)?;

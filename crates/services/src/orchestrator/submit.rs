@@ -323,7 +323,7 @@ pub(super) async fn outcome_within(
 ) -> Answer<Option<Response>> {
     let mut watch = app.engine.watch(id, None);
     let end = async {
-        while watch.next().await?.is_some() || watch.resume() {}
+        while watch.next().await?.is_some() {}
         Ok::<_, store::Error>(())
     };
     tokio::select! {

@@ -16,11 +16,12 @@ use uuid::Uuid;
 use crate::harness::{System, Workers, agent, read};
 
 const BOOTSTRAP: &str = "bootstrap-canary-0123456789";
-const SERVICES: [Service; 5] = [
+const SERVICES: [Service; 6] = [
     Service::StateManager,
     Service::ConfigService,
     Service::AgentOrchestrator,
     Service::SchedulerService,
+    Service::SlackGateway,
     Service::AgentPool,
 ];
 
@@ -224,7 +225,7 @@ async fn every_scope_at_every_route_gets_the_answer_that_the_rule_demands() {
     }
     // A route's own service is asked; a pool's are those that all have.
     let mut cells = 0;
-    for service in &SERVICES[..4] {
+    for service in &SERVICES[..5] {
         for (route, methods) in rules(*service) {
             for (method, rule) in methods {
                 for (name, key, scope, limit) in &callers {
@@ -533,6 +534,33 @@ async fn a_limited_key_sees_and_wakes_only_its_agents() {
         404,
         "nor is its own given away"
     );
+}
+
+#[tokio::test]
+async fn a_limited_key_looks_only_at_what_happens_to_its_agents() {
+    let system = keyed(Workers::Running).await;
+    let key = make(&system, 1, &[Scope::Read], Some("helper")).await;
+    let look = system
+        .ask(Method::GET, "/events/stream")
+        .header("x-api-key", &key);
+    let mut stream = look.send().await.unwrap();
+    let (other, _) = things_of(&system, "other", 1).await;
+    let mut seen = String::new();
+    let mut own = None;
+    while !seen.contains("agent.execution.completed") {
+        if own.is_none() && seen.len() > 100 {
+            own = Some(things_of(&system, "helper", 2).await.0);
+        }
+        seen += std::str::from_utf8(&stream.chunk().await.unwrap().unwrap()).unwrap();
+    }
+    assert!(
+        seen.contains(&own.unwrap()) && !seen.contains(&other),
+        "{seen}"
+    );
+    let named = system
+        .ask(Method::GET, "/events/stream?agent_name=other")
+        .header("x-api-key", &key);
+    assert_eq!(named.send().await.unwrap().status(), 404);
 }
 
 #[tokio::test]

@@ -92,6 +92,17 @@ async fn words_and_steps_come_as_they_happen_and_end_with_done() {
     );
     assert_eq!(rest.len(), 2);
 
+    // Who held words of what is committed by now is told to drop them; who names what never was, that there is a gap.
+    let rest = parse(&again("1.256.3").await.unwrap().text().await.unwrap());
+    let names: Vec<_> = rest.iter().map(|event| event.name.as_str()).collect();
+    assert_eq!(names, ["supersede", "step", "step", "done"]);
+    for unknown in ["3", "3.256.0", "4000000000"] {
+        let rest = parse(&again(unknown).await.unwrap().text().await.unwrap());
+        let names: Vec<_> = rest.iter().map(|event| event.name.as_str()).collect();
+        assert_eq!(names, ["gap", "step", "step", "done"], "{unknown}");
+        assert_eq!(rest[0].data["after"], unknown);
+    }
+
     let (status, body) = read(again("x").await.unwrap()).await;
     assert_eq!(status, StatusCode::BAD_REQUEST);
     assert!(error(&body).1.contains("not an event id"));

@@ -16,16 +16,18 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::Notify;
+use uuid::Uuid;
 
 use super::versioned::{self, Versioned};
 use super::{Cache, entry};
 use crate::{
-    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
-    SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, Append, Appended, AuditChain, AuditFilter, AuditRow, Audits,
+    CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter,
+    DueSchedules, Errand, ErrandChange, ErrandClaim, Errands, ExecutionFilter, ExecutionRow, Fired,
+    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewErrand, NewInput, OpenRequest,
+    OutboxClaim, OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow,
+    ScheduleRun, SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store,
+    Submission, Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -435,5 +437,49 @@ impl Switches for Cached {
     }
     async fn switches(&self) -> Result<Vec<Switch>> {
         self.inner.switches().await
+    }
+}
+
+#[async_trait]
+impl Errands for Cached {
+    async fn add_errand(&self, errand: NewErrand) -> Result<bool> {
+        self.inner.add_errand(errand).await
+    }
+    async fn claim_errands(&self, claim: ErrandClaim) -> Result<Vec<Errand>> {
+        self.inner.claim_errands(claim).await
+    }
+    async fn save_errand(&self, change: ErrandChange) -> Result<bool> {
+        self.inner.save_errand(change).await
+    }
+    async fn wake_errand(&self, id: &str, now: Time) -> Result<bool> {
+        self.inner.wake_errand(id, now).await
+    }
+    async fn errand(&self, id: &str) -> Result<Option<Errand>> {
+        self.inner.errand(id).await
+    }
+    async fn forget_errands(&self, before: Time) -> Result<u64> {
+        self.inner.forget_errands(before).await
+    }
+}
+
+#[async_trait]
+impl Audits for Cached {
+    async fn append_audit(&self, chain: AuditChain, rows: Vec<AuditRow>) -> Result<()> {
+        self.inner.append_audit(chain, rows).await
+    }
+    async fn audit_rows(&self, filter: AuditFilter) -> Result<Vec<AuditRow>> {
+        self.inner.audit_rows(filter).await
+    }
+    async fn audit_chains(&self) -> Result<Vec<AuditChain>> {
+        self.inner.audit_chains().await
+    }
+    async fn audit_chain(&self, chain: Uuid, after: u64, limit: usize) -> Result<Vec<AuditRow>> {
+        self.inner.audit_chain(chain, after, limit).await
+    }
+    async fn audit_before(&self, chain: Uuid, time: Time) -> Result<Option<AuditRow>> {
+        self.inner.audit_before(chain, time).await
+    }
+    async fn forget_audit(&self, chain: Uuid, through: u64, anchor: &str) -> Result<()> {
+        self.inner.forget_audit(chain, through, anchor).await
     }
 }

@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 10] = [
+const MIGRATIONS: [Migration; 12] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -65,6 +65,16 @@ const MIGRATIONS: [Migration; 10] = [
         name: "0009_api_keys",
         up: include_str!("../../migrations/sqlite/0009_api_keys.up.sql"),
         down: include_str!("../../migrations/sqlite/0009_api_keys.down.sql"),
+    },
+    Migration {
+        name: "0010_audit_log",
+        up: include_str!("../../migrations/sqlite/0010_audit_log.up.sql"),
+        down: include_str!("../../migrations/sqlite/0010_audit_log.down.sql"),
+    },
+    Migration {
+        name: "0013_errands",
+        up: include_str!("../../migrations/sqlite/0013_errands.up.sql"),
+        down: include_str!("../../migrations/sqlite/0013_errands.down.sql"),
     },
     Migration {
         name: "0014_agent_switches",

@@ -1,10 +1,12 @@
 //! What every store does, whatever it keeps things in. An adapter runs it with `behaviour!(ItsFixture)`.
 
 pub(crate) mod append;
+pub(crate) mod audits;
 pub(crate) mod cancel;
 pub(crate) mod claim;
 pub(crate) mod cleanup;
 pub(crate) mod damage;
+pub(crate) mod errands;
 pub(crate) mod given;
 pub(crate) mod input;
 pub(crate) mod keys;
@@ -96,6 +98,10 @@ macro_rules! behaviour {
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
             switches: an_agent_that_was_disabled_stays_so_under_the_first_name,
                 every_restart_counts_and_changes_nothing_else;
+            errands: an_errand_is_taken_in_once_and_is_one_owners, only_its_owner_writes_to_an_errand,
+                a_woken_errand_is_due_and_what_is_done_is_forgotten, concurrent_claims_of_errands_share_nothing;
+            audits: acts_are_kept_once_and_listed_newest_first, acts_are_found_by_who_what_and_when,
+                a_forgotten_beginning_leaves_its_mark;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

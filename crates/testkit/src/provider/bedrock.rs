@@ -2,7 +2,7 @@
 
 mod check;
 mod frame;
-mod signature;
+pub(super) mod signature;
 
 use axum::http::StatusCode;
 use bytes::Bytes;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use agentrunner_testkit::provider::Script;
-use agentrunner_testkit::{ProviderStandIn, node_folder, python};
+use agentrunner_testkit::{ProviderStandIn, SecretsStandIn, node_folder, python};
 
 fn clients() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("clients")
@@ -55,6 +55,22 @@ fn boto3() {
     command.env_remove("AWS_PROFILE");
     command.env_remove("AWS_BEARER_TOKEN_BEDROCK");
     prove(command);
+}
+
+#[test]
+fn hvac_and_boto3_for_secrets() {
+    let managers = SecretsStandIn::start();
+    managers.allow_token("root-token", Some(std::time::Duration::from_secs(60)));
+    managers.allow_role("role", "secret-id", std::time::Duration::from_secs(60));
+    managers.put_vault("secret/app", serde_json::json!({ "openai": "sk-1" }));
+    managers.put_aws("prod/app", r#"{"openai":"sk-2"}"#);
+    let mut command = python_script("secrets_client.py");
+    command.env_remove("AWS_PROFILE");
+    let output = command.arg(managers.url()).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    let complained = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}\n{complained}");
+    assert!(said.contains(" passed, 0 failed"), "{said}");
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod provider;
 mod proxy;
 mod rules;
 mod servers;
+mod slack;

@@ -4,6 +4,9 @@ use std::error::Error;
 
 use super::resolve::RefusedName;
 
+/// How an outcome begins that says of a request that it may not go there.
+pub const REFUSED: &str = "the request was refused: ";
+
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum EgressError {
@@ -77,4 +80,15 @@ fn causes<'a>(error: &'a reqwest::Error) -> Vec<&'a (dyn Error + 'static)> {
         next = cause.source();
     }
     causes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_known_by_its_beginning() {
+        let text = EgressError::Refused("x".to_owned()).to_string();
+        assert_eq!(text.strip_prefix(REFUSED), Some("x"));
+    }
 }

@@ -15,6 +15,7 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
         ("CONFIG_SERVICE_PORT", listen.config_service),
         ("ORCHESTRATOR_PORT", listen.orchestrator),
         ("SCHEDULER_SERVICE_PORT", listen.scheduler),
+        ("SLACK_GATEWAY_PORT", listen.slack),
     ];
     let mut findings = Vec::new();
     for (name, port) in ports.into_iter().filter(|(_, port)| *port != 0) {
@@ -22,7 +23,9 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
         let what = format!("port {port}");
         findings.push(match TcpListener::bind(address).await {
             Ok(_) => Finding::good(&what, format!("{address} is free")),
-            Err(error) if error.kind() == ErrorKind::AddrInUse => taken(&what, name, port).await,
+            Err(error) if error.kind() == ErrorKind::AddrInUse => {
+                taken(settings, &what, name, port).await
+            }
             Err(error) => Finding::failed(
                 &what,
                 format!("{address} can't be listened on: {error}"),
@@ -35,8 +38,13 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-async fn taken(what: &str, name: &str, port: u16) -> Finding {
-    let answers = match Client::new(&format!("http://127.0.0.1:{port}")) {
+async fn taken(settings: &Settings, what: &str, name: &str, port: u16) -> Finding {
+    let scheme = if settings.listen.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let answers = match Client::new(&format!("{scheme}://127.0.0.1:{port}"), &settings.trust) {
         Ok(client) => client.answers().await,
         Err(_) => false,
     };

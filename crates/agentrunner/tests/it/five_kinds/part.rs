@@ -10,7 +10,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// How it ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum End {
+pub(crate) enum End {
     /// SIGTERM: it hands back what it has.
     Stop,
     /// SIGKILL.
@@ -18,15 +18,15 @@ pub(super) enum End {
 }
 
 /// A place for a process.
-pub(super) struct Part {
-    pub(super) name: &'static str,
-    port: u16,
-    pub(super) log: PathBuf,
+pub(crate) struct Part {
+    pub(crate) name: &'static str,
+    pub(crate) port: u16,
+    pub(crate) log: PathBuf,
     child: Option<Child>,
 }
 
 impl Part {
-    pub(super) const fn new(name: &'static str, port: u16, log: PathBuf) -> Self {
+    pub(crate) const fn new(name: &'static str, port: u16, log: PathBuf) -> Self {
         Self {
             name,
             port,
@@ -36,7 +36,7 @@ impl Part {
     }
 
     /// Starts it and waits until it is ready.
-    pub(super) async fn start(&mut self, mut command: Command) {
+    pub(crate) async fn start(&mut self, mut command: Command) {
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -65,7 +65,7 @@ impl Part {
     }
 
     /// Ends it; answers why that was not as it should be.
-    pub(super) async fn end(&mut self, how: End) -> Option<String> {
+    pub(crate) async fn end(&mut self, how: End) -> Option<String> {
         let mut child = self.child.take()?;
         if how == End::Kill {
             child.kill().await.unwrap();
@@ -81,13 +81,13 @@ impl Part {
     }
 
     /// Why it is not running, if it is not.
-    pub(super) fn is_gone(&mut self) -> Option<String> {
+    pub(crate) fn is_gone(&mut self) -> Option<String> {
         let status = self.child.as_mut()?.try_wait().unwrap()?;
         Some(format!("{} ended by itself: {status}", self.name))
     }
 
     /// What it logged.
-    pub(super) fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         let bytes = std::fs::read(&self.log).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bus::{Bus, Consumer, Delivery, Error, Settle, Subscription, Verdict};
+use bus::{Bus, Consumer, Delivery, Error, Listener, Settle, Subscription, Verdict};
 use domain::{Event, ExecutionId};
 use tokio::time::sleep;
 
@@ -80,6 +80,13 @@ impl Bus for Line {
     async fn dead_letters(&self) -> Result<Box<dyn Consumer>, Error> {
         self.reach().await?;
         Ok(self.receiver(self.world.broker.dead_letters().await?))
+    }
+
+    /// Words are not what is simulated, and all of them may be lost.
+    fn whisper(&self, _: &str, _: Vec<u8>) {}
+
+    async fn listen(&self, channels: &[String]) -> Result<Box<dyn Listener>, Error> {
+        self.world.broker.listen(channels).await
     }
 
     async fn check(&self) -> Result<(), Error> {

@@ -2,7 +2,9 @@
 //! transaction, because nothing else runs while it does. Kept as simple as can be, so that it is plainly right; the
 //! store's own behaviour suite is run against it.
 
+mod audits;
 mod claims;
+mod errands;
 mod journal;
 mod keys;
 mod news;
@@ -102,6 +104,9 @@ pub(crate) struct Tables {
     workers: BTreeMap<WorkerId, Worker>,
     api_keys: Vec<domain::ApiKey>,
     switches: BTreeMap<AgentName, domain::fleet::Switch>,
+    errands: BTreeMap<String, errands::Kept>,
+    audit_rows: Vec<store::AuditRow>,
+    audit_chains: Vec<store::AuditChain>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.

@@ -18,6 +18,11 @@ pub fn aws_secret(access_key_id: &str) -> String {
 }
 
 pub(super) fn check(arrived: &Arrived<'_>) -> Checked<()> {
+    check_for("bedrock", arrived)
+}
+
+/// The same for another service.
+pub(in crate::provider) fn check_for(wanted: &str, arrived: &Arrived<'_>) -> Checked<()> {
     let Some(given) = arrived.headers.get("authorization") else {
         return refuse(
             "MissingAuthenticationTokenException",
@@ -43,7 +48,7 @@ pub(super) fn check(arrived: &Arrived<'_>) -> Checked<()> {
             "The security token included in the request is invalid.",
         );
     }
-    signed.check(arrived)
+    signed.check(wanted, arrived)
 }
 
 fn refuse<T>(name: &str, message: impl Into<String>) -> Checked<T> {
@@ -84,7 +89,7 @@ impl<'a> Signed<'a> {
         })
     }
 
-    fn check(&self, arrived: &Arrived<'_>) -> Checked<()> {
+    fn check(&self, wanted: &str, arrived: &Arrived<'_>) -> Checked<()> {
         let header = |name: &str| arrived.headers.get(name).map_or("", String::as_str);
         let time = header("x-amz-date");
         let [day, region, service, end] = self.scope;
@@ -94,10 +99,10 @@ impl<'a> Signed<'a> {
                 "Date in Credential scope does not match YYYYMMDD from ISO-8601 version of date from HTTP",
             );
         }
-        if service != "bedrock" || end != "aws4_request" || region.is_empty() {
+        if service != wanted || end != "aws4_request" || region.is_empty() {
             return refuse(
                 "SignatureDoesNotMatch",
-                "Credential should be scoped to correct service: 'bedrock'.",
+                format!("Credential should be scoped to correct service: '{wanted}'."),
             );
         }
         let mut must = arrived

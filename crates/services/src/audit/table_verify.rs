@@ -1,0 +1,103 @@
+//! Checking the chains of the table, and forgetting their beginnings without breaking them.
+
+use std::path::PathBuf;
+
+use domain::Time;
+use secrecy::SecretString;
+use store::{AuditChain, AuditRow, Audits};
+
+use super::chain::{End, Seal, split};
+use super::table::{Columns, Mark, beginning};
+use super::verify::{Check, Verdict};
+
+/// How many rows are read at once.
+const PAGE: usize = 1000;
+
+/// Checks all chains of the table: which rows were changed, are missing, or stand in another place.
+///
+/// # Errors
+/// The store can't be read.
+pub async fn verify_table(
+    store: &dyn Audits,
+    key: Option<&SecretString>,
+) -> store::Result<(usize, Verdict)> {
+    let seal = Seal::new(key);
+    let mut verdict = Verdict::default();
+    let chains = store.audit_chains().await?;
+    for chain in &chains {
+        let mut check = Check::new(seal.clone(), verdict);
+        one(store, &seal, chain, &mut check).await?;
+        verdict = check.verdict;
+    }
+    // Numbers of several chains together tell nothing.
+    verdict.span = None;
+    Ok((chains.len(), verdict))
+}
+
+async fn one(
+    store: &dyn Audits,
+    seal: &Seal,
+    chain: &AuditChain,
+    check: &mut Check,
+) -> store::Result<()> {
+    let place = PathBuf::from(format!("audit_log/{}", chain.chain));
+    let mark = |text: &str| Mark::read(seal, chain.chain, text);
+    let (anchor, head) = (mark(&chain.anchor), mark(&chain.head));
+    if anchor.is_none() || head.is_none() {
+        let message = "its row in audit_chains is missing, or was changed";
+        check.flaw(&place, 0, message.to_owned());
+    }
+    check.expect(anchor.unwrap_or_else(|| beginning(seal, chain.chain)));
+    let mut after = 0;
+    loop {
+        let rows = store.audit_chain(chain.chain, after, PAGE).await?;
+        for row in &rows {
+            let number = usize::try_from(row.seq).unwrap_or(usize::MAX);
+            check.verdict.lines += 1;
+            check.line(&place, number, &row.line);
+            if !is_itself(row) {
+                let message = format!(
+                    "row {} was changed: its columns are not its line's",
+                    row.seq
+                );
+                check.flaw(&place, number, message);
+            }
+            after = row.seq;
+        }
+        if rows.len() < PAGE {
+            break;
+        }
+    }
+    if let Some(head) = head {
+        check.end(&place, &head);
+    }
+    Ok(())
+}
+
+/// Whether the columns say what the line says. A line that can't be read was told of before.
+fn is_itself(row: &AuditRow) -> bool {
+    match Columns::of(&row.line) {
+        Ok(columns) => columns.row(row.chain, row.line.clone()) == *row,
+        Err(_) => true,
+    }
+}
+
+/// Forgets rows that are older than `before`; what is kept can still be checked.
+pub(super) async fn forget(store: &dyn Audits, seal: &Seal, before: Time) -> store::Result<()> {
+    for chain in store.audit_chains().await? {
+        let Some(row) = store.audit_before(chain.chain, before).await? else {
+            continue;
+        };
+        let Some((_, hash)) = split(&row.line) else {
+            // It was changed; whoever verifies shall see it.
+            continue;
+        };
+        let end = End {
+            seq: row.seq,
+            hash: hash.to_owned(),
+        };
+        let anchor = Mark::new(seal, chain.chain, &end).text();
+        store.forget_audit(chain.chain, row.seq, &anchor).await?;
+    }
+    Ok(())
+}
