@@ -106,8 +106,10 @@ pub(crate) enum Command {
     Run(commands::run::Run),
     /// Talk with an agent, line by line
     Chat(commands::chat::Chat),
-    /// List the agents
+    /// List, disable, enable and restart the agents
     Agents(commands::agents::Agents),
+    /// List, upload and roll back the configurations of agents
+    Configs(commands::configs::Configs),
     /// List, show, cancel, retry and fork executions
     Tasks(commands::tasks::Tasks),
     /// What waits for a person: list and answer it
@@ -120,6 +122,8 @@ pub(crate) enum Command {
     Keys(commands::keys::Keys),
     /// Check the audit log
     Audit(commands::audit::Audit),
+    /// Delete executions that were over long ago
+    Cleanup(commands::cleanup::Cleanup),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -188,12 +192,14 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Run(command) => command.run(&context),
         Command::Chat(command) => command.run(&context),
         Command::Agents(command) => command.run(&context),
+        Command::Configs(command) => command.run(&context),
         Command::Tasks(command) => command.run(&context),
         Command::Inbox(command) => command.run(&context),
         Command::DeadLetters(command) => command.run(&context),
         Command::Schedules(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
         Command::Audit(command) => command.run(&context),
+        Command::Cleanup(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),
@@ -276,6 +282,9 @@ mod tests {
             "agentrunner inbox edit 0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f not-json",
             "agentrunner inbox settle 0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f",
             "agentrunner dead-letters replay",
+            "agentrunner agents enable",
+            "agentrunner configs upload",
+            "agentrunner cleanup --older-than 0",
             "agentrunner bench --executions none",
         ] {
             assert!(

@@ -133,6 +133,18 @@ impl Client {
         .await
     }
 
+    /// Sends a text of this type as it is.
+    pub(crate) async fn post_text(
+        &self,
+        path: &str,
+        content_type: &'static str,
+        text: String,
+    ) -> anyhow::Result<Value> {
+        let request = self.request(Method::POST, path);
+        let request = request.header("content-type", content_type).body(text);
+        read(self.send(request).await?).await
+    }
+
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         read(
             self.send(self.request(Method::PATCH, path).json(body))

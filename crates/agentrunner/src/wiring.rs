@@ -54,6 +54,8 @@ const MAX_REPLY_BYTES: usize = 4 << 20;
 pub(crate) enum Purpose {
     /// It performs executions.
     Work,
+    /// It accepts them, for others to perform.
+    Accept,
     /// It only answers questions about them.
     Read,
 }
@@ -104,6 +106,7 @@ impl System {
                 // Taken first: a second server at the same place must fail before it claims any work.
                 let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
                 system.config.reload().await?;
+                system.engine.load_switches().await?;
                 match system.role.engagement {
                     Engagement::Whole => system.engine.start(),
                     Engagement::Relay => system.engine.start_relay(),
@@ -149,14 +152,16 @@ impl System {
     pub(crate) async fn private(settings: &Settings, purpose: Purpose) -> anyhow::Result<Self> {
         let role = match purpose {
             Purpose::Work => Role::EVERYTHING,
+            Purpose::Accept => Part::AgentOrchestrator.role()?,
             Purpose::Read => Role::READING,
         };
         let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
                 let loaded = system.config.reload().await;
+                system.engine.load_switches().await?;
                 match purpose {
-                    Purpose::Work => {
+                    Purpose::Work | Purpose::Accept => {
                         loaded?;
                         system.engine.start();
                     }

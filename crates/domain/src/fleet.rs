@@ -6,6 +6,7 @@
 
 mod pools;
 mod standing;
+mod switch;
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,6 +16,7 @@ use crate::{AgentName, ExecutionMode, Time, WorkerId};
 
 pub use pools::{AgentLoad, PoolStats, WorkerStats, pools};
 pub use standing::{AgentStatus, Circumstances, standing};
+pub use switch::{Switch, SwitchedOff};
 
 /// A kind of worker: which modes of execution it performs. Its name is that of the service.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use domain::definition::expand::MissingVariable;
+use domain::fleet::SwitchedOff;
 use domain::nearest::nearest;
 use domain::{AgentName, ConfigVersion, Definition, Event, Subscribers, Time};
 use tokio::sync::watch;
@@ -24,6 +25,15 @@ pub struct Agent {
     pub loaded_at: Time,
     /// Why the file's newest content is not in use, if it is not.
     pub rejected: Option<String>,
+    /// Who disabled it, whatever its file says. [`Agents`] sees to it.
+    pub switched_off: Option<SwitchedOff>,
+}
+
+impl Agent {
+    /// Whether it takes tasks.
+    pub fn takes_work(&self) -> bool {
+        self.definition.enabled && self.switched_off.is_none()
+    }
 }
 
 /// The current agents. Cheap to clone; all clones see the same.
@@ -39,8 +49,25 @@ pub struct Agents {
 #[derive(Default)]
 struct Current {
     by_name: BTreeMap<AgentName, Agent>,
-    /// What the enabled ones subscribe to.
+    /// What those that take work subscribe to.
     subscribers: Subscribers,
+    /// Those that people disabled, whether there is a file of them or not.
+    switched_off: BTreeMap<AgentName, SwitchedOff>,
+}
+
+impl Current {
+    /// Follows from the agents and who of them is disabled.
+    fn settle(&mut self) {
+        self.subscribers = Subscribers::default();
+        for (name, agent) in &mut self.by_name {
+            agent.switched_off = self.switched_off.get(name).cloned();
+            if agent.takes_work() {
+                for pattern in &agent.definition.event_subscriptions {
+                    self.subscribers.add(name, pattern);
+                }
+            }
+        }
+    }
 }
 
 impl Agents {
@@ -82,16 +109,22 @@ impl Agents {
 
     /// Puts a set of agents in the place of the current one, at once.
     pub fn replace(&self, agents: BTreeMap<AgentName, Agent>) {
-        let mut subscribers = Subscribers::default();
-        for agent in agents.values().filter(|agent| agent.definition.enabled) {
-            for pattern in &agent.definition.event_subscriptions {
-                subscribers.add(&agent.definition.name, pattern);
-            }
+        self.change(|current| current.by_name = agents);
+    }
+
+    /// Notes who is disabled.
+    pub(crate) fn switch_off(&self, agents: BTreeMap<AgentName, SwitchedOff>) {
+        if self.read().switched_off != agents {
+            self.change(|current| current.switched_off = agents);
         }
-        *self.current.write().unwrap_or_else(PoisonError::into_inner) = Current {
-            by_name: agents,
-            subscribers,
-        };
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Current)) {
+        {
+            let mut current = self.current.write().unwrap_or_else(PoisonError::into_inner);
+            change(&mut current);
+            current.settle();
+        }
         self.version.send_modify(|version| *version += 1);
     }
 

@@ -153,11 +153,9 @@ impl Dispatcher {
     /// Begins what was claimed. What came with it is as it was when the store was `asked` for it.
     fn begin(self: &Arc<Self>, claimed: Claimed, asked: Instant) {
         let committed = claimed.steps.last().map_or(0, |step| step.seq.get());
-        let lease = self
-            .core
-            .leases
-            .add(claimed.execution.id, claimed.epoch, committed);
         let agent = claimed.execution.agent.clone();
+        let id = claimed.execution.id;
+        let lease = self.core.leases.add(id, &agent, claimed.epoch, committed);
         let over_limit = self.count_in(&agent);
         let this = self.clone();
         self.tasks.spawn(async move {

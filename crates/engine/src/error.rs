@@ -3,6 +3,8 @@
 use domain::schedule::Flaw;
 use domain::{AgentName, ConversationId, ExecutionId, Status};
 
+use crate::Agent;
+
 /// Why the engine refuses a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -18,6 +20,16 @@ pub enum Error {
     /// It takes no work.
     #[error("agent {0} is disabled; enable it in its file (enabled: true)")]
     Disabled(AgentName),
+    /// A person disabled it.
+    #[error(
+        "agent {agent} was disabled by {by}; enable it with POST /agents/{agent}/enable or `agentrunner agents enable {agent}`"
+    )]
+    SwitchedOff {
+        /// Which.
+        agent: AgentName,
+        /// Who.
+        by: String,
+    },
     /// The request is not valid.
     #[error("{field}: {message}")]
     Invalid {
@@ -87,6 +99,20 @@ pub enum Error {
     /// The store can't do it.
     #[error(transparent)]
     Store(#[from] store::Error),
+}
+
+impl Error {
+    /// Says why an agent that takes no work does not.
+    pub(crate) fn disabled(agent: &Agent) -> Self {
+        let name = agent.definition.name.clone();
+        match &agent.switched_off {
+            Some(off) if agent.definition.enabled => Self::SwitchedOff {
+                agent: name,
+                by: off.by.clone(),
+            },
+            _ => Self::Disabled(name),
+        }
+    }
 }
 
 fn flaws(flaws: &[Flaw]) -> String {

@@ -122,11 +122,11 @@ pub(crate) fn own(core: &Shared) -> Worker {
     }
 }
 
-/// The agents that this process can perform: of its modes, enabled, and with nothing missing.
+/// The agents that this process can perform: of its modes, that take work, and with nothing missing.
 fn performed(core: &Shared) -> Vec<AgentName> {
     let can = |agent: &crate::Agent| {
         let definition = &agent.definition;
-        definition.enabled
+        agent.takes_work()
             && core.settings.modes.contains(&definition.execution_mode)
             && core.agents.expand(definition).is_ok()
     };

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
 
-use domain::{Epoch, ExecutionId, Seq, Time};
+use domain::{AgentName, Epoch, ExecutionId, Seq, Time};
 use store::{Renewal, Signal};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -54,6 +54,7 @@ impl Term {
 /// One lease, shared between the run that acts under it and the renewal.
 pub(crate) struct Lease {
     id: ExecutionId,
+    agent: AgentName,
     epoch: Epoch,
     term: Arc<Term>,
     lost: AtomicBool,
@@ -74,9 +75,15 @@ const AT_NEXT_COMMIT: u8 = 1;
 const NOW: u8 = 2;
 
 impl Lease {
-    fn new(id: ExecutionId, epoch: Epoch, committed: u32, term: Arc<Term>) -> Self {
+    fn new(
+        (id, agent): (ExecutionId, AgentName),
+        epoch: Epoch,
+        committed: u32,
+        term: Arc<Term>,
+    ) -> Self {
         Self {
             id,
+            agent,
             epoch,
             term,
             lost: AtomicBool::new(false),
@@ -227,8 +234,14 @@ impl Lease {
         self.changed.notify_waiters();
     }
 
+    /// Drops what is under way, and gives the execution back as it is.
+    pub(crate) fn stop_now(&self) {
+        self.stop(NOW);
+    }
+
+    /// Never less than was asked before.
     fn stop(&self, how: u8) {
-        self.stopping.store(how, Ordering::Release);
+        self.stopping.fetch_max(how, Ordering::AcqRel);
         self.changed.notify_waiters();
     }
 }
@@ -268,8 +281,15 @@ impl Leases {
     }
 
     /// Notes a lease that was just taken.
-    pub(crate) fn add(&self, id: ExecutionId, epoch: Epoch, committed: u32) -> Arc<Lease> {
-        let lease = Arc::new(Lease::new(id, epoch, committed, self.term.clone()));
+    pub(crate) fn add(
+        &self,
+        id: ExecutionId,
+        agent: &AgentName,
+        epoch: Epoch,
+        committed: u32,
+    ) -> Arc<Lease> {
+        let whose = (id, agent.clone());
+        let lease = Arc::new(Lease::new(whose, epoch, committed, self.term.clone()));
         lease.stop(self.stopping.load(Ordering::Acquire));
         // Another had it in between and gave it back: the run that did not notice yet must not go on beside the new one.
         if let Some(earlier) = self.lock().insert(id, lease.clone()) {
@@ -310,6 +330,15 @@ impl Leases {
         for lease in self.lock().values() {
             lease.stop(how);
         }
+    }
+
+    /// Asks the runs of an agent to give their executions back at their next commit; answers whom.
+    pub(crate) fn stop_of(&self, agent: &AgentName) -> Vec<Arc<Lease>> {
+        let held = self.lock();
+        let own = held.values().filter(|lease| lease.agent == *agent);
+        let own: Vec<_> = own.cloned().collect();
+        own.iter().for_each(|lease| lease.stop(AT_NEXT_COMMIT));
+        own
     }
 
     /// Waits until there is none.
@@ -454,11 +483,12 @@ mod tests {
         let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
         let leases = Leases::new(Arc::new(move || now));
         let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
-        let first = leases.add(id, Epoch::new(1), 0);
+        let agent = "a".parse().unwrap();
+        let first = leases.add(id, &agent, Epoch::new(1), 0);
         let asked = leases.snapshot();
         // Parked, woken and claimed anew while the renewal was under way.
         leases.remove(&first);
-        let second = leases.add(id, Epoch::new(2), 3);
+        let second = leases.add(id, &agent, Epoch::new(2), 3);
         leases.hear(&asked, &Signal::Lost(id));
         assert!(!second.is_lost());
         leases.hear(&leases.snapshot(), &Signal::Lost(id));
@@ -470,8 +500,9 @@ mod tests {
         let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
         let leases = Leases::new(Arc::new(move || now));
         let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
-        let first = leases.add(id, Epoch::new(1), 0);
-        let second = leases.add(id, Epoch::new(3), 0);
+        let agent = "a".parse().unwrap();
+        let first = leases.add(id, &agent, Epoch::new(1), 0);
+        let second = leases.add(id, &agent, Epoch::new(3), 0);
         assert!(first.is_lost() && !second.is_lost());
     }
 }

@@ -19,6 +19,7 @@ mod scheduler;
 mod schedules;
 mod shared;
 mod subscriptions;
+mod switches;
 mod task;
 mod travel;
 
@@ -27,7 +28,7 @@ use std::time::Duration;
 
 use domain::event::topics;
 use domain::execution::Origin;
-use domain::{Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
+use domain::{AgentName, Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
 use store::counters::{Counters, LocalCounters};
 use store::{CancelAnswer, InputAnswer, NewInput, Store};
 use tokio::sync::Notify;
@@ -179,6 +180,7 @@ impl Engine {
             presence,
             hint: Notify::new(),
             pace: Pace::default(),
+            look_at_switches: switches::Look::default(),
             new_id,
         };
         Self {
@@ -200,6 +202,8 @@ impl Engine {
             .spawn(relay::collect_dead_letters(core.clone(), close.clone()));
         self.tasks
             .spawn(subscriptions::listen(core.clone(), close.clone()));
+        self.tasks
+            .spawn(switches::follow(core.clone(), close.clone()));
     }
 
     /// Begins to relay events and nothing else: for a process that only tells of something.
@@ -324,6 +328,36 @@ impl Engine {
             id,
             after,
         )
+    }
+
+    /// Reads which agents people have disabled; an engine that runs does so every few seconds by itself.
+    ///
+    /// # Errors
+    /// The store can't be reached; then it stays as it was.
+    pub async fn load_switches(&self) -> Result<(), Error> {
+        Ok(switches::load(&self.core).await.map(drop)?)
+    }
+
+    /// Disables an agent, or takes that back: here at once, in every other process within five seconds. What it was given
+    /// before goes on.
+    ///
+    /// # Errors
+    /// There is no such agent, its file disables it and it is to be enabled, or the store can't be reached.
+    pub async fn switch_agent(
+        &self,
+        name: &AgentName,
+        is_on: bool,
+        by: &str,
+    ) -> Result<Agent, Error> {
+        switches::switch(&self.core, name, is_on, by).await
+    }
+
+    /// Has what an agent performs handed back and claimed anew, in all processes, with secrets and variables read anew.
+    ///
+    /// # Errors
+    /// There is no such agent, or the store can't be reached.
+    pub async fn restart_agent(&self, name: &AgentName) -> Result<Agent, Error> {
+        switches::restart(&self.core, name).await
     }
 
     /// The agents that new executions can be given to.

@@ -415,11 +415,7 @@ impl Run {
         budget: Option<BudgetLimits>,
         seq: Seq,
     ) -> Result<Submission, String> {
-        let agent = self
-            .core
-            .agents
-            .get(name)
-            .filter(|agent| agent.definition.enabled);
+        let agent = self.core.agents.get(name).filter(crate::Agent::takes_work);
         let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
         let now = self.core.now();
         let budget = budget.unwrap_or_else(|| self.budget_of_child());

@@ -327,8 +327,8 @@ impl Scheduler {
             name: name.to_string(),
             nearest: agents.nearest(name.as_str()),
         })?;
-        if !agent.definition.enabled {
-            return Err(Error::Disabled(name.clone()));
+        if !agent.takes_work() {
+            return Err(Error::disabled(&agent));
         }
         let limit = schedule
             .timeout_seconds

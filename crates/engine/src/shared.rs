@@ -11,6 +11,7 @@ use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
 use crate::scheduler::Pace;
+use crate::switches::Look;
 use crate::{Agents, NewId, OnRefusal, Ports, Settings};
 
 /// Counts writes that came after the lease was lost: each was refused.
@@ -33,6 +34,7 @@ pub(crate) struct Shared {
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,
     pub(crate) pace: Pace,
+    pub(crate) look_at_switches: Look,
     pub(crate) new_id: NewId,
 }
 

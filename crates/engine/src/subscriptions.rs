@@ -153,6 +153,7 @@ async fn refuse_loops(core: &Shared, event: &Event) -> Result<(), Error> {
         after: None,
     };
     let (_, started) = core.ports.store.executions(of_trace, one).await?;
+    let started = started.count;
     if started >= MOST_OF_A_TRACE {
         return Err(Error::Loop(format!(
             "{started} executions belong to its trace, and at most {MOST_OF_A_TRACE} are started by a chain of {LONG_CHAIN} or more events"

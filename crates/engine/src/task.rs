@@ -91,8 +91,8 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
     };
     let name: AgentName = task.agent.parse().map_err(|_| unknown(&task.agent))?;
     let agent = agents.get(&name).ok_or_else(|| unknown(&task.agent))?;
-    if !agent.definition.enabled {
-        return Err(Error::Disabled(name));
+    if !agent.takes_work() {
+        return Err(Error::disabled(&agent));
     }
     let size = task.input.to_string().len();
     if size > MAX_INPUT_BYTES {

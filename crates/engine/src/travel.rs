@@ -72,8 +72,8 @@ pub(crate) async fn branch(core: &Shared, wish: Branch) -> Result<(Accepted, Ori
         name: name.to_string(),
         nearest: core.agents.nearest(name.as_str()),
     })?;
-    if !agent.definition.enabled {
-        return Err(Error::Disabled(name));
+    if !agent.takes_work() {
+        return Err(Error::disabled(&agent));
     }
     let steps = shared_steps(core, &row, wish.cut).await?;
     let origin = origin(&row, &wish, steps)?;

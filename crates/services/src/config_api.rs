@@ -1,5 +1,7 @@
 //! ConfigService: definitions of agents, their versions, checks and reloads.
 
+mod change;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
@@ -14,10 +16,10 @@ use utoipa_axum::routes;
 use crate::config::{Diagnostic, ReloadError, Report, schema};
 use crate::http::body::TextBody;
 use crate::http::caller::Caller;
-use crate::http::door::{OPERATE, Owner, READ, Routes};
+use crate::http::door::{ADMIN, OPERATE, Owner, READ, Routes};
 use crate::http::error::ErrorBody;
 use crate::http::page::Listed;
-use crate::http::params::{Params, agent_name};
+use crate::http::params::{MODES, Params, agent_name, one_of};
 use crate::http::{Answer, ApiError, App, Code};
 
 /// The routes.
@@ -29,6 +31,8 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(an_agents), routes!(versions))
         .with(READ.of(an_agents), routes!(version))
         .with(READ.of(Owner::Nobody), routes!(validate))
+        .with(ADMIN.of(Owner::Everybody), routes!(change::upload))
+        .with(OPERATE.of(an_agents), routes!(change::roll_back))
         .with(OPERATE.of(Owner::Everybody), routes!(reload))
         .with(READ.of(Owner::Nobody), routes!(agent_schema))
 }
@@ -126,6 +130,7 @@ async fn list(
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
+    one_of("execution_mode", params.execution_mode.as_deref(), &MODES)?;
     let agents = app.engine.agents().all();
     let configs: Vec<ConfigOut> = agents
         .iter()
@@ -234,14 +239,15 @@ async fn version(
         Ok(version) => find_version(&app, &parsed, &version).await?,
         Err(_) => None,
     };
-    let record = record.ok_or_else(|| {
-        let shown: String = version.chars().take(40).collect();
-        let message = format!(
-            "there is no version {shown:?} of {name}; GET /configs/{name}/versions lists them"
-        );
-        ApiError::new(Code::ConfigNotFound, message)
-    })?;
+    let record = record.ok_or_else(|| no_version(&name, &version))?;
     Ok(Json(record))
+}
+
+fn no_version(name: &str, version: &str) -> ApiError {
+    let shown: String = version.chars().take(40).collect();
+    let message =
+        format!("there is no version {shown:?} of {name}; GET /configs/{name}/versions lists them");
+    ApiError::new(Code::ConfigNotFound, message)
 }
 
 async fn find_version(
@@ -301,7 +307,7 @@ impl From<Diagnostic> for DiagnosticOut {
 
 /// Checks the text of an agent's file, YAML or JSON, without keeping or running anything.
 #[utoipa::path(post, path = "/configs/validate", tag = "configs",
-    request_body(content((String = "application/yaml"), (Object = "application/json"))),
+    request_body(content((Value = "application/yaml"), (Value = "application/json"))),
     responses(
         (status = 200, description = "It was checked; `valid` tells the verdict.", body = ValidationOut),
         (status = 400, body = ErrorBody), (status = 413, body = ErrorBody), (status = 415, body = ErrorBody),
@@ -378,14 +384,18 @@ impl From<Report> for ReloadOut {
     (status = 503, description = "The folder or the store can't be reached; nothing was changed.", body = ErrorBody),
 ))]
 async fn reload(State(app): State<App>) -> Answer<Json<ReloadOut>> {
-    match app.config.reload().await {
-        Ok(report) => Ok(Json(report.into())),
-        Err(ReloadError::Store(error)) => Err(error.into()),
-        Err(error) => {
+    let report = app.config.reload().await.map_err(unreadable)?;
+    Ok(Json(report.into()))
+}
+
+fn unreadable(error: ReloadError) -> ApiError {
+    match error {
+        ReloadError::Store(error) => error.into(),
+        ReloadError::Folder { .. } => {
             tracing::warn!(%error, "the folder of agents can't be read");
             let message =
                 "the folder of agents can't be read, and the agents stay as they are; see the log";
-            Err(ApiError::new(Code::DependencyUnavailable, message))
+            ApiError::new(Code::DependencyUnavailable, message)
         }
     }
 }

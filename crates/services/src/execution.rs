@@ -9,7 +9,7 @@ use domain::{AgentName, ExecutionId, ExecutionMode, Outcome, Priority, Status, S
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use store::{ExecutionFilter, ExecutionRow, Page, Store};
+use store::{ExecutionFilter, ExecutionRow, Page, Store, Total};
 use utoipa::{IntoParams, ToSchema};
 
 use crate::http::caller::Caller;
@@ -210,7 +210,7 @@ pub struct ResultOut {
     /// The answer; null when there is none (yet).
     pub output: Option<String>,
     /// The answer as JSON, when the agent has an `output_schema`.
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     pub structured: Option<Value>,
     /// Whether the answer was cut off by its length limit.
     pub truncated: bool,
@@ -384,13 +384,13 @@ async fn find(
     caller: &Caller,
     filter: ExecutionFilter,
     page: Page,
-) -> Answer<(Vec<ExecutionRow>, u64)> {
+) -> Answer<(Vec<ExecutionRow>, Total)> {
     let store = app.engine.store();
     let Some(agents) = caller.agents() else {
         return Ok(store.executions(filter, page).await?);
     };
     let wanted = |agent: &&AgentName| filter.agent.as_ref().is_none_or(|one| one == *agent);
-    let (mut rows, mut total) = (Vec::new(), 0);
+    let (mut rows, mut total) = (Vec::new(), Total::exactly(0));
     for agent in agents.iter().filter(wanted) {
         let filter = ExecutionFilter {
             agent: Some(agent.clone()),
@@ -398,7 +398,7 @@ async fn find(
         };
         let (more, count) = store.executions(filter, page.clone()).await?;
         rows.extend(more);
-        total += count;
+        total = total.and(count);
     }
     rows.sort_by_key(|row| Reverse((row.execution.created_at, row.execution.id)));
     rows.truncate(page.limit);

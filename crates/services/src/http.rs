@@ -3,7 +3,7 @@
 pub mod access;
 pub mod body;
 pub mod caller;
-mod describe;
+pub(crate) mod describe;
 pub mod door;
 pub mod edge;
 pub mod error;
@@ -64,6 +64,8 @@ pub struct Settings {
     pub uses_message_queue: bool,
     /// After how much silence a conversation is called idle, when its agent does not say.
     pub idle_timeout: Duration,
+    /// How long what is over is kept.
+    pub retention: Duration,
     /// The version of the program.
     pub version: String,
 }
@@ -81,6 +83,7 @@ impl Default for Settings {
             proxies: peer::Proxies::default(),
             uses_message_queue: true,
             idle_timeout: Duration::from_secs(600),
+            retention: Duration::from_secs(30 * 24 * 60 * 60),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }
@@ -264,7 +267,10 @@ impl Service {
 pub fn router(service: Service, app: App, loopback: bool) -> Router {
     let routes = described(service, &app.settings.version);
     let door = Door::new(routes.rules);
-    let (routes, api) = routes.router.split_for_parts();
+    let (routes, mut api) = routes.router.split_for_parts();
+    if app.access.is_open() {
+        describe::open(&mut api);
+    }
     let edge = edge::Edge::new(service, app.clone(), door, loopback);
     let no_streams = NotForContentType::new("text/event-stream");
     let mut router = routes

@@ -26,6 +26,7 @@ pub mod scheduler;
 pub mod server;
 pub mod state;
 pub mod tls;
+mod worker;
 
 pub use http::guard::check_bind;
 pub use http::{App, Service};

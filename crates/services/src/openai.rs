@@ -12,6 +12,8 @@ mod chat;
 mod error;
 mod models;
 mod request;
+mod responses;
+mod telling;
 mod words;
 
 use utoipa_axum::routes;
@@ -27,7 +29,7 @@ pub(crate) fn is_ours(route: &str) -> bool {
 
 /// Whether a request to this path waits for an agent, without saying so.
 pub(crate) fn waits(path: &str) -> bool {
-    path == "/v1/chat/completions"
+    matches!(path, "/v1/chat/completions" | "/v1/responses")
 }
 
 /// The routes.
@@ -36,4 +38,6 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(Owner::Handler), routes!(models::list))
         .with(READ.of(Owner::Agent("model")), routes!(models::show))
         .with(SUBMIT.of(Owner::Handler), routes!(chat::complete))
+        .with(SUBMIT.of(Owner::Handler), routes!(responses::create))
+        .with(READ.of(Owner::Handler), routes!(responses::show))
 }

@@ -8,6 +8,7 @@ mod effects;
 mod events;
 mod inbox;
 mod keys;
+mod operate;
 mod pools;
 mod question;
 mod stream;
@@ -29,6 +30,9 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(Owner::Handler), routes!(agents::list))
         .with(READ.of(an_agents), routes!(agents::show))
         .with(READ.of(an_agents), routes!(agents::status))
+        .with(OPERATE.of(an_agents), routes!(operate::enable))
+        .with(OPERATE.of(an_agents), routes!(operate::disable))
+        .with(OPERATE.of(an_agents), routes!(operate::restart))
         .with(SUBMIT.of(an_agents), routes!(submit::invoke))
         .with(SUBMIT.of(Owner::Handler), routes!(submit::submit))
         .with(READ.of(Owner::Handler), routes!(tasks::list))

@@ -1,6 +1,7 @@
 //! SchedulerService: when agents work by themselves.
 
 mod shape;
+mod workers;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -8,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use domain::{AgentName, ScheduleName, Time};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Uri, header};
 use serde::{Deserialize, Serialize};
-use store::{ScheduleFilter, ScheduleRow};
+use store::{ScheduleFilter, ScheduleRow, Total};
 use utoipa::{IntoParams, ToSchema};
 use utoipa_axum::routes;
 
@@ -34,6 +35,7 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(an_agents), routes!(trigger))
         .with(READ.of(an_agents), routes!(runs))
         .with(READ.of(an_agents), routes!(next))
+        .with(READ.of(Owner::Everybody), routes!(workers::list))
 }
 
 /// Which schedules; all of them when nothing is said.
@@ -101,7 +103,7 @@ async fn list(
     let last = rows.last().filter(|_| rows.len() == most);
     let next = last.map(|row| next_address(&uri, row.record.schedule.name.as_str()));
     let items: Vec<ScheduleOut> = rows.iter().map(ScheduleOut::from).collect();
-    Ok(Listed::new(items, next, Some(total)).into_response())
+    Ok(Listed::new(items, next, Some(Total::exactly(total))).into_response())
 }
 
 /// The schedules that match; a caller who is limited to agents is shown theirs.
@@ -310,7 +312,12 @@ async fn runs(
     uri: Uri,
 ) -> Answer<Response> {
     let most = limit(params.limit)?;
-    let before = params.cursor.map(Time::from_timestamp_micros);
+    let range = 0..=crate::http::describe::parameters::LAST_MICROSECOND;
+    let cursor = |at: i64| {
+        let at = Some(at).filter(|at| range.contains(at));
+        at.and_then(Time::from_timestamp_micros)
+    };
+    let before = params.cursor.map(cursor);
     if before.is_some_and(|before| before.is_none()) {
         let message =
             "query parameter cursor: it is not one that this list gave; leave it out to begin anew";
@@ -324,7 +331,7 @@ async fn runs(
     let last = runs.last().filter(|_| runs.len() == most);
     let next = last.map(|run| next_address(&uri, &run.fire_time.timestamp_micros().to_string()));
     let items: Vec<RunOut> = runs.iter().map(RunOut::from).collect();
-    Ok(Listed::new(items, next, Some(total)).into_response())
+    Ok(Listed::new(items, next, Some(Total::exactly(total))).into_response())
 }
 
 /// How many fire times.

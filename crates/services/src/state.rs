@@ -1,6 +1,7 @@
 //! StateManager: executions and their journals, for reading; what agents and conversations hold; the cache.
 
 mod conversations;
+mod maintenance;
 
 use axum::Json;
 use axum::extract::{Path, State};
@@ -14,7 +15,7 @@ use utoipa_axum::routes;
 
 use crate::execution::{self, ExecutionOut, ListParams};
 use crate::http::caller::Caller;
-use crate::http::door::{OPERATE, Owner, READ, Routes};
+use crate::http::door::{ADMIN, OPERATE, Owner, READ, Routes};
 use crate::http::error::ErrorBody;
 use crate::http::page::{Listed, limit, next_address};
 use crate::http::params::{Params, execution_id, no_execution};
@@ -48,6 +49,7 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(an_executions), routes!(steps))
         .with(READ.of(an_executions), routes!(step))
         .with(OPERATE.of(Owner::Everybody), routes!(clear_cache))
+        .with(ADMIN.of(Owner::Everybody), routes!(maintenance::clean_up))
         .with(READ.of(an_agents), routes!(conversations::show))
         .with(
             OPERATE.of(an_agents),
@@ -169,7 +171,7 @@ async fn steps(
     let last = steps.last().filter(|_| steps.len() == limit);
     let next = last.map(|step| next_address(&uri, &step.seq.to_string()));
     let items: Vec<Value> = steps.iter().map(|step| shown(step, bodies)).collect();
-    Ok(Listed::new(items, next, Some(row.steps.into())).into_response())
+    Ok(Listed::new(items, next, Some(store::Total::exactly(row.steps.into()))).into_response())
 }
 
 /// Shows one step whole.

@@ -33,6 +33,7 @@ mod request;
 mod schedules;
 pub mod sqlite;
 mod stats;
+mod switches;
 
 use std::sync::Arc;
 
@@ -48,24 +49,26 @@ pub use audits::{AuditChain, AuditFilter, AuditRow, Audits};
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
 pub use request::{
-    AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
-    Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
-    ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim,
-    OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite, Signal,
-    StateChange, StateChanged, Submission, Submitted, Then, UsageFilter, UsageRow, Waiting,
-    WhenBusy,
+    AgentState, AgentStats, Append, Appended, COUNTED_AT_MOST, CancelAnswer, Change, Claim,
+    Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild,
+    ExecutionFilter, ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest,
+    OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite,
+    Signal, StateChange, StateChanged, Submission, Submitted, Then, Total, UsageFilter, UsageRow,
+    Waiting, WhenBusy,
 };
 pub use schedules::{
     DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
     ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
 };
+pub use switches::Switches;
 
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours; what is kept of keys is at [`Keys`], of the audit log at [`Audits`].
+/// The journal and its neighbours; what is kept of keys is at [`Keys`], of the audit log at [`Audits`], what people said of
+/// agents at [`Switches`].
 #[async_trait]
-pub trait Store: Keys + Audits {
+pub trait Store: Keys + Audits + Switches {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.
@@ -161,12 +164,13 @@ pub trait Store: Keys + Audits {
     async fn execution(&self, id: ExecutionId) -> Result<Option<ExecutionRow>>;
 
     /// Executions, newest first, and how many there are in all. Those that can't be read are counted and left out.
-    /// The total is cheap when only agent and states are asked for, else it costs a look at every match.
+    /// The total is exact and cheap when only agent and states are asked for; else it looks at every match, and stops
+    /// at [`COUNTED_AT_MOST`].
     async fn executions(
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)>;
+    ) -> Result<(Vec<ExecutionRow>, Total)>;
 
     /// The steps of an execution after `after`, oldest first, at most `limit`.
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>>;

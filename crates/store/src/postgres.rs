@@ -50,6 +50,7 @@ mod shared;
 mod sql;
 mod states;
 mod submit;
+mod switches;
 mod turns;
 mod usage;
 mod wake;
@@ -80,7 +81,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
     Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
     SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Total, UsageFilter, UsageRow, Waiting,
 };
 
 pub use asleep::{Asleep, fill_asleep};
@@ -323,7 +324,7 @@ impl Store for Postgres {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.list_executions(filter, page).await
     }
 

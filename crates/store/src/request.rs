@@ -450,6 +450,48 @@ pub struct Page {
     pub after: Option<(Time, String)>,
 }
 
+/// How many rows of a list are counted one by one: who leafs through more does not need to know.
+pub const COUNTED_AT_MOST: u64 = 10_000;
+
+/// How many rows a list has in all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Total {
+    /// So many, or so many at least.
+    pub count: u64,
+    /// Whether there are no more.
+    pub is_exact: bool,
+}
+
+impl Total {
+    /// Just so many.
+    pub const fn exactly(count: u64) -> Self {
+        Self {
+            count,
+            is_exact: true,
+        }
+    }
+
+    /// What a count says that stopped beyond [`COUNTED_AT_MOST`].
+    pub(crate) const fn counted(count: u64) -> Self {
+        if count > COUNTED_AT_MOST {
+            return Self {
+                count: COUNTED_AT_MOST,
+                is_exact: false,
+            };
+        }
+        Self::exactly(count)
+    }
+
+    /// Of two lists that have nothing in common.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            count: self.count.saturating_add(other.count),
+            is_exact: self.is_exact && other.is_exact,
+        }
+    }
+}
+
 /// Counts of an agent's executions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AgentStats {
@@ -669,4 +711,21 @@ pub enum StateChanged {
     },
     /// This execution has the turn: the messages are its own.
     Busy(ExecutionId),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{COUNTED_AT_MOST, Total};
+
+    #[test]
+    fn a_count_that_stopped_says_so() {
+        assert_eq!(
+            Total::counted(COUNTED_AT_MOST),
+            Total::exactly(COUNTED_AT_MOST)
+        );
+        let more = Total::counted(COUNTED_AT_MOST + 1);
+        assert_eq!((more.count, more.is_exact), (COUNTED_AT_MOST, false));
+        let both = Total::exactly(3).and(more);
+        assert_eq!((both.count, both.is_exact), (COUNTED_AT_MOST + 3, false));
+    }
 }

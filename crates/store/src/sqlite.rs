@@ -31,6 +31,7 @@ mod shared;
 mod sql;
 mod states;
 mod submit;
+mod switches;
 mod turns;
 mod usage;
 mod wake;
@@ -58,7 +59,7 @@ use crate::{
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
     Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
     SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Total, UsageFilter, UsageRow, Waiting,
 };
 
 pub use schema::{MigrationStatus, Schema};
@@ -228,7 +229,7 @@ impl Store for Sqlite {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.list_executions(filter, page).await
     }
 

@@ -154,6 +154,8 @@ pub(crate) enum Faces {
     None,
     /// Over HTTP too.
     Http,
+    /// Over HTTP, of a process that accepts and performs nothing.
+    Orchestrator,
     /// Through the engine, which performs nothing.
     Scheduler,
 }
@@ -207,7 +209,11 @@ impl Rig {
         Self::among(context, Duration::ZERO, capacity, store_dir, among).await
     }
 
-    async fn among(
+    /// The same, with these faces and so many agents more that wait for events.
+    ///
+    /// # Errors
+    /// As for [`Rig::start`].
+    pub(crate) async fn among(
         context: &Context,
         latency: Duration,
         capacity: usize,
@@ -225,6 +231,7 @@ impl Rig {
         let system = match faces {
             Faces::None => System::engine_alone(&settings).await?,
             Faces::Http => System::private(&settings, Purpose::Work).await?,
+            Faces::Orchestrator => System::private(&settings, Purpose::Accept).await?,
             Faces::Scheduler => System::scheduler_alone(&settings).await?,
         };
         Ok(Self {
@@ -318,7 +325,7 @@ fn write_agents(folder: &Path, provider: &str, listeners: u32) -> std::io::Resul
     let agents = agents.map(|(name, path, rest)| (name.to_owned(), path, rest.to_owned()));
     let listeners = (0..listeners).map(|which| {
         let (name, topic) = listener(which);
-        (name, "turns", format!("event_subscriptions: [{topic}]\n"))
+        (name, "clock", format!("event_subscriptions: [{topic}]\n"))
     });
     for (name, path, rest) in agents.into_iter().chain(listeners) {
         let mode = match name.as_str() {

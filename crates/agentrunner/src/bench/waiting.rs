@@ -52,6 +52,7 @@ pub(crate) async fn measure(context: &Context, args: &Waiting) -> anyhow::Result
                 },
             )
             .await?;
+        let waiting = waiting.count;
         if waiting >= u64::from(args.count) {
             break;
         }

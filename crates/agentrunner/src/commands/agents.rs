@@ -1,24 +1,47 @@
-//! `agents`: which there are, and how they fare.
+//! `agents`: which there are, and how they fare; and acting on them.
 
-use clap::Args;
-use serde_json::Value;
+use clap::{Args, Subcommand};
+use serde_json::{Value, json};
 
 use super::backend::Backend;
+use super::schedules::encoded;
 use crate::cli::{Context, Exit, block_on};
 use crate::screen::Column;
 use crate::telemetry;
 use crate::wiring::Purpose;
 
-/// Lists the agents, or shows one.
+/// Lists the agents, shows one, disables, enables and restarts it.
 #[derive(Debug, Args)]
-#[command(after_help = "\
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
 Examples:
   agentrunner agents
   agentrunner agents helper
-  agentrunner agents --json | jq -r '.[].name'")]
+  agentrunner agents disable helper      it takes no more work, until it is enabled again
+  agentrunner agents enable helper
+  agentrunner agents restart helper      what it performs is interrupted and taken up anew
+  agentrunner agents --json | jq -r '.[].name'"
+)]
 pub(crate) struct Agents {
+    #[command(subcommand)]
+    verb: Option<Verb>,
     /// Show this one
     name: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// List them by name (the default)
+    List,
+    /// Show one
+    Show { name: String },
+    /// Have one take no more work; what it was given before goes on
+    Disable { name: String },
+    /// Let one take work again
+    Enable { name: String },
+    /// Interrupt what one performs, and have it taken up anew with its variables read anew
+    Restart { name: String },
 }
 
 impl Agents {
@@ -26,34 +49,45 @@ impl Agents {
         telemetry::start_quiet(context)?;
         block_on(async {
             let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.show(context, &backend).await;
+            let result = self.perform(context, &backend).await;
             backend.close().await;
             result
         })
     }
 
-    async fn show(&self, context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
-        if let Some(name) = &self.name {
-            context
-                .screen
-                .value(&backend.client.get(&format!("/agents/{name}")).await?);
-            return Ok(Exit::Done);
-        }
-        let agents = backend.client.get("/agents").await?;
-        let columns = [
-            Column::field("name", "name"),
-            Column::field("status", "status"),
-            Column::field("mode", "execution_mode"),
-            Column::field("active", "active_tasks"),
-            Column::field("total", "total_executions"),
-            Column::of("success", success),
-            Column::field("description", "description"),
-        ];
-        context
-            .screen
-            .table(agents.as_array().map_or(&[], Vec::as_slice), &columns);
+    async fn perform(&self, context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
+        let (client, screen) = (&backend.client, &context.screen);
+        let path = |name: &str, act: &str| format!("/agents/{}{act}", encoded(name));
+        let act = match (&self.verb, &self.name) {
+            (Some(Verb::List), _) | (None, None) => return list(context, backend).await,
+            (Some(Verb::Show { name }), _) | (None, Some(name)) => {
+                screen.value(&client.get(&path(name, "")).await?);
+                return Ok(Exit::Done);
+            }
+            (Some(Verb::Disable { name }), _) => path(name, "/disable"),
+            (Some(Verb::Enable { name }), _) => path(name, "/enable"),
+            (Some(Verb::Restart { name }), _) => path(name, "/restart"),
+        };
+        screen.value(&client.post(&act, &json!({})).await?);
         Ok(Exit::Done)
     }
+}
+
+async fn list(context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
+    let agents = backend.client.get("/agents").await?;
+    let columns = [
+        Column::field("name", "name"),
+        Column::field("status", "status"),
+        Column::field("mode", "execution_mode"),
+        Column::field("active", "active_tasks"),
+        Column::field("total", "total_executions"),
+        Column::of("success", success),
+        Column::field("description", "description"),
+    ];
+    context
+        .screen
+        .table(agents.as_array().map_or(&[], Vec::as_slice), &columns);
+    Ok(Exit::Done)
 }
 
 fn success(agent: &Value) -> String {

@@ -10,7 +10,10 @@ use crate::wiring::{Purpose, System};
 /// Something to ask, and what must be ended afterwards.
 pub(crate) struct Backend {
     pub(crate) client: Client,
-    state: Client,
+    /// StateManager.
+    pub(crate) state: Client,
+    /// ConfigService.
+    pub(crate) configs: Client,
     /// SchedulerService.
     pub(crate) scheduler: Client,
     local: Option<System>,
@@ -28,6 +31,7 @@ impl Backend {
         let to = |url: &str| anyhow::Ok(Client::new(url, trust)?.with_key(key.clone()));
         let client = to(&context.settings.server_url())?;
         let state = to(&beside(client.base(), listen.state_manager))?;
+        let configs = to(&beside(client.base(), listen.config_service))?;
         let scheduler = to(&beside(client.base(), listen.scheduler))?;
         if context.settings.server.is_some() {
             // Fails with the reason, when nobody is there.
@@ -35,6 +39,7 @@ impl Backend {
             return Ok(Self {
                 client,
                 state,
+                configs,
                 scheduler,
                 local: None,
             });
@@ -44,6 +49,7 @@ impl Backend {
             return Ok(Self {
                 client,
                 state,
+                configs,
                 scheduler,
                 local: None,
             });
@@ -52,10 +58,12 @@ impl Backend {
         let to = |url: &str| anyhow::Ok(Client::new(url, trust)?.with_key(system.own_key()));
         let client = to(&system.orchestrator_url())?;
         let state = to(&system.state_manager_url())?;
+        let configs = to(&system.config_service_url())?;
         let scheduler = to(&system.scheduler_url())?;
         Ok(Self {
             client,
             state,
+            configs,
             scheduler,
             local: Some(system),
         })

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::{Args, Subcommand};
 
 use crate::bench::{
-    events, latency, provider, schedules, sleeping, startup, submit, waiting, workload,
+    events, latency, lists, provider, schedules, sleeping, startup, submit, waiting, workload,
 };
 use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
@@ -28,6 +28,8 @@ Examples:
   agentrunner bench startup                                     time to ready, idle memory
   agentrunner bench latency                                     what durability adds to a model turn
   agentrunner bench submit --rate 500                           how long POST /tasks takes
+  agentrunner bench submit --clients 64 --accept-only           how many are accepted in a second
+  agentrunner bench lists --executions 1000000                  GET /agents and GET /tasks in a full database (PostgreSQL)
   agentrunner bench events --agents 1000                        from an event to the step it causes
   agentrunner bench schedules --count 10000                     all due at the same moment
   agentrunner bench sleeping --count 100000                     conversations asleep, and waking some (PostgreSQL)
@@ -50,8 +52,10 @@ enum What {
     Startup(Startup),
     /// What durability adds to one model turn
     Latency(Latency),
-    /// How long POST /tasks takes at a fixed rate of requests
+    /// How long POST /tasks takes, at a fixed rate of requests or by clients that ask one after the other
     Submit(Submit),
+    /// How long GET /agents and GET /tasks take in a full database (PostgreSQL only)
+    Lists(Lists),
     /// From an event to the first step of the agent that it starts
     Events(Events),
     /// How late schedules start that are due at once, and what they cost when nothing is due
@@ -133,6 +137,12 @@ pub(crate) struct Submit {
     /// How many requests a second, whether earlier ones were answered or not
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) rate: u32,
+    /// Instead: so many clients, each asking again as soon as it is answered
+    #[arg(long, conflicts_with = "rate", value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    pub(crate) clients: Option<u32>,
+    /// Perform nothing: what one process accepts for others
+    #[arg(long)]
+    pub(crate) accept_only: bool,
     /// For how long
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=3600))]
     pub(crate) seconds: u32,
@@ -140,6 +150,25 @@ pub(crate) struct Submit {
     #[arg(long, default_value_t = 200)]
     pub(crate) latency_ms: u64,
     /// Where the database is made
+    #[arg(long, value_name = "DIR")]
+    pub(crate) store_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Lists {
+    /// How many agents
+    #[arg(long, default_value_t = 1000, value_parser = clap::value_parser!(u32).range(20..=10_000))]
+    pub(crate) agents: u32,
+    /// How many executions are in the database
+    #[arg(long, default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1000..=100_000_000))]
+    pub(crate) executions: u64,
+    /// How many requests a second, whether earlier ones were answered or not
+    #[arg(long, default_value_t = 300, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) rate: u32,
+    /// For how long each shape of request is asked
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=3600))]
+    pub(crate) seconds: u32,
+    /// Where the agents' files are made
     #[arg(long, value_name = "DIR")]
     pub(crate) store_dir: Option<PathBuf>,
 }
@@ -207,6 +236,7 @@ impl Bench {
                 Some(What::Startup(args)) => startup::measure(context, args).await,
                 Some(What::Latency(args)) => latency::measure(context, args).await,
                 Some(What::Submit(args)) => submit::measure(context, args).await,
+                Some(What::Lists(args)) => lists::measure(context, args).await,
                 Some(What::Events(args)) => events::measure(context, args).await,
                 Some(What::Schedules(args)) => schedules::measure(context, args).await,
                 Some(What::Sleeping(args)) => sleeping::measure(context, args).await,

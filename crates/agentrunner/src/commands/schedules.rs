@@ -298,7 +298,7 @@ fn time(value: Option<&Value>) -> String {
 }
 
 /// A name as a segment of a path: what is no name must not become another path.
-fn encoded(name: &str) -> String {
+pub(super) fn encoded(name: &str) -> String {
     name.bytes()
         .map(|byte| match byte {
             b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' => char::from(byte).to_string(),

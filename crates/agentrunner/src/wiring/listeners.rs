@@ -100,6 +100,11 @@ impl System {
         self.url(Service::StateManager)
     }
 
+    /// Where ConfigService listens; empty when nothing does.
+    pub(crate) fn config_service_url(&self) -> String {
+        self.url(Service::ConfigService)
+    }
+
     /// Where SchedulerService listens; empty when nothing does.
     pub(crate) fn scheduler_url(&self) -> String {
         self.url(Service::SchedulerService)
@@ -124,7 +129,7 @@ pub(super) fn app(
     shutdown: &CancellationToken,
     uses_message_queue: bool,
 ) -> anyhow::Result<App> {
-    let requests = &settings.requests;
+    let (requests, retention) = (&settings.requests, settings.state.retention);
     let settings = Settings {
         max_body_bytes: requests.max_body_bytes,
         allowed_hosts: requests.allowed_hosts.clone(),
@@ -132,6 +137,7 @@ pub(super) fn app(
         proxies: settings.access.proxies.clone(),
         uses_message_queue,
         idle_timeout: requests.idle_timeout,
+        retention,
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()
     };

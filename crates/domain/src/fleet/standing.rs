@@ -1,6 +1,6 @@
 //! How an agent stands.
 
-use super::{HealthInterval, Pool, Worker};
+use super::{HealthInterval, Pool, SwitchedOff, Worker};
 use crate::{AgentName, ExecutionMode, Time};
 
 /// How an agent stands, in a word.
@@ -40,6 +40,8 @@ pub struct Circumstances<'a> {
     pub mode: ExecutionMode,
     /// Whether its file lets it take tasks.
     pub is_enabled: bool,
+    /// Who disabled it, whatever its file says.
+    pub switched_off: Option<&'a SwitchedOff>,
     /// Why the process that is asked can't perform it itself, if it would otherwise.
     pub missing: Option<&'a str>,
     /// Why its file's newest content is not in use, if it is not.
@@ -57,6 +59,12 @@ pub fn standing(
 ) -> (AgentStatus, Option<String>) {
     if !agent.is_enabled {
         let reason = "its file says enabled: false".to_owned();
+        return (AgentStatus::Disabled, Some(reason));
+    }
+    if let Some(SwitchedOff { by, at }) = agent.switched_off {
+        let (name, at) = (agent.name, at.format("%Y-%m-%d %H:%M:%SZ"));
+        let reason =
+            format!("{by} disabled it at {at}; enable it with `agentrunner agents enable {name}`");
         return (AgentStatus::Disabled, Some(reason));
     }
     let mut living = workers
@@ -105,6 +113,7 @@ mod tests {
             name,
             mode: ExecutionMode::Autonomous,
             is_enabled: true,
+            switched_off: None,
             missing: None,
             rejected: None,
             active: 0,
@@ -162,6 +171,18 @@ mod tests {
             is_enabled: true,
             ..worst
         };
+        let off = SwitchedOff {
+            by: "ada".to_owned(),
+            at: at(0),
+        };
+        let switched_off = Circumstances {
+            switched_off: Some(&off),
+            ..enabled
+        };
+        let (status, reason) = stands(switched_off, &served);
+        assert_eq!(status, AgentStatus::Disabled);
+        let reason = reason.unwrap();
+        assert!(reason.starts_with("ada disabled it") && reason.contains("agents enable a"));
         let unserved = (AgentStatus::Unavailable, Some("KEY is not set".to_owned()));
         assert_eq!(stands(enabled, &[]), unserved);
         let (status, reason) = stands(enabled, &served);

@@ -17,7 +17,7 @@ impl Run {
             return Vec::new();
         }
         let agents = self.core.agents.all().into_iter();
-        let working = agents.filter(|agent| agent.definition.enabled);
+        let working = agents.filter(crate::Agent::takes_work);
         let member = |agent: crate::Agent| Member {
             agent: agent.definition.name.clone(),
             description: agent.definition.description.clone(),

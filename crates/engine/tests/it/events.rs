@@ -115,7 +115,7 @@ async fn agents_that_all_wake_each_other_come_to_an_end() {
                 ..Default::default()
             };
             let (_, open) = rig.store.executions(open, page()).await.unwrap();
-            open == 0 && rig.store.outbox(1).await.unwrap().is_empty()
+            open.count == 0 && rig.store.outbox(1).await.unwrap().is_empty()
         };
         while letters().await.is_empty() || !is_done().await {
             tokio::time::sleep(Duration::from_millis(50)).await;
@@ -129,8 +129,9 @@ async fn agents_that_all_wake_each_other_come_to_an_end() {
         .unwrap();
     assert!(
         is_over.is_ok(),
-        "it comes to no end: {started} were started"
+        "it comes to no end: {started:?} were started"
     );
+    let started = started.count;
     assert!((100..2_000).contains(&started), "{started}");
     let reason = &letters().await[0].reason;
     assert!(reason.contains("form a loop"), "{reason}");

@@ -316,6 +316,7 @@ impl Rig {
                 path,
                 loaded_at,
                 rejected: None,
+                switched_off: None,
             },
         );
         self.agents.replace(all);

@@ -94,6 +94,8 @@ struct Inner {
     engine: Engine,
     /// What is known of each file; locked for the length of a reload, so that two never overlap.
     files: Mutex<BTreeMap<String, File>>,
+    /// Whoever writes a file has it from its check to its reload.
+    writing: Mutex<()>,
     report: SyncMutex<Report>,
     reloads: watch::Sender<u64>,
     /// Whether it was said that the folder is missing.
@@ -110,6 +112,7 @@ impl ConfigService {
                 settings,
                 engine,
                 files: Mutex::default(),
+                writing: Mutex::default(),
                 report: SyncMutex::default(),
                 reloads: watch::Sender::new(0),
                 is_missing: AtomicBool::new(false),
@@ -127,6 +130,23 @@ impl ConfigService {
     /// The settings.
     pub fn settings(&self) -> &Settings {
         &self.inner.settings
+    }
+
+    pub(super) fn engine(&self) -> &Engine {
+        &self.inner.engine
+    }
+
+    pub(super) fn writing(&self) -> &Mutex<()> {
+        &self.inner.writing
+    }
+
+    /// The files as they were read last: their paths and texts.
+    pub(super) async fn known_texts(&self) -> Vec<(String, String)> {
+        let files = self.inner.files.lock().await;
+        let texts = files
+            .iter()
+            .map(|(path, file)| (path.clone(), file.text.clone()));
+        texts.collect()
     }
 
     /// What came of the last reload that changed or confirmed the agents.
@@ -306,6 +326,7 @@ impl ConfigService {
             path: path.to_owned(),
             loaded_at,
             rejected: None,
+            switched_off: None,
         };
         if same.is_some_and(|same| same.is_current) && !plan.before.contains_key(name) {
             plan.restore(agent);
@@ -378,6 +399,7 @@ impl ConfigService {
             path: record.path,
             loaded_at: record.loaded_at,
             rejected: None,
+            switched_off: None,
         }))
     }
 

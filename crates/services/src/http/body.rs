@@ -61,13 +61,29 @@ impl<T: Payload + Default> FromRequest<App> for OptionalBody<T> {
             |length| length == "0",
         );
         if !is_empty {
-            return JsonBody::from_request(request, app).await.map(Self);
+            let JsonBody { value, hash } = JsonBody::from_request(request, app).await?;
+            let OrNothing(value) = value;
+            return Ok(Self(JsonBody { value, hash }));
         }
         Ok(Self(JsonBody {
             value: T::default(),
             hash: hash(request.uri().path(), b""),
         }))
     }
+}
+
+/// JSON's word for nothing is nothing, too.
+#[derive(Debug)]
+struct OrNothing<T>(T);
+
+impl<'de, T: Payload + Default> serde::Deserialize<'de> for OrNothing<T> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Option::<T>::deserialize(deserializer).map(|value| Self(value.unwrap_or_default()))
+    }
+}
+
+impl<T: Payload + Default> Payload for OrNothing<T> {
+    const INVALID: Code = T::INVALID;
 }
 
 fn hash(path: &str, bytes: &[u8]) -> String {

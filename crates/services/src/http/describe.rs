@@ -1,14 +1,16 @@
 //! What the descriptions of all routes say alike, so that no handler has to repeat it: refusals, and keys.
 
+pub(crate) mod parameters;
+
 use http::Method;
 use utoipa::openapi::extensions::ExtensionsBuilder;
 use utoipa::openapi::path::Operation;
 use utoipa::openapi::security::{
     ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
 };
-use utoipa::openapi::{Components, Content, Ref, RefOr, ResponseBuilder};
+use utoipa::openapi::{Components, Content, OpenApi, Ref, RefOr, ResponseBuilder};
 
-use super::door::{OPEN, Routes, Rule, find};
+use super::door::{OPEN, Owner, Routes, Rule, find};
 
 /// The refusals that a request may meet with before its handler.
 const AT_THE_DOOR: [(&str, &str); 3] = [
@@ -36,6 +38,35 @@ const OF_BODIES: [(&str, &str); 3] = [
     ("415", "The content type is not taken."),
 ];
 
+const OF_THINGS: [(&str, &str); 1] = [(
+    "404",
+    "There is no such thing, as far as this caller is told.",
+)];
+const OF_KEYS: [(&str, &str); 1] = [(
+    "409",
+    "The `Idempotency-Key` came with another request, or the state does not allow it.",
+)];
+const OF_PARAMETERS: [(&str, &str); 1] = [(
+    "400",
+    "A parameter or header can't be understood; the message names it.",
+)];
+
+/// Says that no keys are asked for.
+pub(super) fn open(api: &mut OpenApi) {
+    for item in api.paths.paths.values_mut() {
+        let operations = [
+            &mut item.get,
+            &mut item.put,
+            &mut item.post,
+            &mut item.patch,
+            &mut item.delete,
+        ];
+        for operation in operations.into_iter().flatten() {
+            operation.security = None;
+        }
+    }
+}
+
 /// Adds to each operation the refusals that it shares with all others, and the scope that it needs.
 pub(super) fn complete(routes: &mut Routes) {
     let rules = routes.rules.clone();
@@ -51,6 +82,7 @@ pub(super) fn complete(routes: &mut Routes) {
         for (method, operation) in operations {
             if let (Some(operation), Some(rule)) = (operation, find(&rules, path, &method)) {
                 refuse(operation, path, rule);
+                parameters::constrain(operation, path);
                 secure(operation, rule);
             }
         }
@@ -67,7 +99,28 @@ fn refuse(operation: &mut Operation, path: &str, rule: Rule) {
     let door = AT_THE_DOOR.iter().filter(|_| rule != OPEN);
     let inside = INSIDE.iter().filter(|_| !path.starts_with("/health"));
     let of_bodies = OF_BODIES.iter().filter(|_| has_body);
-    for (status, description) in door.chain(inside).chain(of_bodies) {
+    let is_named = !matches!(
+        rule.owner,
+        Owner::Nobody | Owner::Everybody | Owner::Handler
+    );
+    let of_things = OF_THINGS.iter().filter(|_| is_named);
+    let takes_key = operation.parameters.iter().flatten();
+    let takes_key = takes_key
+        .filter_map(|parameter| match parameter {
+            RefOr::T(parameter) => Some(parameter.name.as_str()),
+            RefOr::Ref(_) => None,
+        })
+        .any(|name| name == "Idempotency-Key");
+    let of_keys = OF_KEYS.iter().filter(|_| takes_key);
+    let has_parameters = operation.parameters.iter().flatten().next().is_some();
+    let of_parameters = OF_PARAMETERS.iter().filter(|_| has_parameters);
+    let all = door
+        .chain(inside)
+        .chain(of_bodies)
+        .chain(of_things)
+        .chain(of_keys)
+        .chain(of_parameters);
+    for (status, description) in all {
         let shape = if crate::openai::is_ours(path) {
             "OpenAiError"
         } else {

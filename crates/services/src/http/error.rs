@@ -287,8 +287,8 @@ impl From<engine::Error> for ApiError {
                     .with("agent_name", name)
                     .with("nearest", nearest.map(String::from))
             }
-            engine::Error::Disabled(name) => {
-                Self::new(Code::StateConflict, message).with("agent_name", String::from(name))
+            engine::Error::Disabled(agent) | engine::Error::SwitchedOff { agent, .. } => {
+                Self::new(Code::StateConflict, message).with("agent_name", String::from(agent))
             }
             engine::Error::Invalid {
                 field,

@@ -6,7 +6,7 @@ use chrono::DateTime;
 use domain::{ExecutionId, Time};
 use http::{HeaderName, HeaderValue, Uri, header};
 use serde::Serialize;
-use store::Page;
+use store::{Page, Total};
 
 use super::{Answer, ApiError, Code};
 
@@ -79,12 +79,12 @@ pub(crate) fn cursor(at: Time, id: &str) -> String {
 pub(crate) struct Listed<T> {
     items: Vec<T>,
     next: Option<String>,
-    total: Option<u64>,
+    total: Option<Total>,
 }
 
 impl<T> Listed<T> {
     /// A list as it is; `next` is the address of its next part.
-    pub(crate) const fn new(items: Vec<T>, next: Option<String>, total: Option<u64>) -> Self {
+    pub(crate) const fn new(items: Vec<T>, next: Option<String>, total: Option<Total>) -> Self {
         Self { items, next, total }
     }
 
@@ -97,7 +97,7 @@ impl<T> Listed<T> {
         uri: &Uri,
     ) -> Answer<Self> {
         let limit = limit(given)?;
-        let total = all.len() as u64;
+        let total = Total::exactly(all.len() as u64);
         let mut rest = all
             .into_iter()
             .filter(|item| cursor.is_none_or(|after| name(item) > after));
@@ -107,6 +107,12 @@ impl<T> Listed<T> {
             _ => None,
         };
         Ok(Self::new(items, next, Some(total)))
+    }
+
+    /// The same list with each item as it is shown.
+    pub(crate) fn map<U>(self, show: impl FnMut(T) -> U) -> Listed<U> {
+        let Self { items, next, total } = self;
+        Listed::new(items.into_iter().map(show).collect(), next, total)
     }
 }
 
@@ -121,8 +127,14 @@ impl<T: Serialize> IntoResponse for Listed<T> {
         if let Some(total) = self.total {
             headers.insert(
                 HeaderName::from_static("x-total-count"),
-                HeaderValue::from(total),
+                HeaderValue::from(total.count),
             );
+            if !total.is_exact {
+                headers.insert(
+                    HeaderName::from_static("x-total-count-is"),
+                    HeaderValue::from_static("at-least"),
+                );
+            }
         }
         response
     }

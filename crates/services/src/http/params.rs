@@ -57,6 +57,27 @@ fn refuse(rejection: &QueryRejection) -> ApiError {
     .with_field(field, &message, &hint)
 }
 
+/// Checks that a parameter is one of some words.
+///
+/// # Errors
+/// It is another, named with those that are known.
+pub(crate) fn one_of(field: &str, given: Option<&str>, words: &[&str]) -> Answer<()> {
+    match given.filter(|given| !words.contains(given)) {
+        None => Ok(()),
+        Some(_) => {
+            let message = format!("it is one of {}", words.join(", "));
+            let error = ApiError::new(
+                Code::InvalidRequest,
+                format!("query parameter {field}: {message}"),
+            );
+            Err(error.with_field(field, &message, ""))
+        }
+    }
+}
+
+/// The words for modes of execution.
+pub(crate) const MODES: [&str; 4] = ["autonomous", "collaborative", "continuous", "scheduled"];
+
 /// An execution's id from the path.
 ///
 /// # Errors

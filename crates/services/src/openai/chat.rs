@@ -7,11 +7,10 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
-use domain::ExecutionId;
-use engine::{NewTask, Watch};
+use engine::NewTask;
 use futures::stream::{self, Stream};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use store::{ExecutionRow, IdempotencyKey};
+use store::IdempotencyKey;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::OpenAiError;
@@ -19,16 +18,13 @@ use super::answer::{ChatOut, Heading, said, usage};
 use super::error::EXECUTION_ID;
 use super::models::find;
 use super::request::ChatIn;
-use super::words::{Diverged, Words};
+use super::telling::{Telling, Told, row, wait};
+use super::words::Words;
 use crate::http::body::JsonBody;
 use crate::http::caller::Caller;
-use crate::http::edge::{LONGEST_WAIT, Trace, full};
+use crate::http::edge::{Trace, full};
 use crate::http::idempotency::idempotency_key;
-use crate::http::params::no_execution;
-use crate::http::{Answer, ApiError, App, Code};
-
-/// How often in a row reading may fail before an answer is given up.
-const MAX_FAILURES: u32 = 5;
+use crate::http::{Answer, App};
 
 /// Gives an agent a task and answers what it says. The execution goes on when the client hangs up, and is named in the
 /// header `X-Execution-Id`. With `stream`, words come as they are written: what an agent says before it calls tools, too.
@@ -82,14 +78,10 @@ pub(super) async fn complete(
         let row = row(&app, id).await?;
         let words = Words::new(agent.definition.output_schema.is_some());
         let writing = Writing {
-            caller,
-            watch: app.engine.watch(id, None),
             heading: Heading::new(&row, wants_usage),
             heartbeat: app.settings.heartbeat,
-            words,
+            telling: Telling::new(app, caller, &row, words),
             stage: Stage::Beginning,
-            app,
-            id,
             _place: place,
         };
         writing.response()
@@ -104,36 +96,11 @@ pub(super) async fn complete(
     Ok(response)
 }
 
-async fn row(app: &App, id: ExecutionId) -> Answer<ExecutionRow> {
-    let row = app.engine.store().execution(id).await?;
-    row.ok_or_else(|| no_execution(id))
-}
-
-/// Waits until it is over, or for as long as a caller may.
-async fn wait(app: &App, id: ExecutionId) -> Answer<()> {
-    let mut watch = app.engine.watch(id, None);
-    let end = async {
-        while watch.next().await?.is_some() || watch.resume() {}
-        Ok::<_, store::Error>(())
-    };
-    tokio::select! {
-        ended = tokio::time::timeout(LONGEST_WAIT, end) => match ended {
-            Ok(ended) => Ok(ended?),
-            Err(_) => Ok(()),
-        },
-        () = app.shutdown.cancelled() => Ok(()),
-    }
-}
-
 /// An answer that is being written.
 struct Writing {
-    app: App,
-    caller: Caller,
-    id: ExecutionId,
-    watch: Watch,
+    telling: Telling,
     heading: Heading,
     heartbeat: Duration,
-    words: Words,
     stage: Stage,
     _place: OwnedSemaphorePermit,
 }
@@ -186,7 +153,7 @@ impl Writing {
             Stage::Finishing(reason) => Some(self.finish(reason)),
             Stage::Counting => {
                 self.stage = Stage::Closing;
-                match row(&self.app, self.id).await {
+                match row(&self.telling.app, self.telling.id).await {
                     Ok(row) => Some(self.heading.usage(usage(&row))),
                     Err(error) => serde_json::to_string(&OpenAiError::new(&error)).ok(),
                 }
@@ -201,41 +168,14 @@ impl Writing {
 
     /// The next words, or the frame that ends them.
     async fn more(&mut self) -> Answer<String> {
-        let shutdown = self.app.shutdown.clone();
-        let mut failures = 0;
-        loop {
-            let next = tokio::select! {
-                () = shutdown.cancelled() => return Err(self.interrupted()),
-                () = self.caller.ended() => return Err(self.shut_out()),
-                next = self.watch.next() => next,
-            };
-            match next {
-                Ok(Some(event)) => match self.words.hear(&event) {
-                    Ok(None) => {}
-                    Ok(Some(words)) => return Ok(self.heading.words(&words)),
-                    Err(Diverged) => return Err(self.diverged()),
-                },
-                Ok(None) if self.watch.resume() => {}
-                Ok(None) => return self.last().await,
-                Err(error) => {
-                    failures += 1;
-                    if failures >= MAX_FAILURES {
-                        return Err(error.into());
-                    }
-                    tracing::warn!(%error, failures, "the journal can't be read; trying again");
-                    tokio::time::sleep(Duration::from_secs(1)).await;
-                }
+        match self.telling.next().await? {
+            Told::Words(words) => Ok(self.heading.words(&words)),
+            Told::End(None, said, _) => Ok(self.finish(said.finish_reason)),
+            Told::End(Some(words), said, _) => {
+                self.stage = Stage::Finishing(said.finish_reason);
+                Ok(self.heading.words(&words))
             }
         }
-    }
-
-    async fn last(&mut self) -> Answer<String> {
-        let said = said(&row(&self.app, self.id).await?)?;
-        let Some(words) = self.words.end(&said.text) else {
-            return Ok(self.finish(said.finish_reason));
-        };
-        self.stage = Stage::Finishing(said.finish_reason);
-        Ok(self.heading.words(&words))
     }
 
     /// Ends the words.
@@ -246,30 +186,5 @@ impl Writing {
             Stage::Closing
         };
         self.heading.finish(reason)
-    }
-
-    fn shut_out(&self) -> ApiError {
-        self.about(Code::AuthFailed, "the key is not valid any more".to_owned())
-    }
-
-    fn interrupted(&self) -> ApiError {
-        let message = format!(
-            "this process ends; the execution goes on, and GET /tasks/{} tells how it stands",
-            self.id
-        );
-        self.about(Code::DependencyUnavailable, message)
-    }
-
-    fn diverged(&self) -> ApiError {
-        let message = format!(
-            "the model broke off and was asked again, and says something else than what was sent; \
-             GET /tasks/{}/result has the answer",
-            self.id
-        );
-        self.about(Code::StateConflict, message)
-    }
-
-    fn about(&self, code: Code, message: String) -> ApiError {
-        ApiError::new(code, message).with("execution_id", self.id.to_string())
     }
 }

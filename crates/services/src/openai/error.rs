@@ -63,6 +63,19 @@ impl OpenAiError {
     }
 }
 
+impl OpenAiError {
+    /// Its code, message and field: in events they stand by themselves.
+    pub(super) fn parts(self) -> (String, String, Option<String>) {
+        let OpenAiErrorDetail {
+            code,
+            message,
+            param,
+            ..
+        } = self.error;
+        (code, message, param)
+    }
+}
+
 /// The answer, complete. What has begun is said not to be asked again: clients repeat what fails by themselves, and an
 /// agent would do its work once more.
 pub(crate) fn render(error: &ApiError, trace_id: &TraceId) -> Response {

@@ -50,7 +50,7 @@ pub(super) async fn list(State(app): State<App>, caller: Caller) -> Json<ModelsO
     let agents = app.engine.agents().all();
     let data = agents
         .iter()
-        .filter(|agent| agent.definition.enabled && caller.covers(&agent.definition.name))
+        .filter(|agent| agent.takes_work() && caller.covers(&agent.definition.name))
         .map(ModelOut::from)
         .collect();
     let object = "list";
@@ -73,20 +73,18 @@ pub(super) async fn show(
 pub(super) fn find(app: &App, model: &str) -> Answer<Agent> {
     let agents = app.engine.agents();
     let found = model.parse().ok().and_then(|name| agents.get(&name));
-    found
-        .filter(|agent| agent.definition.enabled)
-        .ok_or_else(|| {
-            let nearest = agents.nearest(model);
-            let hint = nearest.map_or_else(
-                || "GET /v1/models lists them".to_owned(),
-                |nearest| format!("did you mean {nearest}? GET /v1/models lists them"),
-            );
-            let shown: String = model.chars().take(80).collect();
-            let message = format!("there is no agent {shown:?} that takes work; {hint}");
-            ApiError::new(Code::AgentNotFound, message).with_field(
-                "model",
-                "there is no such agent",
-                &hint,
-            )
-        })
+    found.filter(|agent| agent.takes_work()).ok_or_else(|| {
+        let nearest = agents.nearest(model);
+        let hint = nearest.map_or_else(
+            || "GET /v1/models lists them".to_owned(),
+            |nearest| format!("did you mean {nearest}? GET /v1/models lists them"),
+        );
+        let shown: String = model.chars().take(80).collect();
+        let message = format!("there is no agent {shown:?} that takes work; {hint}");
+        ApiError::new(Code::AgentNotFound, message).with_field(
+            "model",
+            "there is no such agent",
+            &hint,
+        )
+    })
 }

@@ -40,7 +40,7 @@ pub(super) struct ChatIn {
     tools: Option<Vec<Value>>,
     /// Your own notes, kept with the execution.
     #[serde(default)]
-    #[schema(value_type = Option<Object>)]
+    #[schema(value_type = Value)]
     metadata: Option<Value>,
 }
 
@@ -202,7 +202,7 @@ impl MessageIn {
 }
 
 /// The conversation that is meant: by the header, or for an agent that holds conversations by who asks.
-fn conversation(
+pub(super) fn conversation(
     definition: &Definition,
     headers: &HeaderMap,
     user: Option<&str>,
@@ -217,6 +217,6 @@ fn conversation(
         .map_err(|why| invalid(field, &why.to_string()))
 }
 
-fn invalid(field: &str, why: &str) -> ApiError {
+pub(super) fn invalid(field: &str, why: &str) -> ApiError {
     ApiError::new(Code::InvalidRequest, format!("{field}: {why}")).with_field(field, why, "")
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
+use domain::definition::Definition;
 use domain::fleet::{AgentStatus, Circumstances, standing};
 use domain::{ExecutionMode, Time, Worker};
 use engine::Agent;
@@ -17,7 +18,7 @@ use crate::execution::provider;
 use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::page::Listed;
-use crate::http::params::{Params, agent_name};
+use crate::http::params::{MODES, Params, agent_name, one_of};
 use crate::http::{Answer, ApiError, App, Code};
 
 /// An agent as it stands.
@@ -84,7 +85,7 @@ impl AgentOut {
             status_reason,
             description: definition.description.clone(),
             tags: definition.tags.clone(),
-            enabled: definition.enabled,
+            enabled: agent.takes_work(),
             config_version: agent.version.to_string(),
             version: definition.version.clone(),
             provider: provider(definition.llm_config.provider),
@@ -122,6 +123,7 @@ fn stands(
         name: &definition.name,
         mode: definition.execution_mode,
         is_enabled: definition.enabled,
+        switched_off: agent.switched_off.as_ref(),
         missing: missing.as_deref(),
         rejected: agent.rejected.as_deref(),
         active,
@@ -129,6 +131,9 @@ fn stands(
     let interval = app.engine.registration().interval;
     standing(&circumstances, workers, app.engine.now(), interval)
 }
+
+/// The words for how an agent stands.
+const STATUSES: [&str; 5] = ["ready", "running", "degraded", "unavailable", "disabled"];
 
 /// Which agents; all of them when nothing is said.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -148,13 +153,10 @@ pub(super) struct ListParams {
 }
 
 impl ListParams {
-    fn wants(&self, agent: &AgentOut) -> bool {
+    /// What is known without asking how the agent stands.
+    fn wants(&self, agent: &Definition) -> bool {
         let mode = self.execution_mode.as_deref();
         mode.is_none_or(|mode| mode == agent.execution_mode.as_str())
-            && self
-                .status
-                .as_deref()
-                .is_none_or(|status| status == agent.status)
             && self
                 .tags
                 .iter()
@@ -174,24 +176,29 @@ pub(super) async fn list(
     Params(params): Params<ListParams>,
     uri: Uri,
 ) -> Answer<Response> {
+    one_of("execution_mode", params.execution_mode.as_deref(), &MODES)?;
+    one_of("status", params.status.as_deref(), &STATUSES)?;
     let stats = app.engine.store().agent_stats(None).await?;
     let workers = app.engine.workers().await?;
     let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
-    let agents: Vec<AgentOut> = app
-        .engine
-        .agents()
-        .all()
-        .iter()
-        .filter(|agent| caller.covers(&agent.definition.name))
-        .map(|agent| {
-            let stats = stats.get(&agent.definition.name).copied();
-            AgentOut::new(agent, stats, &workers, &app)
-        })
-        .filter(|agent| params.wants(agent))
-        .collect();
+    let stats = |agent: &Agent| stats.get(&agent.definition.name).copied();
+    let mut agents = app.engine.agents().all();
+    agents.retain(|agent| caller.covers(&agent.definition.name) && params.wants(&agent.definition));
+    // How each stands is worked out only for those that are shown, unless it decides who is.
+    if let Some(wanted) = &params.status {
+        agents.retain(|agent| {
+            let active = stats(agent).map_or(0, |stats| stats.active);
+            stands(agent, active, &workers, &app).0.as_str() == wanted
+        });
+    }
     let cursor = params.cursor.as_deref();
-    let listed = Listed::of_all(agents, |agent| &agent.name, params.limit, cursor, &uri)?;
-    Ok(listed.into_response())
+    let listed = Listed::of_all(agents, named, params.limit, cursor, &uri)?;
+    let shown = listed.map(|agent| AgentOut::new(&agent, stats(&agent), &workers, &app));
+    Ok(shown.into_response())
+}
+
+fn named(agent: &Agent) -> &str {
+    agent.definition.name.as_str()
 }
 
 /// Shows an agent.
@@ -237,8 +244,12 @@ pub(super) async fn status(
     Path(name): Path<String>,
 ) -> Answer<Json<StatusOut>> {
     let agent = find(&app, &name)?;
-    let whole = seen(&app, &agent).await?;
-    Ok(Json(StatusOut {
+    Ok(Json(status_of(&app, &agent).await?))
+}
+
+pub(super) async fn status_of(app: &App, agent: &Agent) -> Answer<StatusOut> {
+    let whole = seen(app, agent).await?;
+    Ok(StatusOut {
         name: whole.name,
         status: whole.status,
         status_reason: whole.status_reason,
@@ -246,10 +257,10 @@ pub(super) async fn status(
         queued_tasks: whole.queued_tasks,
         config_version: whole.config_version,
         last_heartbeat: whole.last_heartbeat,
-    }))
+    })
 }
 
-fn find(app: &App, name: &str) -> Answer<Agent> {
+pub(super) fn find(app: &App, name: &str) -> Answer<Agent> {
     let agents = app.engine.agents();
     let parsed = agent_name(name, Code::AgentNotFound)?;
     agents.get(&parsed).ok_or_else(|| {

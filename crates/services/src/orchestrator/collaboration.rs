@@ -41,6 +41,7 @@ pub(super) struct CollaborationIn {
     task_description: String,
     /// How many agents may take part; never more than the coordinator's own limit.
     #[serde(default)]
+    #[schema(minimum = 1, maximum = 100, example = 3)]
     max_agents: Option<u32>,
     /// Whether the planner may ask a person; false forbids it where the coordinator would.
     #[serde(default)]
@@ -50,6 +51,7 @@ pub(super) struct CollaborationIn {
     require_plan_approval: Option<bool>,
     /// How long it may take; never longer than the coordinator's own limit.
     #[serde(default)]
+    #[schema(minimum = 1, example = 600)]
     timeout_seconds: Option<u64>,
     /// Where to send the result.
     #[serde(default)]

@@ -36,7 +36,7 @@ pub(super) struct DeadLetterOut {
     /// The trace that the event belongs to.
     trace_id: String,
     /// The event's facts.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     data: Value,
 }
 

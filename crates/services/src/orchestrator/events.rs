@@ -26,7 +26,7 @@ pub(super) struct EventIn {
     topic: String,
     /// The facts.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     data: Value,
     /// Unique to the happening: each agent acts on it once, however often it is sent. The `Idempotency-Key` when it is
     /// left out, else a new one.

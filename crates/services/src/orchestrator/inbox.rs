@@ -8,7 +8,7 @@ use domain::{AgentName, ExecutionId, Seq};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
-use store::{InboxFilter, InputAnswer, NewInput};
+use store::{InboxFilter, InputAnswer, NewInput, Total};
 use utoipa::{IntoParams, ToSchema};
 
 use super::question::{QuestionOut, question};
@@ -76,7 +76,14 @@ impl ListParams {
         }
         Ok(Some(InboxFilter {
             agents,
-            execution: self.execution_id.as_deref().map(execution_id).transpose()?,
+            execution: match self.execution_id.as_deref().map(str::parse) {
+                None => None,
+                Some(Ok(id)) => Some(id),
+                Some(Err(_)) => {
+                    let why = "query parameter execution_id: the id of an execution is a UUID";
+                    return Err(ApiError::new(Code::InvalidRequest, why));
+                }
+            },
             kind: self.question.clone(),
             now: app.engine.now(),
             after: self.cursor.as_deref().map(read_cursor).transpose()?,
@@ -159,7 +166,7 @@ pub(super) async fn list(
     }
     let last = open.last().filter(|_| open.len() == limit);
     let next = last.map(|last| next_address(&uri, &format!("{}:{}", last.id, last.request)));
-    Ok(Listed::new(items, next, Some(total)).into_response())
+    Ok(Listed::new(items, next, Some(Total::exactly(total))).into_response())
 }
 
 /// A person's answer. Which fields it has depends on `answer`.

@@ -33,14 +33,15 @@ pub(super) struct TaskIn {
     agent_name: Option<String>,
     /// What is to be done: any JSON. An object with a single text (`prompt`, `text`, `message`, `task`, `question` or
     /// `input`) is that text to the model.
-    #[schema(value_type = Object, example = json!({"prompt": "Summarise the log."}))]
+    #[schema(value_type = Value, example = json!({"prompt": "Summarise the log."}))]
     task_data: Value,
     /// Who goes first when many wait: low, normal or high.
     #[serde(default)]
-    #[schema(value_type = String, example = "normal")]
+    #[schema(value_type = String, pattern = "^(low|normal|high)$", example = "normal")]
     priority: Priority,
     /// How long it may take; never longer than the agent's own limit.
     #[serde(default)]
+    #[schema(minimum = 1, example = 300)]
     timeout_seconds: Option<u64>,
     /// Where to send the result.
     #[serde(default)]
@@ -53,7 +54,7 @@ pub(super) struct TaskIn {
     budget: Option<BudgetIn>,
     /// Your own notes, kept and given back.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     metadata: Value,
 }
 

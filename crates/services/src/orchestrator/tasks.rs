@@ -24,10 +24,10 @@ pub(super) struct TaskOut {
     #[serde(flatten)]
     execution: ExecutionOut,
     /// What was asked.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     task_data: Value,
     /// The caller's own notes.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     metadata: Value,
     /// Where the result is sent.
     callback_url: Option<String>,

@@ -31,13 +31,14 @@ pub(super) struct RetryIn {
     current_config: bool,
     /// How long it may take; never longer than the agent's own limit.
     #[serde(default)]
+    #[schema(minimum = 1, example = 300)]
     timeout_seconds: Option<u64>,
     /// Limits besides those of the other one; the tighter one holds.
     #[serde(default)]
     budget: Option<BudgetIn>,
     /// Notes in the place of the other one's.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     metadata: Option<Value>,
 }
 
@@ -52,7 +53,7 @@ pub(super) struct ForkIn {
     from_step: u32,
     /// What is asked instead of the other one's `task_data`.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     task_data: Option<Value>,
     /// What the agent is told there besides.
     #[serde(default)]
@@ -63,13 +64,14 @@ pub(super) struct ForkIn {
     current_config: bool,
     /// How long it may take; never longer than the agent's own limit.
     #[serde(default)]
+    #[schema(minimum = 1, example = 300)]
     timeout_seconds: Option<u64>,
     /// Limits besides those of the other one; the tighter one holds.
     #[serde(default)]
     budget: Option<BudgetIn>,
     /// Notes in the place of the other one's.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     metadata: Option<Value>,
 }
 

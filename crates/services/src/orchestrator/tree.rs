@@ -99,7 +99,7 @@ async fn family(
             after: None,
         };
         let (mut children, total) = app.engine.store().executions(filter, page).await?;
-        let are_all = total as usize <= children.len();
+        let are_all = total.count as usize <= children.len();
         children.retain(|row| caller.covers(&row.execution.agent));
         // Newest first, as lists are.
         children.reverse();

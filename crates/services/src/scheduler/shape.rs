@@ -25,7 +25,7 @@ pub(super) struct ScheduleIn {
     pub(super) agent_name: String,
     /// cron, interval or once; left out, it follows from what is given.
     #[serde(default, rename = "type")]
-    #[schema(value_type = Option<String>, example = "cron")]
+    #[schema(value_type = Option<String>, pattern = "^(cron|interval|once)$", example = "cron")]
     kind: Option<ScheduleType>,
     /// 5 fields (minute hour day month weekday), 6 with seconds first, or `@daily` and kin.
     #[serde(default, alias = "cron_expression")]
@@ -37,6 +37,7 @@ pub(super) struct ScheduleIn {
     timezone: Option<String>,
     /// The pause between starts, in seconds.
     #[serde(default)]
+    #[schema(minimum = 1)]
     interval_seconds: Option<u64>,
     /// The moment of `once`: a time in the time zone, or one with a difference to UTC.
     #[serde(default)]
@@ -44,21 +45,22 @@ pub(super) struct ScheduleIn {
     at: Option<String>,
     /// What the agent is given: any JSON.
     #[serde(default)]
-    #[schema(value_type = Object, example = json!({"prompt": "Write the report."}))]
+    #[schema(value_type = Value, example = json!({"prompt": "Write the report."}))]
     task_data: Value,
     /// How long a run may take; 300 when nothing is said, and never longer than the agent's own limit.
     #[serde(default = "default_timeout")]
+    #[schema(minimum = 1, example = 300)]
     timeout_seconds: u64,
     /// Whether it runs by itself.
     #[serde(default = "yes")]
     enabled: bool,
     /// About due times that passed while nothing ran: skip, once (one run for all) or all.
     #[serde(default)]
-    #[schema(value_type = String, example = "skip")]
+    #[schema(value_type = String, pattern = "^(skip|once|all)$", example = "skip")]
     misfire_policy: MisfirePolicy,
     /// About due times at which the run before has not ended: skip, queue or cancel.
     #[serde(default)]
-    #[schema(value_type = String, example = "skip")]
+    #[schema(value_type = String, pattern = "^(skip|queue|cancel)$", example = "skip")]
     overlap_policy: OverlapPolicy,
     /// Starts are spread by up to this many seconds.
     #[serde(default)]
@@ -137,7 +139,7 @@ pub(super) struct ScheduleOut {
     #[schema(value_type = Option<String>, format = DateTime)]
     at: Option<Time>,
     /// What the agent is given.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     task_data: Value,
     /// How long a run may take.
     timeout_seconds: u64,

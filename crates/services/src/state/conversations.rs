@@ -72,14 +72,14 @@ pub(super) struct CallOut {
 pub(super) struct StateIn {
     /// Yours: any JSON.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     state_data: Option<Value>,
     /// All messages of the conversation.
     #[serde(default)]
     conversation_history: Option<Vec<MessageOut>>,
     /// Your own notes.
     #[serde(default)]
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     metadata: Option<Value>,
     /// Write only if this is the version; 0 when there is to be none yet. The same as `If-Match`.
     #[serde(default)]
@@ -115,12 +115,12 @@ pub(super) struct StateOut {
     /// The conversation; none for the agent's own state.
     conversation_id: Option<String>,
     /// Yours.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     state_data: Value,
     /// The latest messages, oldest first.
     conversation_history: Vec<MessageOut>,
     /// Your own notes.
-    #[schema(value_type = Object)]
+    #[schema(value_type = Value)]
     metadata: Value,
     /// Counts the changes; for `If-Match` or `expected_version`.
     version: u64,

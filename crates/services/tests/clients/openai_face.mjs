@@ -27,4 +27,28 @@ await assert.rejects(
   client.chat.completions.create({ model: "helper", messages: [] }),
   (error) => error.status === 400 && error.param === "messages",
 );
+
+const first = await client.responses.create({ model: "helper", input: "hello" });
+assert.equal(first.output_text, greeting);
+assert.equal(first.usage.total_tokens, 15);
+const second = await client.responses.create({
+  model: "helper", input: "hello again", previous_response_id: first.id,
+});
+assert.equal(second.previous_response_id, first.id);
+assert.equal((await client.responses.retrieve(second.id)).status, "completed");
+let text = "";
+const kinds = [];
+for await (const event of await client.responses.create({ model: "helper", input: "hello", stream: true })) {
+  kinds.push(event.type);
+  if (event.type === "response.output_text.delta") text += event.delta;
+}
+assert.equal(text, greeting);
+assert.equal(kinds.at(0), "response.created");
+assert.equal(kinds.at(-1), "response.completed");
+const whole = await client.responses.stream({ model: "helper", input: "hello" }).finalResponse();
+assert.equal(whole.output_text, greeting);
+await assert.rejects(
+  client.responses.create({ model: "helper", input: [] }),
+  (error) => error.status === 400 && error.param === "input",
+);
 console.log("passed");

@@ -16,8 +16,8 @@ async fn every_described_route_is_served_and_the_description_is_sound() {
         let (status, doc) = system.get(service, "/openapi.json").await;
         assert!(status.is_success());
         assert_eq!(doc["openapi"], "3.1.0");
-        let parsed: utoipa::openapi::OpenApi = serde_json::from_value(doc.clone()).unwrap();
-        assert!(!parsed.paths.paths.is_empty());
+        // That it is a description at all is for schemathesis to say, in the tests of the binary.
+        assert!(!doc["paths"].as_object().unwrap().is_empty());
         references_resolve(&doc, &doc);
         let mut ids = BTreeSet::new();
         for (path, methods) in doc["paths"].as_object().unwrap() {

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use domain::fleet::{Switch, SwitchedOff};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
     ScheduleName, Seq, Step, Time, Worker, WorkerId,
@@ -25,8 +26,8 @@ use crate::{
     DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InboxFilter, InputAnswer,
     KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page, Renewal, Result,
     ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer, SharedValue,
-    SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted, UsageFilter,
-    UsageRow, Waiting,
+    SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted, Switches, Total,
+    UsageFilter, UsageRow, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -290,7 +291,7 @@ impl Store for Cached {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         self.inner.executions(filter, page).await
     }
     async fn steps(&self, id: ExecutionId, after: Option<Seq>, limit: usize) -> Result<Vec<Step>> {
@@ -445,5 +446,18 @@ impl Audits for Cached {
     }
     async fn forget_audit(&self, chain: Uuid, through: u64, anchor: &str) -> Result<()> {
         self.inner.forget_audit(chain, through, anchor).await
+    }
+}
+
+#[async_trait]
+impl Switches for Cached {
+    async fn switch_agent(&self, agent: &AgentName, off: Option<SwitchedOff>) -> Result<()> {
+        self.inner.switch_agent(agent, off).await
+    }
+    async fn restart_agent(&self, agent: &AgentName) -> Result<u64> {
+        self.inner.restart_agent(agent).await
+    }
+    async fn switches(&self) -> Result<Vec<Switch>> {
+        self.inner.switches().await
     }
 }

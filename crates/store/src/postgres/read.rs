@@ -12,7 +12,7 @@ use super::connection::Conn;
 use super::fault::{Outcome, corrupt};
 use super::sql::{counted, decode, get, key, limit, parse, smalled};
 use crate::stats::stats;
-use crate::{AgentStats, ExecutionFilter, ExecutionRow, Page, Result};
+use crate::{AgentStats, COUNTED_AT_MOST, ExecutionFilter, ExecutionRow, Page, Result, Total};
 
 /// The columns that [`read`] reads.
 macro_rules! select {
@@ -39,12 +39,12 @@ impl Postgres {
     }
 
     /// The total costs little when only agent and states are asked for; with other filters it counts the rows that
-    /// match.
+    /// match, up to a limit.
     pub(super) async fn list_executions(
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         let mut conn = self.pool.get().await?;
         let rows = list(&mut conn, &filter, &page).await?;
         let total = total(&mut conn, &filter).await?;
@@ -219,20 +219,25 @@ async fn list(conn: &mut Conn, filter: &ExecutionFilter, page: &Page) -> Outcome
     conditions.query(conn, &sql).await
 }
 
-async fn total(conn: &mut Conn, filter: &ExecutionFilter) -> Outcome<u64> {
+async fn total(conn: &mut Conn, filter: &ExecutionFilter) -> Outcome<Total> {
     let is_counted = filter.trace_id.is_none()
         && filter.conversation.is_none()
         && filter.parent.is_none()
         && filter.created_after.is_none()
         && filter.created_before.is_none();
-    let source = if is_counted {
-        "coalesce(sum(n), 0)::bigint FROM execution_counts"
-    } else {
-        "count(*) FROM executions"
-    };
     let conditions = Conditions::new(filter);
-    let sql = format!("SELECT {source}{}", conditions.sql);
+    let matches = &conditions.sql;
+    let sql = if is_counted {
+        format!("SELECT coalesce(sum(n), 0)::bigint FROM execution_counts{matches}")
+    } else {
+        let most = COUNTED_AT_MOST + 1;
+        format!("SELECT count(*) FROM (SELECT 1 FROM executions{matches} LIMIT {most}) AS matches")
+    };
     let rows = conditions.query(conn, &sql).await?;
-    let total = rows.first().map_or(Ok(0), |row| get(row, 0))?;
-    Ok(counted(total))
+    let count = counted(rows.first().map_or(Ok(0), |row| get(row, 0))?);
+    Ok(if is_counted {
+        Total::exactly(count)
+    } else {
+        Total::counted(count)
+    })
 }

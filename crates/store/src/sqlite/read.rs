@@ -11,7 +11,9 @@ use super::fault::{Fault, Outcome, corrupt};
 use super::sql::{Sql, counted, decode, id, key, limit, micros, parse, time};
 use super::writer::Tx;
 use crate::stats::stats;
-use crate::{AgentStats, Error, ExecutionFilter, ExecutionRow, Page, Result};
+use crate::{
+    AgentStats, COUNTED_AT_MOST, Error, ExecutionFilter, ExecutionRow, Page, Result, Total,
+};
 
 const SELECT: &str = "SELECT id, (SELECT spec FROM execution_specs WHERE execution_id = id), status, status_reason,
         worker, heartbeat_at, epoch, due_at, started_at, finished_at, input_tokens, output_tokens, cached_tokens,
@@ -31,13 +33,13 @@ impl Sqlite {
         self.readers.read(read).await?.map(Raw::read).transpose()
     }
 
-    /// The total costs nothing when only agent and states are asked for; with other filters it counts the index
-    /// entries that match.
+    /// The total costs nothing when only agent and states are asked for; with other filters it counts what matches, up
+    /// to a limit.
     pub(super) async fn list_executions(
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         let read = move |conn: &Connection| {
             // List and total of one moment.
             let tx = conn.unchecked_transaction()?;
@@ -251,22 +253,25 @@ fn list(
     })
 }
 
-fn total(conn: &Connection, filter: &ExecutionFilter) -> Outcome<u64> {
+fn total(conn: &Connection, filter: &ExecutionFilter) -> Outcome<Total> {
     let is_counted = filter.trace_id.is_none()
         && filter.conversation.is_none()
         && filter.parent.is_none()
         && filter.created_after.is_none()
         && filter.created_before.is_none();
-    let source = if is_counted {
-        "coalesce(sum(n), 0) FROM execution_counts"
-    } else {
-        "count(*) FROM executions"
-    };
     let conditions = Conditions::new(filter);
-    let total = conn.first(
-        &format!("SELECT {source}{}", conditions.sql),
-        params_from_iter(conditions.values),
-        |row| row.get(0),
-    )?;
-    Ok(counted(total.unwrap_or(0)))
+    let matches = &conditions.sql;
+    let sql = if is_counted {
+        format!("SELECT coalesce(sum(n), 0) FROM execution_counts{matches}")
+    } else {
+        let most = COUNTED_AT_MOST + 1;
+        format!("SELECT count(*) FROM (SELECT 1 FROM executions{matches} LIMIT {most})")
+    };
+    let count = conn.first(&sql, params_from_iter(conditions.values), |row| row.get(0))?;
+    let count = counted(count.unwrap_or(0));
+    Ok(if is_counted {
+        Total::exactly(count)
+    } else {
+        Total::counted(count)
+    })
 }

@@ -486,7 +486,7 @@ async fn copies_made_for_measuring_are_executions_like_any_other() {
         after: None,
     };
     let all = store.executions(Default::default(), page).await.unwrap();
-    assert_eq!((all.0.len(), all.1), (62, 62), "each can be read");
+    assert_eq!((all.0.len(), all.1.count), (62, 62), "each can be read");
     for row in &all.0 {
         let steps = store.steps(row.execution.id, None, 10).await.unwrap();
         assert_eq!(steps.len(), row.steps as usize);

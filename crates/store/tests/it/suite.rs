@@ -16,6 +16,7 @@ pub(crate) mod read;
 pub(crate) mod schedules;
 pub(crate) mod shared;
 pub(crate) mod submit;
+pub(crate) mod switches;
 pub(crate) mod turns;
 pub(crate) mod workers;
 
@@ -96,6 +97,8 @@ macro_rules! behaviour {
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
             audits: acts_are_kept_once_and_listed_newest_first, acts_are_found_by_who_what_and_when,
                 a_forgotten_beginning_leaves_its_mark;
+            switches: an_agent_that_was_disabled_stays_so_under_the_first_name,
+                every_restart_counts_and_changes_nothing_else;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

@@ -224,6 +224,7 @@ impl Rig {
                 path: String::new(),
                 loaded_at: begin,
                 rejected: None,
+                switched_off: None,
             };
             (name.parse::<AgentName>().unwrap(), agent)
         });

@@ -88,6 +88,7 @@ pub(crate) fn agents(records: &[ConfigRecord]) -> Agents {
             path: record.path.clone(),
             loaded_at: record.loaded_at,
             rejected: None,
+            switched_off: None,
         };
         (record.definition.name.clone(), agent)
     };

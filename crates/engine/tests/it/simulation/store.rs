@@ -16,7 +16,7 @@ use store::{
     Firing, InboxFilter, InputAnswer, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Page,
     Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, SharedAnswer,
     SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission, Submitted,
-    UsageFilter, UsageRow, Waiting,
+    Total, UsageFilter, UsageRow, Waiting,
 };
 use tokio::sync::Notify;
 
@@ -234,7 +234,7 @@ impl<W: Way> Store for Reached<W> {
         &self,
         filter: ExecutionFilter,
         page: Page,
-    ) -> Result<(Vec<ExecutionRow>, u64)> {
+    ) -> Result<(Vec<ExecutionRow>, Total)> {
         let read = move |t: &mut Tables| Ok(t.executions(&filter, &page));
         self.way.carry("executions", read).await
     }

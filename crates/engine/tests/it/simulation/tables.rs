@@ -11,6 +11,7 @@ mod reads;
 mod schedules;
 mod shared;
 mod states;
+mod switches;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -103,6 +104,7 @@ pub(crate) struct Tables {
     api_keys: Vec<domain::ApiKey>,
     audit_rows: Vec<store::AuditRow>,
     audit_chains: Vec<store::AuditChain>,
+    switches: BTreeMap<AgentName, domain::fleet::Switch>,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.

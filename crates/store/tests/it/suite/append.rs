@@ -2,7 +2,7 @@
 
 use domain::execution::Totals;
 use domain::{Money, Outcome, Seq, Status, Tokens, Usage};
-use store::{Appended, Then};
+use store::{Appended, Then, Total};
 
 use super::Fixture;
 use super::given::{
@@ -67,7 +67,7 @@ pub(crate) async fn a_late_append_changes_nothing(f: &impl Fixture) {
             .await
             .unwrap()
             .1,
-        1
+        Total::exactly(1)
     );
     commit(
         &*store,

@@ -84,7 +84,7 @@ pub(crate) async fn what_was_over_long_ago_goes_with_all_that_is_its(f: &impl Fi
         after: None,
     };
     let (rows, counted) = store.executions(Default::default(), page).await.unwrap();
-    assert_eq!((rows.len(), counted), (2, 2));
+    assert_eq!((rows.len(), counted.count), (2, 2));
     // The event is forgotten with what it started.
     started.id = super::given::new_id();
     let again = store.submit(submission(started)).await.unwrap();

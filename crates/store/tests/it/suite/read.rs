@@ -1,7 +1,7 @@
 //! Executions as they stand.
 
 use domain::{Epoch, ExecutionId, Status};
-use store::{AgentStats, Certainty, Class, ExecutionFilter, Page};
+use store::{AgentStats, Certainty, Class, ExecutionFilter, Page, Total};
 
 use super::Fixture;
 use super::given::{
@@ -31,7 +31,7 @@ pub(crate) async fn executions_are_listed_newest_first_page_by_page(f: &impl Fix
             .executions(ExecutionFilter::default(), next.clone())
             .await
             .unwrap();
-        assert_eq!(total, 25);
+        assert_eq!(total, Total::exactly(25));
         let Some(last) = rows.last() else { break };
         next.after = Some((last.execution.created_at, last.execution.id.to_string()));
         found.extend(
@@ -58,7 +58,7 @@ pub(crate) async fn filters_select_and_count(f: &impl Fixture) {
         let ids: Vec<_> = rows.iter().map(|row| row.execution.id).collect();
         assert_eq!(
             (ids.as_slice(), total),
-            (expected, expected.len() as u64),
+            (expected, Total::exactly(expected.len() as u64)),
             "{filter:?}"
         );
     };
@@ -188,7 +188,7 @@ pub(crate) async fn nothing_is_found_in_an_empty_store(f: &impl Fixture) {
         .executions(ExecutionFilter::default(), page(10))
         .await
         .unwrap();
-    assert_eq!((rows.len(), total), (0, 0));
+    assert_eq!((rows.len(), total), (0, Total::exactly(0)));
     assert!(store.outbox(10).await.unwrap().is_empty());
 }
 

@@ -6,7 +6,7 @@ use domain::{
 use serde_json::Value;
 use store::{
     AgentStats, Cleaned, Cleanup, ConfigRecord, ConfigSummary, ExecutionFilter, ExecutionRow, Page,
-    Result, UsageFilter, UsageRow,
+    Result, Total, UsageFilter, UsageRow,
 };
 
 use super::{Row, Tables, corrupt};
@@ -68,7 +68,7 @@ impl Tables {
         &self,
         filter: &ExecutionFilter,
         page: &Page,
-    ) -> (Vec<ExecutionRow>, u64) {
+    ) -> (Vec<ExecutionRow>, Total) {
         let mut all: Vec<&Row> = self.rows.values().filter(|row| row.meets(filter)).collect();
         let place = |row: &Row| (row.execution.created_at, row.execution.id);
         all.sort_by_key(|row| std::cmp::Reverse(place(row)));
@@ -81,7 +81,7 @@ impl Tables {
         let rows = all.iter().filter(is_after).take(page.limit);
         (
             rows.filter_map(|row| row.read().ok()).collect(),
-            all.len() as u64,
+            Total::exactly(all.len() as u64),
         )
     }
 
