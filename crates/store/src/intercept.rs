@@ -5,18 +5,19 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
-    ScheduleName, Seq, Step, Time, Worker, WorkerId,
+    AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
+    KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 
 use crate::{
-    AgentState, AgentStats, Append, Appended, CancelAnswer, Claim, Claimed, Cleaned, Cleanup,
-    ConfigRecord, ConfigSummary, DeadLetter, DueSchedules, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim,
-    OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun,
+    AgentState, AgentStats, AlertRecord, Append, Appended, CancelAnswer, Claim, Claimed,
+    ClaimedDelivery, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter, DeliveryClaim,
+    DeliveryFilter, DueSchedules, ExecutionFilter, ExecutionRow, Fired, Firing, InboxFilter,
+    InputAnswer, KeyFilter, Keys, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Outgoing, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Settlement,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, UsageFilter, UsageRow, Waiting,
+    Submitted, UsageFilter, UsageRow, Vitals, Waiting,
 };
 
 /// Steps in at a commit.
@@ -284,5 +285,38 @@ impl<I: Intercept> Keys for Intercepted<I> {
     }
     async fn note_key_use(&self, uses: &[(KeyId, Time)]) -> Result<()> {
         self.inner.note_key_use(uses).await
+    }
+}
+
+#[async_trait]
+impl<I: Intercept> Outgoing for Intercepted<I> {
+    async fn claim_deliveries(&self, claim: DeliveryClaim) -> Result<Vec<ClaimedDelivery>> {
+        self.inner.claim_deliveries(claim).await
+    }
+    async fn settle_delivery(&self, settlement: Settlement) -> Result<bool> {
+        self.inner.settle_delivery(settlement).await
+    }
+    async fn resend_delivery(&self, id: DeliveryId, now: Time) -> Result<Option<Delivery>> {
+        self.inner.resend_delivery(id, now).await
+    }
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>> {
+        self.inner.delivery(id).await
+    }
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<Delivery>> {
+        self.inner.deliveries(filter).await
+    }
+    async fn vitals(&self, since: &[Time], overdue: Time) -> Result<Vitals> {
+        self.inner.vitals(since, overdue).await
+    }
+    async fn alert_state(&self) -> Result<AlertRecord> {
+        self.inner.alert_state().await
+    }
+    async fn save_alert_state(
+        &self,
+        record: AlertRecord,
+        tell: Vec<Delivery>,
+        now: Time,
+    ) -> Result<bool> {
+        self.inner.save_alert_state(record, tell, now).await
     }
 }

@@ -26,6 +26,7 @@ mod error;
 pub mod intercept;
 mod keys;
 mod news;
+mod outgoing;
 pub mod postgres;
 pub mod redis;
 mod request;
@@ -45,6 +46,10 @@ use tokio::sync::Notify;
 
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
+pub use outgoing::{
+    AlertRecord, ClaimedDelivery, DeliveryClaim, DeliveryFilter, DeliveryKind, Outgoing, Settled,
+    Settlement, Vitals,
+};
 pub use request::{
     AgentState, AgentStats, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned,
     Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild, ExecutionFilter,
@@ -61,9 +66,9 @@ pub use schedules::{
 /// What a store answers.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// The journal and its neighbours; what is kept of keys is at [`Keys`].
+/// The journal and its neighbours; what is kept of keys is at [`Keys`], of what is sent out at [`Outgoing`].
 #[async_trait]
-pub trait Store: Keys {
+pub trait Store: Keys + Outgoing {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

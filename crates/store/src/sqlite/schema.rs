@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 9] = [
+const MIGRATIONS: [Migration; 10] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -65,6 +65,11 @@ const MIGRATIONS: [Migration; 9] = [
         name: "0009_api_keys",
         up: include_str!("../../migrations/sqlite/0009_api_keys.up.sql"),
         down: include_str!("../../migrations/sqlite/0009_api_keys.down.sql"),
+    },
+    Migration {
+        name: "0011_outgoing",
+        up: include_str!("../../migrations/sqlite/0011_outgoing.up.sql"),
+        down: include_str!("../../migrations/sqlite/0011_outgoing.down.sql"),
     },
 ];
 

@@ -10,6 +10,7 @@ pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod outbox;
+pub(crate) mod outgoing;
 pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod schedules;
@@ -93,6 +94,11 @@ macro_rules! behaviour {
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
+            outgoing: an_end_is_to_be_told_from_the_moment_that_it_is_written, whatever_ends_an_execution_tells_of_it,
+                a_delivery_is_one_senders_until_its_claim_runs_out, concurrent_senders_share_nothing,
+                a_failed_try_is_kept_and_repeated_later, a_delivery_can_be_sent_again,
+                deliveries_are_listed_newest_first_page_by_page, a_delivery_goes_with_its_execution,
+                one_of_many_evaluators_keeps_what_it_found, the_vital_signs_are_read;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

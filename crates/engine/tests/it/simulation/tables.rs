@@ -6,6 +6,7 @@ mod claims;
 mod journal;
 mod keys;
 mod news;
+mod outgoing;
 mod reads;
 mod schedules;
 mod shared;
@@ -100,6 +101,8 @@ pub(crate) struct Tables {
     shared: Vec<SharedWrite>,
     workers: BTreeMap<WorkerId, Worker>,
     api_keys: Vec<domain::ApiKey>,
+    deliveries: BTreeMap<domain::DeliveryId, outgoing::Out>,
+    alerts: store::AlertRecord,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.
