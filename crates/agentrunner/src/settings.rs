@@ -2,6 +2,7 @@
 //! program reads a variable; nothing at all writes one.
 
 mod access;
+mod outgoing;
 mod servers;
 mod source;
 mod values;
@@ -19,6 +20,7 @@ use secrecy::SecretString;
 use tools::EgressPolicy;
 
 pub(crate) use access::Access;
+pub(crate) use outgoing::Outgoing;
 pub(crate) use servers::Servers;
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use values::{Mistake, Values};
@@ -42,6 +44,7 @@ pub(crate) struct Settings {
     pub(crate) state: StateKept,
     pub(crate) models: Models,
     pub(crate) egress: Egress,
+    pub(crate) outgoing: Outgoing,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -221,6 +224,11 @@ impl Settings {
         self.config_dir.join("agents")
     }
 
+    /// The rules and receivers of alerts.
+    pub(crate) fn alerts_file(&self) -> PathBuf {
+        self.config_dir.join("alerts.yml")
+    }
+
     fn from_values(values: Values, mistakes: &mut Vec<Mistake>) -> Self {
         let path = |name| values.path(name).unwrap_or_default();
         let text = |name| values.text(name).map(str::to_owned);
@@ -285,6 +293,7 @@ impl Settings {
                 instead: instead(&values, mistakes),
             },
             egress,
+            outgoing: Outgoing::read(&values, mistakes),
             values: Arc::new(values),
         }
     }

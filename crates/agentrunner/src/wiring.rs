@@ -5,6 +5,7 @@ mod aws;
 mod gate;
 mod identity;
 mod listeners;
+mod outgoing;
 mod part;
 mod ports;
 mod retention;
@@ -22,6 +23,7 @@ use secrecy::SecretString;
 use services::Service;
 use services::audit::Audit;
 use services::config::ConfigService;
+use services::outgoing::SigningKeys;
 use store::Store;
 use store::cache::{Cache, Cached};
 use store::counters::Counters;
@@ -32,6 +34,7 @@ use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
+pub(crate) use outgoing::signing_secret;
 pub(crate) use part::Part;
 use part::{Engagement, Role};
 pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
@@ -61,6 +64,8 @@ pub(crate) struct System {
     /// How often the listeners' callers may ask.
     counters: Arc<dyn Counters>,
     audit: Audit,
+    /// What callbacks are signed with, where any are sent.
+    signing: Option<Arc<SigningKeys>>,
     /// The key to the listeners of one command, which nobody else is to use.
     own_key: Option<SecretString>,
     tasks: TaskTracker,
@@ -103,7 +108,11 @@ impl System {
                 if system.role.fires_schedules {
                     system.engine.start_scheduler();
                 }
+                if system.role.services.contains(&Service::AgentOrchestrator) {
+                    system.signing = outgoing::signing_keys(&system.settings)?;
+                }
                 system.serve(listeners)?;
+                system.start_sending()?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
                     .tasks
@@ -213,6 +222,9 @@ impl System {
             tracing::warn!("{SCRIPTED}");
         }
         gate::say_who_may_ask(settings);
+        if self.role.services.contains(&Service::AgentOrchestrator) {
+            outgoing::say_who_signs(settings);
+        }
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
         }
@@ -287,6 +299,7 @@ impl System {
             listeners: None,
             counters: shared.counters,
             audit: Audit::none(),
+            signing: None,
             own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -307,6 +320,7 @@ impl System {
             .with_cache(self.cache.clone())
             .with_access(self.access())
             .with_limits(self.limits())
+            .with_callbacks(self.toolkit.egress().clone(), self.signing.is_some())
             .with_audit(self.audit()?);
         self.audit = app.audit.clone();
         listeners.serve(

@@ -87,8 +87,8 @@ impl DeliveryState {
 impl FromStr for DeliveryState {
     type Err = String;
     fn from_str(s: &str) -> Result<Self, String> {
-        let all = Self::ALL.into_iter();
-        all.into_iter()
+        Self::ALL
+            .into_iter()
             .find(|state| state.as_str() == s)
             .ok_or_else(|| {
                 let words = Self::ALL.map(Self::as_str).join(", ");

@@ -26,6 +26,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use store::cache::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tools::egress::{Egress, EgressPolicy, SystemResolver};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -104,6 +105,10 @@ pub struct App {
     pub limits: limits::Limits,
     /// Where changes, refusals and decisions are written down.
     pub audit: Audit,
+    /// The only way out; it tells which addresses may be called back.
+    pub egress: Arc<Egress>,
+    /// Whether callbacks can be signed, and so be promised.
+    pub calls_back: bool,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -133,6 +138,12 @@ impl App {
             access: access::Access::open(),
             limits: limits::Limits::none(),
             audit: Audit::none(),
+            egress: Arc::new(Egress::new(
+                EgressPolicy::default(),
+                Arc::new(SystemResolver),
+                Duration::from_secs(5),
+            )),
+            calls_back: false,
             metrics,
             started: Instant::now(),
             shutdown,
@@ -157,6 +168,14 @@ impl App {
     #[must_use]
     pub fn with_limits(mut self, limits: limits::Limits) -> Self {
         self.limits = limits;
+        self
+    }
+
+    /// The same, that sends callbacks out by this way.
+    #[must_use]
+    pub fn with_callbacks(mut self, egress: Arc<Egress>, calls_back: bool) -> Self {
+        self.egress = egress;
+        self.calls_back = calls_back;
         self
     }
 

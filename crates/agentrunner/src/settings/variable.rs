@@ -185,6 +185,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // Outgoing requests.
     live("EGRESS_ALLOW", List, "", "Hosts, addresses or networks that tools may reach although they are private."),
     live("EGRESS_DENY", List, "", "Hosts, addresses or networks that tools may not reach. Stronger than `EGRESS_ALLOW`."),
+    live("CALLBACK_SIGNING_SECRET", Secret, "", "What callbacks are signed with: `whsec_…`, made by `agentrunner callbacks new-secret`; while it is changed two, separated by a comma. When empty, one is made and kept in `DATA_DIR`; on PostgreSQL it must be set, the same for all processes, before a task may have a `callback_url`."),
+    live("ALERT_CHECK_INTERVAL", Number(1, 3600, "seconds"), "15", "How often the rules of `CONFIG_DIR/alerts.yml` are looked at."),
     // Access.
     live("ENABLE_API_AUTH", Switch, "", "Whether every route but `/health/live` and `/health/ready` needs a key. When not, the services listen on this machine only."),
     live("API_AUTH_ENABLED", Switch, "", "The same as `ENABLE_API_AUTH`."),
@@ -228,14 +230,16 @@ pub(crate) const VARIABLES: &[Variable] = &[
     live("RABBITMQ_PREFETCH_COUNT", Number(1, 65_535, "messages"), "", "How many messages a consumer holds; what suits each queue when empty."),
     // Slack.
     later("SLACK_SIGNING_SECRET", Secret, "", "Proves that a request comes from Slack."),
-    later("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack."),
+    live("SLACK_BOT_TOKEN", Secret, "", "Lets AgentRunner write to Slack."),
     later("SLACK_APP_TOKEN", Secret, "", "Lets AgentRunner use Socket Mode."),
+    live("SLACK_API_URL", Url, "", "The address of Slack's Web API instead of Slack's own; the tokens go there."),
 ];
 
 /// What our names begin with: an unknown name that begins so and is close to a known one is a slip of the pen.
 pub(crate) const PREFIXES: &[&str] = &[
     "AGENT_",
     "AGENTRUNNER_",
+    "ALERT_",
     "ALLOW_",
     "ALLOWED_",
     "ANTHROPIC_",
@@ -244,6 +248,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "AUTO_",
     "AWS_",
     "BIND_",
+    "CALLBACK_",
     "CONFIG_",
     "CONTINUOUS_",
     "DATA_",

@@ -10,6 +10,8 @@
 )]
 
 mod access;
+mod alerts;
+mod callbacks;
 mod collaboration;
 mod config;
 mod configs_api;
@@ -20,6 +22,7 @@ mod harness;
 mod openai_face;
 mod openapi;
 mod people;
+mod receiver;
 mod state;
 mod stream;
 mod tasks;
