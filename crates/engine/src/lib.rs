@@ -76,7 +76,7 @@ pub struct Surroundings {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Which agent.
-    pub agent: domain::AgentName,
+    pub agent: AgentName,
     /// In which execution.
     pub execution: ExecutionId,
     /// Of which trace.

@@ -41,6 +41,7 @@ async fn hear(core: Arc<Shared>, stop: CancellationToken) {
     if !core.settings.modes.is_empty() {
         channels.push(ASKS.to_owned());
     }
+    let mut is_told = false;
     loop {
         let Some(opened) = stop
             .run_until_cancelled(core.ports.bus.listen(&channels))
