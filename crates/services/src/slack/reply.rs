@@ -397,3 +397,25 @@ fn hash(text: &str) -> u64 {
     text.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_can_be_read_by_whoever_goes_on() {
+        let id = "0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f".parse().unwrap();
+        let mut reply = Reply::new(id, &"writer".parse().unwrap(), "C1", "1.2");
+        reply.seen = Some(Seq::new(4));
+        reply.parts.push(Part {
+            ts: Some("1.3".to_owned()),
+            hash: u64::MAX,
+        });
+        reply.questions.insert(4, Posted::default());
+        let noted = serde_json::to_string(&Outgoing::Reply(reply.clone())).unwrap();
+        let Outgoing::Reply(read) = serde_json::from_str(&noted).unwrap() else {
+            panic!("it is a reply: {noted}");
+        };
+        assert_eq!(read, reply);
+    }
+}
