@@ -357,7 +357,7 @@ impl Gateway {
             action: action.to_owned(),
             target,
             outcome,
-            status,
+            status: Some(status),
             code: (status == 403).then_some("FORBIDDEN"),
             trace_id: trace.to_string(),
             details,

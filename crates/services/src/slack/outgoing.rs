@@ -16,9 +16,9 @@ use super::mrkdwn::escape;
 use super::pace::Method;
 use super::reply::{self, Reply};
 
-/// Something to be sent.
+/// Something to be sent. Tagged from outside: what is tagged inside can't hold a map by numbers.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub(super) enum Outgoing {
     /// What becomes of an execution.
     Reply(Reply),

@@ -13,7 +13,7 @@ use engine::{LiveEvent, Position};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::blocks::{self, Asked, said};
+use super::blocks::{self, Asked, Shown, said};
 use super::client::{Client, Place};
 use super::gateway::{Gateway, Held, Stop};
 use super::intake::before;
@@ -124,11 +124,10 @@ pub(super) async fn tell(
         };
         quiet_since = Instant::now();
         match heard {
-            None if watch.resume() => {}
             // It was deleted, or all of it was told.
             None => return teller.end(None).await,
             Some(LiveEvent::Step(step)) => {
-                if let Some(outcome) = teller.step(step).await? {
+                if let Some(outcome) = teller.step(&step).await? {
                     return teller.end(Some(&outcome)).await;
                 }
                 is_new = true;
@@ -178,9 +177,9 @@ struct Teller<'a> {
 
 impl Teller<'_> {
     /// Takes a step in; answers the outcome when it is the last.
-    async fn step(&mut self, step: Step) -> Result<Option<Outcome>, Stop> {
+    async fn step(&mut self, step: &Step) -> Result<Option<Outcome>, Stop> {
         let seq = step.seq;
-        match step.body {
+        match &step.body {
             StepBody::ModelCall(call) if call.purpose.is_said() => {
                 self.words.clone_from(&call.reply.text);
                 self.status = match call.reply.tool_calls.first() {
@@ -188,9 +187,9 @@ impl Teller<'_> {
                     None => String::new(),
                 };
             }
-            StepBody::InputRequested(request) => self.ask(seq, &request).await?,
-            StepBody::InputReceived(received) => self.decided(&received).await?,
-            StepBody::Finished { outcome } => return Ok(Some(outcome)),
+            StepBody::InputRequested(request) => self.ask(seq, request).await?,
+            StepBody::InputReceived(received) => self.decided(received).await?,
+            StepBody::Finished { outcome } => return Ok(Some(outcome.clone())),
             _ => {}
         }
         self.reply.seen = Some(seq);
@@ -215,7 +214,7 @@ impl Teller<'_> {
             execution: self.reply.execution,
             request: seq,
         };
-        let shown = blocks::question(&self.reply.agent, asked, request);
+        let shown = self.masked(blocks::question(&self.reply.agent, asked, request));
         let key = format!("{}:q{seq}", self.held.id);
         let posted = self
             .client
@@ -241,8 +240,12 @@ impl Teller<'_> {
                 .steps(self.reply.execution, before(request), 1)
                 .await?;
             if let Some(StepBody::InputRequested(asked)) = steps.first().map(|step| &step.body) {
-                let shown =
-                    blocks::decided(&self.reply.agent, asked, &received.answer, &received.by);
+                let shown = self.masked(blocks::decided(
+                    &self.reply.agent,
+                    asked,
+                    &received.answer,
+                    &received.by,
+                ));
                 self.client.update(&self.reply.channel, &ts, &shown).await?;
             }
         }
@@ -348,7 +351,7 @@ impl Teller<'_> {
     }
 
     fn texts(&self) -> Vec<String> {
-        let mut text = from_markdown(&self.words);
+        let mut text = from_markdown(&self.gateway.app.redactor.mask(&self.words));
         if !self.status.is_empty() {
             if !text.is_empty() {
                 text.push_str("\n\n");
@@ -364,6 +367,17 @@ impl Teller<'_> {
             ));
         }
         texts
+    }
+
+    /// What leaves the house has no secrets in it.
+    fn masked(&self, mut shown: Shown) -> Shown {
+        let redactor = &self.gateway.app.redactor;
+        shown.text = redactor.mask(&shown.text).into_owned();
+        shown
+            .blocks
+            .iter_mut()
+            .for_each(|block| redactor.mask_json(block));
+        shown
     }
 
     fn place(&self) -> Place<'_> {
@@ -382,4 +396,26 @@ fn hash(text: &str) -> u64 {
     let mut hasher = DefaultHasher::new();
     text.hash(&mut hasher);
     hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_noted_can_be_read_by_whoever_goes_on() {
+        let id = "0192f0c1-7e3a-7c3d-8e4f-5a6b7c8d9e0f".parse().unwrap();
+        let mut reply = Reply::new(id, &"writer".parse().unwrap(), "C1", "1.2");
+        reply.seen = Some(Seq::new(4));
+        reply.parts.push(Part {
+            ts: Some("1.3".to_owned()),
+            hash: u64::MAX,
+        });
+        reply.questions.insert(4, Posted::default());
+        let noted = serde_json::to_string(&Outgoing::Reply(reply.clone())).unwrap();
+        let Outgoing::Reply(read) = serde_json::from_str(&noted).unwrap() else {
+            panic!("it is a reply: {noted}");
+        };
+        assert_eq!(read, reply);
+    }
 }
