@@ -21,7 +21,7 @@ const SERVICES: [(&str, usize); 5] = [
 ];
 /// How many requests for each operation are made up, besides those that follow from the description alone. More find
 /// more: `SCHEMATHESIS_EXAMPLES=500 cargo test …`.
-const EXAMPLES: &str = "6";
+const EXAMPLES: &str = "4";
 const KEY: &str = "first-key-0123456789abcdef";
 
 fn project() -> Project {
