@@ -116,6 +116,10 @@ pub(crate) enum Command {
     Inbox(commands::inbox::Inbox),
     /// Events that were given up: list, replay and delete them
     DeadLetters(commands::dead_letters::DeadLetters),
+    /// Callbacks: list them, and send one again
+    Callbacks(commands::callbacks::Callbacks),
+    /// What is wrong, by the rules of alerts.yml
+    Alerts(commands::alerts::Alerts),
     /// List, show, make, pause and trigger schedules
     Schedules(commands::schedules::Schedules),
     /// Make, list and revoke keys of the API
@@ -196,6 +200,8 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Tasks(command) => command.run(&context),
         Command::Inbox(command) => command.run(&context),
         Command::DeadLetters(command) => command.run(&context),
+        Command::Callbacks(command) => command.run(&context),
+        Command::Alerts(command) => command.run(&context),
         Command::Schedules(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
         Command::Audit(command) => command.run(&context),

@@ -178,7 +178,9 @@ impl Client {
 
     async fn send(&self, request: RequestBuilder) -> anyhow::Result<Response> {
         request.send().await.map_err(|source| {
-            if source.is_connect() || source.is_timeout() {
+            // Who shows no certificate learns it after the handshake, from the first answer.
+            let is_refused = !trust::hint(&source).is_empty();
+            if source.is_connect() || source.is_timeout() || is_refused {
                 Unreachable {
                     url: self.base.clone(),
                     source,

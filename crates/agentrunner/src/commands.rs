@@ -1,8 +1,10 @@
 //! One file per command. A command reads its settings, asks a server (or this process in its place), and prints.
 
 pub(crate) mod agents;
+pub(crate) mod alerts;
 pub(crate) mod audit;
 pub(crate) mod bench;
+pub(crate) mod callbacks;
 pub(crate) mod chat;
 pub(crate) mod cleanup;
 pub(crate) mod completions;

@@ -2,6 +2,7 @@
 //! program reads a variable; nothing at all writes one.
 
 mod access;
+mod outgoing;
 mod servers;
 mod slack;
 mod source;
@@ -23,6 +24,7 @@ use tools::EgressPolicy;
 
 use crate::secrets::{self, Managers, References};
 pub(crate) use access::Access;
+pub(crate) use outgoing::Outgoing;
 pub(crate) use servers::Servers;
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use tls::Trust;
@@ -57,6 +59,7 @@ pub(crate) struct Settings {
     pub(crate) secrets_period: Duration,
     /// Knows all secrets of the settings.
     pub(crate) redactor: Redactor,
+    pub(crate) outgoing: Outgoing,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -269,6 +272,11 @@ impl Settings {
         self.config_dir.join("agents")
     }
 
+    /// The rules and receivers of alerts.
+    pub(crate) fn alerts_file(&self) -> PathBuf {
+        self.config_dir.join("alerts.yml")
+    }
+
     fn from_values(values: Values, mistakes: &mut Vec<Mistake>) -> Self {
         let path = |name| values.path(name).unwrap_or_default();
         let text = |name| values.text(name).map(str::to_owned);
@@ -345,6 +353,7 @@ impl Settings {
             references: References::new(),
             secrets_period: Duration::from_secs(values.number("SECRETS_REFRESH_SECONDS")),
             redactor,
+            outgoing: Outgoing::read(&values, mistakes),
             values: Arc::new(values),
         }
     }

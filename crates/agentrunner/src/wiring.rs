@@ -6,6 +6,7 @@ mod gate;
 mod identity;
 mod listeners;
 mod masked_tools;
+mod outgoing;
 mod part;
 mod ports;
 mod refusals;
@@ -26,6 +27,7 @@ use llm::{Host, Key, ProviderSettings, Providers};
 use secrecy::SecretString;
 use services::audit::Audit;
 use services::config::ConfigService;
+use services::outgoing::SigningKeys;
 use services::{App, Service};
 use store::Store;
 use store::cache::{Cache, Cached};
@@ -40,6 +42,7 @@ use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
 use masked_tools::MaskedTools;
+pub(crate) use outgoing::signing_secret;
 pub(crate) use part::Part;
 use part::{Engagement, Role};
 pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
@@ -73,6 +76,8 @@ pub(crate) struct System {
     audit: Audit,
     /// What agents are refused, until somebody writes it down.
     refusals: Option<Receiver<Refusal>>,
+    /// What callbacks are signed with, where any are sent.
+    signing: Option<Arc<SigningKeys>>,
     /// The key to the listeners of one command, which nobody else is to use.
     own_key: Option<SecretString>,
     tasks: TaskTracker,
@@ -116,7 +121,11 @@ impl System {
                 if system.role.fires_schedules {
                     system.engine.start_scheduler();
                 }
+                if system.role.services.contains(&Service::AgentOrchestrator) {
+                    system.signing = outgoing::signing_keys(&system.settings)?;
+                }
                 system.serve_slack_too(listeners)?;
+                system.start_sending()?;
                 let (config, shutdown) = (system.config.clone(), system.shutdown.clone());
                 system
                     .tasks
@@ -245,6 +254,9 @@ impl System {
         if self.role.services.contains(&Service::SlackGateway) {
             self.say_how_slack_is_reached();
         }
+        if self.role.services.contains(&Service::AgentOrchestrator) {
+            outgoing::say_who_signs(settings);
+        }
         for line in self.listeners.iter().flat_map(Listeners::lines) {
             tracing::info!("{line}");
         }
@@ -326,6 +338,7 @@ impl System {
             counters: shared.counters,
             audit: Audit::none(),
             refusals: Some(refusals),
+            signing: None,
             own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -346,6 +359,7 @@ impl System {
             .with_cache(self.cache.clone())
             .with_access(self.access())
             .with_limits(self.limits())
+            .with_callbacks(self.toolkit.egress().clone(), self.signing.is_some())
             .with_audit(self.audit()?)
             .with_redactor(self.settings.redactor.clone());
         self.audit = app.audit.clone();

@@ -9,13 +9,17 @@
 //! - [`Schedule`] says when an agent works by itself; [`schedule::plan()`] what becomes of each due time.
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
+//! - [`alert`] tells when somebody is to be told that something is wrong.
+//! - [`delivery`] is what is sent out until it has arrived.
 //! - [`access`] tells who may do what: scopes, and the keys that carry them.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
 
 pub mod access;
+pub mod alert;
 pub mod budget;
 pub mod decide;
 pub mod definition;
+pub mod delivery;
 pub mod event;
 pub mod execution;
 pub mod fleet;
@@ -37,6 +41,7 @@ pub mod topic;
 pub use access::{ApiKey, KeyHash, KeyId, Scope};
 pub use decide::{Action, Facts, ModelRun, ToolRun, decide};
 pub use definition::{Definition, Effect, ExecutionMode, Problem};
+pub use delivery::{Delivery, DeliveryId, DeliveryState, Matter};
 pub use event::Event;
 pub use execution::{Execution, Failure, FailureCode, Outcome, Priority, Status};
 pub use fleet::{HealthInterval, Pool, Worker};

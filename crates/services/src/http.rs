@@ -26,6 +26,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use store::cache::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use tools::egress::{Egress, EgressPolicy, SystemResolver};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
@@ -113,6 +114,10 @@ pub struct App {
     pub slack: Option<Slack>,
     /// Knows what may be in no body and no answer.
     pub redactor: Redactor,
+    /// The only way out; it tells which addresses may be called back.
+    pub egress: Arc<Egress>,
+    /// Whether callbacks can be signed, and so be promised.
+    pub calls_back: bool,
     /// When the process began.
     pub started: Instant,
     /// Ends streams when the process is to end.
@@ -144,6 +149,12 @@ impl App {
             audit: Audit::none(),
             slack: None,
             redactor: Redactor::default(),
+            egress: Arc::new(Egress::new(
+                EgressPolicy::default(),
+                Arc::new(SystemResolver),
+                Duration::from_secs(5),
+            )),
+            calls_back: false,
             metrics,
             started: Instant::now(),
             shutdown,
@@ -182,6 +193,14 @@ impl App {
     #[must_use]
     pub fn with_redactor(mut self, redactor: Redactor) -> Self {
         self.redactor = redactor;
+        self
+    }
+
+    /// The same, that sends callbacks out by this way.
+    #[must_use]
+    pub fn with_callbacks(mut self, egress: Arc<Egress>, calls_back: bool) -> Self {
+        self.egress = egress;
+        self.calls_back = calls_back;
         self
     }
 

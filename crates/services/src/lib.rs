@@ -1,5 +1,6 @@
 //! The HTTP services, their faces, and the agent configuration with hot reload.
 //!
+//! - [`alerts`] tells people that something is wrong; [`outgoing`] sends what has to arrive.
 //! - [`audit`] writes down who did what, in a chain that shows when a line is changed.
 //! - [`config`] reads agents and keeps them current.
 //! - [`http`] is what every service shares: errors, bodies, paging, tracing, limits, health, metrics.
@@ -14,6 +15,7 @@
     reason = "utoipa's path macro repeats the names of parameter types in qualified form"
 )]
 
+pub mod alerts;
 pub mod audit;
 pub mod config;
 pub mod config_api;
@@ -21,6 +23,7 @@ pub mod execution;
 pub mod http;
 pub mod openai;
 pub mod orchestrator;
+pub mod outgoing;
 pub mod redact;
 pub mod scheduler;
 pub mod server;

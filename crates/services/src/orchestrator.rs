@@ -1,7 +1,9 @@
 //! AgentOrchestrator: agents, tasks, their events and results, questions to people, keys, what was done.
 
 mod agents;
+mod alerts;
 mod audit;
+mod callbacks;
 mod collaboration;
 mod dead_letters;
 mod effects;
@@ -63,6 +65,11 @@ pub(crate) fn routes() -> Routes {
         .with(READ.of(Owner::Everybody), routes!(dead_letters::show))
         .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::remove))
         .with(OPERATE.of(Owner::Everybody), routes!(dead_letters::replay))
+        .with(READ.of(Owner::Handler), routes!(callbacks::list))
+        .with(READ.of(an_executions), routes!(callbacks::show))
+        .with(OPERATE.of(an_executions), routes!(callbacks::resend))
+        .with(READ.of(Owner::Everybody), routes!(alerts::list))
+        .with(READ.of(Owner::Everybody), routes!(alerts::deliveries))
         .with(READ.of(Owner::Handler), routes!(usage::list))
         .with(READ.of(Owner::Everybody), routes!(pools::list))
         .with(ADMIN.of(Owner::Everybody), routes!(audit::list))

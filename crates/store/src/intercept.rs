@@ -6,20 +6,21 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use domain::fleet::{Switch, SwitchedOff};
 use domain::{
-    AgentName, ApiKey, ConfigVersion, ConversationId, Event, ExecutionId, KeyId, Message,
-    ScheduleName, Seq, Step, Time, Worker, WorkerId,
+    AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
+    KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use uuid::Uuid;
 
 use crate::{
-    AgentState, AgentStats, Append, Appended, AuditChain, AuditFilter, AuditRow, Audits,
-    CancelAnswer, Claim, Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter,
-    DueSchedules, Errand, ErrandChange, ErrandClaim, Errands, ExecutionFilter, ExecutionRow, Fired,
-    Firing, InboxFilter, InputAnswer, KeyFilter, Keys, NewErrand, NewInput, OpenRequest,
-    OutboxClaim, OutboxEntry, Page, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow,
-    ScheduleRun, SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store,
-    Submission, Submitted, Switches, Total, UsageFilter, UsageRow, Waiting,
+    AgentState, AgentStats, AlertRecord, Append, Appended, AuditChain, AuditFilter, AuditRow,
+    Audits, CancelAnswer, Claim, Claimed, ClaimedDelivery, Cleaned, Cleanup, ConfigRecord,
+    ConfigSummary, DeadLetter, DeliveryClaim, DeliveryFilter, DueSchedules, Errand, ErrandChange,
+    ErrandClaim, Errands, ExecutionFilter, ExecutionRow, Fired, Firing, InboxFilter, InputAnswer,
+    KeyFilter, Keys, NewErrand, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Outgoing, Page,
+    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Settlement,
+    SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
+    Submitted, Switches, Total, UsageFilter, UsageRow, Vitals, Waiting,
 };
 
 /// Steps in at a commit.
@@ -344,5 +345,38 @@ impl<I: Intercept> Audits for Intercepted<I> {
     }
     async fn forget_audit(&self, chain: Uuid, through: u64, anchor: &str) -> Result<()> {
         self.inner.forget_audit(chain, through, anchor).await
+    }
+}
+
+#[async_trait]
+impl<I: Intercept> Outgoing for Intercepted<I> {
+    async fn claim_deliveries(&self, claim: DeliveryClaim) -> Result<Vec<ClaimedDelivery>> {
+        self.inner.claim_deliveries(claim).await
+    }
+    async fn settle_delivery(&self, settlement: Settlement) -> Result<bool> {
+        self.inner.settle_delivery(settlement).await
+    }
+    async fn resend_delivery(&self, id: DeliveryId, now: Time) -> Result<Option<Delivery>> {
+        self.inner.resend_delivery(id, now).await
+    }
+    async fn delivery(&self, id: DeliveryId) -> Result<Option<Delivery>> {
+        self.inner.delivery(id).await
+    }
+    async fn deliveries(&self, filter: DeliveryFilter) -> Result<Vec<Delivery>> {
+        self.inner.deliveries(filter).await
+    }
+    async fn vitals(&self, since: &[Time], overdue: Time) -> Result<Vitals> {
+        self.inner.vitals(since, overdue).await
+    }
+    async fn alert_state(&self) -> Result<AlertRecord> {
+        self.inner.alert_state().await
+    }
+    async fn save_alert_state(
+        &self,
+        record: AlertRecord,
+        tell: Vec<Delivery>,
+        now: Time,
+    ) -> Result<bool> {
+        self.inner.save_alert_state(record, tell, now).await
     }
 }

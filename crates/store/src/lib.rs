@@ -28,6 +28,7 @@ mod error;
 pub mod intercept;
 mod keys;
 mod news;
+mod outgoing;
 pub mod postgres;
 pub mod redis;
 mod request;
@@ -50,6 +51,10 @@ pub use audits::{AuditChain, AuditFilter, AuditRow, Audits};
 pub use errands::{Errand, ErrandChange, ErrandClaim, ErrandNext, Errands, NewErrand};
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
+pub use outgoing::{
+    AlertRecord, ClaimedDelivery, DeliveryClaim, DeliveryFilter, DeliveryKind, Outgoing, Settled,
+    Settlement, Vitals,
+};
 pub use request::{
     AgentState, AgentStats, Append, Appended, COUNTED_AT_MOST, CancelAnswer, Change, Claim,
     Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild,
@@ -68,9 +73,9 @@ pub use switches::Switches;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The journal and its neighbours; what is kept of keys is at [`Keys`], of the audit log at [`Audits`], what people said
-/// of agents at [`Switches`], of errands at [`Errands`].
+/// of agents at [`Switches`], of errands at [`Errands`], of what is sent out at [`Outgoing`].
 #[async_trait]
-pub trait Store: Keys + Audits + Switches + Errands {
+pub trait Store: Keys + Audits + Switches + Errands + Outgoing {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

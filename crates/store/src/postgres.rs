@@ -40,6 +40,7 @@ mod keys;
 mod listen;
 mod memory;
 mod outbox;
+mod outgoing;
 mod partitions;
 mod pool;
 mod read;

@@ -23,6 +23,7 @@ mod journal;
 mod keys;
 mod memory;
 mod outbox;
+mod outgoing;
 mod read;
 mod readers;
 mod recovery;

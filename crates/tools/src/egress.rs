@@ -104,6 +104,43 @@ impl Egress {
             .unwrap_or(Err(EgressError::TimedOut))
     }
 
+    /// The same of a request whose answer counts as it is: a redirect is not followed.
+    ///
+    /// # Errors
+    /// As for [`Egress::send`].
+    pub async fn send_once(&self, request: Request<'_>) -> Result<Response, EgressError> {
+        let deadline = Instant::now() + request.timeout;
+        let Request {
+            written,
+            hosts,
+            max_bytes,
+            reuse,
+            ..
+        } = request;
+        let hop = Hop {
+            method: request.method,
+            url: request.url,
+            headers: request.headers,
+            body: request.body,
+        };
+        let sent = async {
+            let answer = self.one_hop(&hop, written.as_ref(), hosts, reuse).await?;
+            response::read(answer, max_bytes).await
+        };
+        tokio::time::timeout_at(deadline, sent)
+            .await
+            .unwrap_or(Err(EgressError::TimedOut))
+    }
+
+    /// Checks all of an address that can be checked before its name is resolved, for whoever takes one in: what is
+    /// refused here would be refused when it is sent to, and now there is somebody to tell. Reaches nothing.
+    ///
+    /// # Errors
+    /// [`EgressError::Refused`], and why.
+    pub fn check(&self, url: &Url) -> Result<(), EgressError> {
+        self.clear(url, None, &[]).map(|_| ())
+    }
+
     /// A client for the transport of another library, which must ask nothing but `url`. It follows no redirects, keeps
     /// no connections and resolves names by the same rules.
     ///

@@ -14,6 +14,7 @@ macro_rules! files {
 
 // `repo-guide` reads this repository's own documents and has nothing to read anywhere else.
 files![
+    "config/alerts.yml",
     "config/agents/helper.yml",
     "config/agents/incident-summarizer.yml",
     "config/agents/research-team.yml",

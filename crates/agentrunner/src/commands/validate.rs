@@ -6,12 +6,12 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use clap::Args;
 use serde_json::json;
-use services::config::{Diagnostic, Lookup, Parsed, decode, discover, parse};
+use services::config::{Diagnostic, Lookup, Parsed, decode, discover, parse, parse_alerts};
 
 use crate::cli::{Context, Exit};
 use crate::screen::{Screen, Style, printable};
 
-/// Checks agent files without running anything.
+/// Checks agent files and alerts.yml without running anything.
 ///
 /// Each mistake is shown with its line and a caret, what is allowed, and the nearest known name. Exit code 1 if there
 /// are errors.
@@ -22,7 +22,7 @@ Examples:
   agentrunner validate config/agents/helper.yml
   agentrunner validate --json | jq '.errors[].message'")]
 pub(crate) struct Validate {
-    /// A file, or a folder of agents [default: CONFIG_DIR/agents]
+    /// A file, or a folder of agents [default: CONFIG_DIR/agents, and CONFIG_DIR/alerts.yml]
     path: Option<PathBuf>,
 }
 
@@ -51,7 +51,19 @@ impl Validate {
             .clone()
             .unwrap_or_else(|| context.settings.agents_dir());
         let values = context.settings.values.clone();
-        let checked = check(&path, &move |name: &str| values.lookup(name))?;
+        let lookup = move |name: &str| values.lookup(name);
+        let mut checked = if is_alerts(&path) {
+            Checked::default()
+        } else {
+            check(&path, &lookup)?
+        };
+        let alerts = match &self.path {
+            None => Some(context.settings.alerts_file()).filter(|path| path.exists()),
+            Some(path) => Some(path.clone()).filter(|path| is_alerts(path)),
+        };
+        if let Some(alerts) = alerts {
+            checked.add_alerts(&alerts, &lookup)?;
+        }
         report(&checked, &context.screen);
         Ok(if checked.errors.is_empty() {
             Exit::Done
@@ -89,7 +101,24 @@ pub(crate) fn check(path: &Path, lookup: &Lookup) -> anyhow::Result<Checked> {
     Ok(checked)
 }
 
+/// Whether a file holds rules of alerts and no agent.
+fn is_alerts(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name == "alerts.yml") && !path.is_dir()
+}
+
 impl Checked {
+    fn add_alerts(&mut self, path: &Path, lookup: &Lookup) -> anyhow::Result<()> {
+        let name = path.display().to_string();
+        let bytes = std::fs::read(path).with_context(|| format!("{name} can't be read"))?;
+        self.files += 1;
+        let text = decode(&bytes, &name).map_err(|diagnostic| vec![*diagnostic]);
+        match text.and_then(|text| parse_alerts(text, &name, lookup)) {
+            Ok((_, warnings)) => self.warnings.extend(warnings),
+            Err(errors) => self.errors.extend(errors),
+        }
+        Ok(())
+    }
+
     fn add(&mut self, bytes: &[u8], name: &str, lookup: &Lookup) {
         self.files += 1;
         let text = decode(bytes, name).map_err(|diagnostic| vec![*diagnostic]);

@@ -173,6 +173,8 @@ pub(crate) const VARIABLES: &[Variable] = &[
     // Outgoing requests.
     live("EGRESS_ALLOW", List, "", "Hosts, addresses or networks that tools may reach although they are private."),
     live("EGRESS_DENY", List, "", "Hosts, addresses or networks that tools may not reach. Stronger than `EGRESS_ALLOW`."),
+    live("CALLBACK_SIGNING_SECRET", Secret, "", "What callbacks are signed with: `whsec_…`, made by `agentrunner callbacks new-secret`; while it is changed two, separated by a comma. When empty, one is made and kept in `DATA_DIR`; on PostgreSQL it must be set, the same for all processes, before a task may have a `callback_url`."),
+    live("ALERT_CHECK_INTERVAL", Number(1, 3600, "seconds"), "15", "How often the rules of `CONFIG_DIR/alerts.yml` are looked at."),
     // Access.
     live("ENABLE_API_AUTH", Switch, "", "Whether every route but `/health/live` and `/health/ready` needs a key. When not, the services listen on this machine only."),
     live("API_AUTH_ENABLED", Switch, "", "The same as `ENABLE_API_AUTH`."),
@@ -241,6 +243,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
 pub(crate) const PREFIXES: &[&str] = &[
     "AGENT_",
     "AGENTRUNNER_",
+    "ALERT_",
     "ALLOW_",
     "ALLOWED_",
     "ANTHROPIC_",
@@ -249,6 +252,7 @@ pub(crate) const PREFIXES: &[&str] = &[
     "AUTO_",
     "AWS_",
     "BIND_",
+    "CALLBACK_",
     "CONFIG_",
     "CONTINUOUS_",
     "DATA_",

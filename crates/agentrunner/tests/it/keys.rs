@@ -76,6 +76,16 @@ async fn each_start_without_keys_on_an_open_address_says_so() {
 async fn the_command_line_makes_keys_shows_them_and_revokes_them_everywhere() {
     let project = project();
     let server = Product::up(&project, &ON).await;
+    let wrong = [
+        ("AGENTRUNNER_SERVER", server.orchestrator.as_str()),
+        ("AGENTRUNNER_API_KEY", "ar_wrong"),
+    ];
+    let ran = run(&project, &wrong, &["agents"]).await;
+    assert!(
+        ran.stderr
+            .contains("set AGENTRUNNER_API_KEY to a valid key"),
+        "{ran:?}"
+    );
     // Another process on the same database.
     let other = Product::up(&project, &ON).await;
     let url = server.orchestrator.clone();

@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy or dangerous dependencies, and the only crates that may have them (tests aside).
-const BEHIND_ONE_DOOR: [(&str, &[&str]); 12] = [
+const BEHIND_ONE_DOOR: [(&str, &[&str]); 13] = [
     ("aws-config", &["llm"]),
     ("aws-sigv4", &["llm"]),
     ("rusqlite", &["store"]),
@@ -37,6 +37,7 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 12] = [
     ("lapin", &["bus"]),
     ("rmcp", &["tools"]),
     ("jsonschema", &["tools", "services"]),
+    ("lettre", &["services"]),
     ("reqwest", &["llm", "tools", "services", "agentrunner"]),
     ("utoipa", &["services"]),
     ("notify", &["services"]),

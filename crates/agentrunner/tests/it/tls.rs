@@ -163,6 +163,8 @@ fn tls_1_1(port: u16) -> Vec<u8> {
     hello.extend([7; 32]);
     // No session, two ciphers of its time, no compression.
     hello.extend([0, 0, 4, 0xc0, 0x13, 0, 0x2f, 1, 0]);
+    // Signatures and curves that are taken, so that nothing but the version is wrong.
+    hello.extend([0, 16, 0, 13, 0, 4, 0, 2, 4, 3, 0, 10, 0, 4, 0, 2, 0, 29]);
     let length = u8::try_from(hello.len()).unwrap();
     let mut record = vec![22, 3, 1, 0, length + 4, 1, 0, 0, length];
     record.extend(hello);

@@ -58,7 +58,10 @@ async fn hear(core: Arc<Shared>, stop: CancellationToken) {
             }
             Err(bus::Error::Closed) => return,
             Err(error) => {
-                tracing::debug!("words of other processes are not heard: {error}");
+                // Once: it is tried for as long as it takes, and watchers read the store meanwhile.
+                if !std::mem::replace(&mut is_told, true) {
+                    tracing::warn!("words of answers in other processes are not heard: {error}");
+                }
                 stop.run_until_cancelled(tokio::time::sleep(REST)).await;
             }
         }

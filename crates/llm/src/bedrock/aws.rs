@@ -273,11 +273,15 @@ fn signed(
         .build()
         .map_err(|error| unsigned(&error))?
         .into();
-    let kind = headers.get(header::CONTENT_TYPE);
-    let kind = kind
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
-    let shown = kind.iter().map(|kind| ("content-type", kind.as_str()));
+    let is_shown =
+        |name: &HeaderName| *name == header::CONTENT_TYPE || name.as_str().starts_with("x-amz-");
+    let shown = headers.iter().filter(|(name, _)| is_shown(name));
+    let shown: Vec<(String, String)> = shown
+        .filter_map(|(name, value)| Some((name.to_string(), value.to_str().ok()?.to_owned())))
+        .collect();
+    let shown = shown
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()));
     let request = SignableRequest::new(method, url.as_str(), shown, SignableBody::Bytes(body))
         .map_err(|error| unsigned(&error))?;
     let output = sign(request, &params).map_err(|error| unsigned(&error))?;

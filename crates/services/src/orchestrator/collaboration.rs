@@ -14,6 +14,7 @@ use serde_json::json;
 use store::{ExecutionRow, IdempotencyKey};
 use utoipa::ToSchema;
 
+use super::callbacks;
 use super::question::{QuestionOut, open_questions};
 use crate::execution::{ExecutionOut, ResultOut, UsageOut, journal};
 use crate::http::body::{JsonBody, Payload};
@@ -177,14 +178,8 @@ fn task(app: &App, given: CollaborationIn, trace: Trace) -> Answer<NewTask> {
             "0 leaves no time; it is at least 1",
         ));
     }
-    if let Some(url) = &given.callback_url
-        && !url.starts_with("http://")
-        && !url.starts_with("https://")
-    {
-        return Err(invalid(
-            "callback_url",
-            "it begins with https:// or http://",
-        ));
+    if let Some(url) = &given.callback_url {
+        callbacks::check(app, url).map_err(|why| invalid("callback_url", &why))?;
     }
     let agent = given.coordinator_agent.parse().ok();
     let agent = agent.and_then(|name| app.engine.agents().get(&name));

@@ -23,7 +23,7 @@ use crate::http::{Answer, App};
 pub(super) struct FollowParams {
     /// Only what comes after this event id. The `Last-Event-ID` header, which browsers send when they come back, goes
     /// before it.
-    #[param(example = "7")]
+    #[param(example = "7", pattern = r"^[0-9]{1,9}(\.[0-9]{1,9}\.[0-9]{1,9})?$")]
     pub(super) after: Option<String>,
 }
 

@@ -14,6 +14,7 @@ use serde_json::Value;
 use store::IdempotencyKey;
 use utoipa::{IntoParams, ToSchema};
 
+use super::callbacks;
 use crate::execution::ResultOut;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::caller::Caller;
@@ -43,7 +44,7 @@ pub(super) struct TaskIn {
     #[serde(default)]
     #[schema(minimum = 1, example = 300)]
     timeout_seconds: Option<u64>,
-    /// Where to send the result.
+    /// Where to send the result when it ends, as a request of Standard Webhooks.
     #[serde(default)]
     callback_url: Option<String>,
     /// The conversation that it belongs to.
@@ -219,7 +220,7 @@ async fn accept(
 ) -> Answer<Response> {
     let wait = wait.duration()?;
     let key = idempotency_key(&headers)?;
-    let mut task = task(agent, body.value, trace)?;
+    let mut task = task(&app, agent, body.value, trace)?;
     task.idempotency = key.map(|key| IdempotencyKey {
         key,
         body_hash: body.hash,
@@ -248,7 +249,7 @@ pub(super) fn accepted_response(accepted: &Accepted, body: impl IntoResponse) ->
     response
 }
 
-fn task(agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask> {
+fn task(app: &App, agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask> {
     let budget = given.budget.unwrap_or_default().read()?;
     let timeout = timeout(given.timeout_seconds)?;
     let conversation = given
@@ -256,14 +257,8 @@ fn task(agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask> {
         .map(ConversationId::try_from)
         .transpose()
         .map_err(|error| invalid("conversation_id", &error.to_string()))?;
-    if let Some(url) = &given.callback_url
-        && !url.starts_with("http://")
-        && !url.starts_with("https://")
-    {
-        return Err(invalid(
-            "callback_url",
-            "it begins with https:// or http://",
-        ));
+    if let Some(url) = &given.callback_url {
+        callbacks::check(app, url).map_err(|why| invalid("callback_url", &why))?;
     }
     Ok(NewTask {
         priority: given.priority,

@@ -10,6 +10,7 @@ use serde_json::Value;
 use store::CancelAnswer;
 use utoipa::{IntoParams, ToSchema};
 
+use super::callbacks::CallbackOut;
 use super::question::{QuestionOut, open_questions};
 use super::submit::{WaitParams, outcome_within};
 use crate::execution::{self, ExecutionOut, ListParams, ResultOut};
@@ -31,6 +32,8 @@ pub(super) struct TaskOut {
     metadata: Value,
     /// Where the result is sent.
     callback_url: Option<String>,
+    /// Whether it was; null as long as there is nothing to send.
+    callback: Option<CallbackOut>,
     /// What it asks people now.
     open_questions: Vec<QuestionOut>,
 }
@@ -63,11 +66,16 @@ pub(super) async fn show(State(app): State<App>, Path(id): Path<String>) -> Answ
         Status::WaitingForInput | Status::Running => open_questions(&**store, id, now).await?,
         _ => Vec::new(),
     };
+    let callback = match row.execution.callback_url {
+        Some(_) => store.delivery(id.into()).await?.and_then(CallbackOut::new),
+        None => None,
+    };
     Ok(Json(TaskOut {
         execution: ExecutionOut::new(&row, now),
         task_data: row.execution.input,
         metadata: row.execution.metadata,
         callback_url: row.execution.callback_url,
+        callback,
         open_questions,
     }))
 }

@@ -348,6 +348,41 @@ async fn without_a_key_nothing_is_told_and_nothing_is_read() {
 }
 
 #[tokio::test]
+async fn a_request_that_waits_ends_when_its_key_is_revoked() {
+    let system = keyed(Workers::Absent).await;
+    let key = make(&system, 7, &[Scope::Submit], None).await;
+    let body = json!({ "task_data": { "prompt": "hello" } });
+    let waiting = system
+        .ask(Method::POST, "/agents/helper/invoke?wait=60s")
+        .header("x-api-key", &key)
+        .json(&body)
+        .send();
+    let waiting = tokio::spawn(waiting);
+    // It waits when the task is there.
+    let id = KeyId::from_uuid(Uuid::from_bytes([7; 16]));
+    let as_admin = |method, path: &str| system.ask(method, path).bearer_auth(BOOTSTRAP);
+    loop {
+        let (_, tasks) = read(as_admin(Method::GET, "/tasks").send().await.unwrap()).await;
+        if tasks.as_array().is_some_and(|tasks| !tasks.is_empty()) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let revoked = as_admin(Method::DELETE, &format!("/keys/{id}"))
+        .send()
+        .await;
+    assert_eq!(revoked.unwrap().status(), StatusCode::NO_CONTENT);
+    let answer = tokio::time::timeout(Duration::from_secs(20), waiting).await;
+    let (status, refusal) = read(answer.expect("it waits on").unwrap().unwrap()).await;
+    assert_eq!(status, StatusCode::UNAUTHORIZED, "{refusal}");
+    let message = refusal["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("was revoked or expired while this waited"),
+        "{message}"
+    );
+}
+
+#[tokio::test]
 async fn a_key_is_made_shown_once_used_and_revoked() {
     let system = keyed(Workers::Absent).await;
     let as_admin = |method, path: &str| system.ask(method, path).bearer_auth(BOOTSTRAP);

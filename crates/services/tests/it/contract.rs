@@ -49,6 +49,11 @@ const AGENT_ORCHESTRATOR: &str = "
     GET /ws/tasks/{id}
     GET /events/stream
     GET /audit
+    GET /callbacks
+    GET /callbacks/{id}
+    POST /callbacks/{id}/resend
+    GET /alerts
+    GET /alerts/deliveries
     POST /collaborative/tasks
     GET /collaborative/tasks/{id}
     POST /events

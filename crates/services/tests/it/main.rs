@@ -10,6 +10,8 @@
 )]
 
 mod access;
+mod alerts;
+mod callbacks;
 mod collaboration;
 mod config;
 mod configs_api;
@@ -25,6 +27,7 @@ mod openai_responses;
 mod openapi;
 mod operate;
 mod people;
+mod receiver;
 mod slack;
 mod socket;
 mod state;

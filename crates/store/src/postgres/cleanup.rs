@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::Postgres;
 use super::connection::Conn;
 use super::fault::Outcome;
+use super::outgoing;
 use super::partitions::{self, Dropped};
 use super::sql::{counted, get};
 use crate::{Cleaned, Cleanup, Result};
@@ -45,6 +46,9 @@ impl Postgres {
         if !cleaned.months.is_empty() && !cleanup.dry_run {
             cleaned.has_more |= forget_starters(&mut conn, cleanup.before).await?;
             cleaned.has_more |= forget_shared(&mut conn, cleanup.before).await?;
+        }
+        if !cleanup.dry_run {
+            outgoing::forget(&mut conn, cleanup.before).await?;
         }
         Ok(cleaned)
     }
@@ -99,6 +103,7 @@ async fn forget_these(conn: &mut Conn, ids: &[Uuid]) -> Outcome<u64> {
         "DELETE FROM execution_results WHERE execution_id = ANY ($1)",
         "DELETE FROM inputs WHERE execution_id = ANY ($1)",
         "DELETE FROM shared_state WHERE team = ANY ($1)",
+        "DELETE FROM deliveries WHERE execution_id = ANY ($1)",
     ] {
         conn.run(sql, &[&ids]).await?;
     }

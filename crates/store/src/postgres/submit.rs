@@ -189,6 +189,7 @@ pub(super) async fn insert(conn: &mut Conn, batch: &[&Prepared]) -> Outcome<Hash
     let parents: Vec<Option<Uuid>> = each()
         .map(|e| e.parent.map(|parent| key(parent.id)))
         .collect();
+    let callbacks: Vec<bool> = each().map(|e| e.callback_url.is_some()).collect();
     let event_ids: Vec<Option<&str>> = batch.iter().map(|p| p.event_id()).collect();
     let specs: Vec<&str> = batch.iter().map(|p| p.spec.as_str()).collect();
     let outgoing = || {
@@ -218,6 +219,7 @@ pub(super) async fn insert(conn: &mut Conn, batch: &[&Prepared]) -> Outcome<Hash
                 &owners,
                 &outgoing_ids,
                 &outgoing_json,
+                &callbacks,
             ],
         )
         .await?;

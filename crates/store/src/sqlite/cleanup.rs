@@ -4,6 +4,7 @@ use domain::Time;
 use rusqlite::{Connection, params};
 
 use super::Sqlite;
+use super::outgoing;
 use super::sql::{Sql, count, counted, micros};
 use super::writer::Tx;
 use crate::{Cleaned, Cleanup, Result};
@@ -24,6 +25,10 @@ impl Sqlite {
             cleaned.executions = self.count_old(cleanup.before).await?;
             return Ok(cleaned);
         }
+        let before = cleanup.before;
+        self.writer
+            .write(move |tx: &mut Tx<'_>| outgoing::forget(tx, before))
+            .await?;
         loop {
             let gone = self.forget_some(cleanup.before).await?;
             cleaned.executions += gone;

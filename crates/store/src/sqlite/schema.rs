@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 12] = [
+const MIGRATIONS: [Migration; 13] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -70,6 +70,11 @@ const MIGRATIONS: [Migration; 12] = [
         name: "0010_audit_log",
         up: include_str!("../../migrations/sqlite/0010_audit_log.up.sql"),
         down: include_str!("../../migrations/sqlite/0010_audit_log.down.sql"),
+    },
+    Migration {
+        name: "0011_outgoing",
+        up: include_str!("../../migrations/sqlite/0011_outgoing.up.sql"),
+        down: include_str!("../../migrations/sqlite/0011_outgoing.down.sql"),
     },
     Migration {
         name: "0013_errands",

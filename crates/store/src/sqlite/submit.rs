@@ -147,8 +147,9 @@ impl Prepared {
         let deadline = micros_up(execution.deadline);
         let inserted = tx.conn.run(
             "INSERT INTO executions (id, agent_name, version, execution_mode, priority, status, created_at,
-                 deadline, due_at, conversation_id, trace_id, parent_id, event_id, place, waits_turn, status_reason)
-             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?12, ?8, ?9, ?10, ?11, ?13, ?14, ?15)
+                 deadline, due_at, conversation_id, trace_id, parent_id, event_id, place, waits_turn, status_reason,
+                 has_callback)
+             VALUES (?1, ?2, ?3, ?4, ?5, 'queued', ?6, ?7, ?12, ?8, ?9, ?10, ?11, ?13, ?14, ?15, ?16)
              ON CONFLICT DO NOTHING",
             params![
                 key(execution.id),
@@ -166,6 +167,7 @@ impl Prepared {
                 seat.map(|seat| seat.place),
                 waits,
                 waits.then_some(turns::WAITS),
+                execution.callback_url.is_some(),
             ],
         )?;
         Ok(inserted == 1)

@@ -12,6 +12,7 @@ pub(crate) mod input;
 pub(crate) mod keys;
 pub(crate) mod memory;
 pub(crate) mod outbox;
+pub(crate) mod outgoing;
 pub(crate) mod packing;
 pub(crate) mod read;
 pub(crate) mod schedules;
@@ -102,6 +103,11 @@ macro_rules! behaviour {
                 a_woken_errand_is_due_and_what_is_done_is_forgotten, concurrent_claims_of_errands_share_nothing;
             audits: acts_are_kept_once_and_listed_newest_first, acts_are_found_by_who_what_and_when,
                 a_forgotten_beginning_leaves_its_mark;
+            outgoing: an_end_is_to_be_told_from_the_moment_that_it_is_written, whatever_ends_an_execution_tells_of_it,
+                a_delivery_is_one_senders_until_its_claim_runs_out, concurrent_senders_share_nothing,
+                a_failed_try_is_kept_and_repeated_later, a_delivery_can_be_sent_again,
+                deliveries_are_listed_newest_first_page_by_page, a_delivery_goes_with_its_execution,
+                one_of_many_evaluators_keeps_what_it_found, the_vital_signs_are_read;
             damage: an_unreadable_step_ends_its_execution_alone, a_missing_step_ends_its_execution,
                 an_unreadable_task_ends_its_execution, an_unreadable_row_hides_no_other;
         }

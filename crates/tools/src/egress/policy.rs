@@ -1,6 +1,6 @@
 //! Which places requests may go to, besides the public ones, and which never.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use ipnet::IpNet;
@@ -8,6 +8,9 @@ use url::Host;
 
 use super::Origin;
 use super::address::{canonical, is_metadata, why_not_public};
+
+/// What the names of this machine stand for.
+const LOOPBACK: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
 /// What an operator allows and denies: `EGRESS_ALLOW` and `EGRESS_DENY`. Denying wins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -87,7 +90,8 @@ impl EgressPolicy {
             Host::Ipv4(v4) => Some(IpAddr::V4(*v4)),
             Host::Ipv6(v6) => Some(IpAddr::V6(*v6)),
         };
-        if let Some(address) = literal {
+        let local = (literal.is_none() && is_local_name(name)).then_some(LOOPBACK);
+        if let Some(address) = literal.or(local) {
             self.check_address(address, clearance)
                 .map_err(|reason| format!("{name}: {reason}"))?;
         }
@@ -117,6 +121,12 @@ impl EgressPolicy {
             _ => Ok(()),
         }
     }
+}
+
+/// Whether it is a name that means this machine wherever it is asked for (RFC 6761): there is no need to ask.
+fn is_local_name(name: &str) -> bool {
+    let name = name.trim_end_matches('.');
+    name == "localhost" || name.ends_with(".localhost")
 }
 
 impl Rules {
@@ -239,6 +249,19 @@ mod tests {
         assert!(none.check_address(metadata, Clearance::Named).is_err());
         let some = EgressPolicy::parse("169.254.169.254", "").unwrap();
         assert!(some.check_address(metadata, Clearance::Public).is_ok());
+    }
+
+    #[test]
+    fn the_names_of_this_machine_need_no_looking_up() {
+        let none = EgressPolicy::default();
+        for local in ["http://localhost/", "http://a.LOCALHOST.:8080/"] {
+            assert!(clear(&none, local).is_err(), "{local}");
+        }
+        assert!(clear(&none, "http://localhost.example/").is_ok());
+        for allowed in ["localhost", "127.0.0.0/8"] {
+            let policy = EgressPolicy::parse(allowed, "").unwrap();
+            assert!(clear(&policy, "http://localhost/").is_ok(), "{allowed}");
+        }
     }
 
     #[test]

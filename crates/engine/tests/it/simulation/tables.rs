@@ -8,6 +8,7 @@ mod errands;
 mod journal;
 mod keys;
 mod news;
+mod outgoing;
 mod reads;
 mod schedules;
 mod shared;
@@ -107,6 +108,8 @@ pub(crate) struct Tables {
     errands: BTreeMap<String, errands::Kept>,
     audit_rows: Vec<store::AuditRow>,
     audit_chains: Vec<store::AuditChain>,
+    deliveries: BTreeMap<domain::DeliveryId, outgoing::Out>,
+    alerts: store::AlertRecord,
     schedules: BTreeMap<ScheduleName, ScheduleRecord>,
     runs: BTreeMap<(ScheduleName, Time), schedules::Run>,
     /// The agent that was served last.

@@ -23,7 +23,7 @@ async fn a_call_is_allowed_by_a_button_once_and_by_name() {
     let asked = question(&rig, &thread, "wants to call `calculate`").await;
     let shown = serde_json::to_string(&asked.blocks).unwrap();
     assert!(
-        shown.contains(r#"{\\\"expression\\\":\\\"6*7\\\"}"#),
+        shown.contains(r#"{\"expression\":\"6*7\"}"#),
         "letter by letter: {shown}"
     );
     rig.press(&press(

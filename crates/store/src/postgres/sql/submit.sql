@@ -2,9 +2,9 @@
 -- has it starts the execution.
 WITH r AS MATERIALIZED (
     SELECT * FROM unnest($1::uuid[], $2::text[], $3::text[], $4::text[], $5::smallint[], $6::timestamptz[],
-            $7::timestamptz[], $8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[])
+            $7::timestamptz[], $8::text[], $9::text[], $10::uuid[], $11::text[], $12::text[], $16::boolean[])
         AS r (id, agent_name, version, execution_mode, priority, created_at, deadline, conversation_id, trace_id,
-            parent_id, event_id, spec)
+            parent_id, event_id, spec, has_callback)
 ), known AS (
     SELECT id FROM executions WHERE id = ANY ($1)
 ), first AS (
@@ -16,9 +16,9 @@ WITH r AS MATERIALIZED (
     RETURNING execution_id
 ), new AS (
     INSERT INTO executions (id, agent_name, version, execution_mode, priority, status, created_at, deadline, due_at,
-        conversation_id, trace_id, parent_id, event_id)
+        conversation_id, trace_id, parent_id, event_id, has_callback)
     SELECT id, agent_name, version, execution_mode, priority, 'queued', created_at, deadline, created_at,
-        conversation_id, trace_id, parent_id, event_id
+        conversation_id, trace_id, parent_id, event_id, has_callback
     FROM r
     WHERE event_id IS NULL OR id IN (SELECT execution_id FROM first)
     ORDER BY id

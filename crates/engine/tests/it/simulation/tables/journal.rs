@@ -121,6 +121,7 @@ impl Tables {
                 self.count_change(id, now);
             }
         }
+        self.tell_end(id, now);
         self.leave_line(id, now);
         self.end_children(id, &why, now);
         if let Some(parent) = parent {

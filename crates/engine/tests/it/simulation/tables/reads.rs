@@ -264,6 +264,8 @@ impl Tables {
         if !cleanup.dry_run {
             self.rows.retain(|id, _| !old.contains(id));
             self.shared.retain(|write| !old.contains(&write.team));
+            self.deliveries
+                .retain(|id, _| !old.iter().any(|gone| *id == (*gone).into()));
         }
         Cleaned {
             executions: old.len() as u64,

@@ -14,6 +14,12 @@ pub(super) struct Run {
     is_open: bool,
 }
 
+impl Run {
+    pub(super) const fn said(&self) -> &ScheduleRun {
+        &self.run
+    }
+}
+
 impl Tables {
     pub(crate) fn save_schedule(&mut self, mut record: ScheduleRecord, seen: Option<u64>) -> bool {
         let name = record.schedule.name.clone();
