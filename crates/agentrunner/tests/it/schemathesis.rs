@@ -12,15 +12,16 @@ use tokio::process::Command;
 use crate::product::{Product, Project};
 
 /// The services by the place of their port.
-const SERVICES: [(&str, usize); 4] = [
+const SERVICES: [(&str, usize); 5] = [
     ("state-manager", 0),
     ("config-service", 1),
     ("agent-orchestrator", 2),
     ("scheduler-service", 3),
+    ("slack-gateway", 4),
 ];
 /// How many requests for each operation are made up, besides those that follow from the description alone. More find
 /// more: `SCHEMATHESIS_EXAMPLES=500 cargo test …`.
-const EXAMPLES: &str = "6";
+const EXAMPLES: &str = "4";
 const KEY: &str = "first-key-0123456789abcdef";
 
 fn project() -> Project {

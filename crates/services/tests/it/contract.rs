@@ -46,6 +46,14 @@ const AGENT_ORCHESTRATOR: &str = "
     POST /tasks/{id}/input
     GET /tasks/{id}/events
     GET /tasks/{id}/tree
+    GET /ws/tasks/{id}
+    GET /events/stream
+    GET /audit
+    GET /callbacks
+    GET /callbacks/{id}
+    POST /callbacks/{id}/resend
+    GET /alerts
+    GET /alerts/deliveries
     POST /collaborative/tasks
     GET /collaborative/tasks/{id}
     POST /events
@@ -75,6 +83,14 @@ const SCHEDULER_SERVICE: &str = "
     GET /workers
 ";
 
+const SLACK_GATEWAY: &str = "
+    POST /slack/events
+    POST /slack/commands
+    POST /slack/interactive
+    POST /slack/send-message
+    PUT,DELETE /slack/messages/{ts}
+";
+
 /// What every service has. `/docs` and `/openapi.json` describe the others and not themselves.
 const ALL: &str = "
     GET /health
@@ -89,6 +105,7 @@ const fn contract(service: Service) -> &'static str {
         Service::ConfigService => CONFIG_SERVICE,
         Service::AgentOrchestrator => AGENT_ORCHESTRATOR,
         Service::SchedulerService => SCHEDULER_SERVICE,
+        Service::SlackGateway => SLACK_GATEWAY,
         Service::AgentPool => "",
     }
 }
@@ -134,6 +151,7 @@ fn the_contract_the_router_and_the_description_are_the_same_routes() {
         Service::ConfigService,
         Service::AgentOrchestrator,
         Service::SchedulerService,
+        Service::SlackGateway,
         Service::AgentPool,
     ] {
         let promised = promised(service);
