@@ -80,14 +80,14 @@ const MIGRATIONS: [Migration; 13] = [
         down: include_str!("../../migrations/postgres/0011_outgoing.down.sql"),
     },
     Migration {
-        name: "0013_errands",
-        up: include_str!("../../migrations/postgres/0013_errands.up.sql"),
-        down: include_str!("../../migrations/postgres/0013_errands.down.sql"),
+        name: "0012_errands",
+        up: include_str!("../../migrations/postgres/0012_errands.up.sql"),
+        down: include_str!("../../migrations/postgres/0012_errands.down.sql"),
     },
     Migration {
-        name: "0014_agent_switches",
-        up: include_str!("../../migrations/postgres/0014_agent_switches.up.sql"),
-        down: include_str!("../../migrations/postgres/0014_agent_switches.down.sql"),
+        name: "0013_agent_switches",
+        up: include_str!("../../migrations/postgres/0013_agent_switches.up.sql"),
+        down: include_str!("../../migrations/postgres/0013_agent_switches.down.sql"),
     },
 ];
 
