@@ -174,6 +174,7 @@ async fn unavailable(
             name: &agent.definition.name,
             mode: agent.definition.execution_mode,
             is_enabled: agent.definition.enabled,
+            switched_off: agent.switched_off.as_ref(),
             missing: None,
             rejected: None,
             active: 0,
