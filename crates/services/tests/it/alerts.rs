@@ -69,6 +69,8 @@ asyncio.run(main())
 struct Rig {
     system: System,
     settings: Settings,
+    /// What the sender knows, as in one process.
+    own: Alerts,
     secret: String,
     stop: CancellationToken,
 }
@@ -86,6 +88,7 @@ impl Rig {
         let secret = signature::mint().unwrap();
         let rig = Self {
             system,
+            own: Alerts::new(settings.clone()),
             settings,
             secret,
             stop: CancellationToken::new(),
@@ -98,7 +101,7 @@ impl Rig {
         );
         let keys = Arc::new(SigningKeys::parse(&rig.secret).unwrap());
         let engine = rig.system.engine.clone();
-        let sender = Sender::new(engine, Arc::new(egress), Some(keys), rig.process());
+        let sender = Sender::new(engine, Arc::new(egress), Some(keys), rig.own.clone());
         tokio::spawn(sender.run(rig.stop.clone()));
         rig
     }
@@ -178,7 +181,7 @@ async fn each_receiver_is_told_once_and_when_it_is_over() {
         )
     };
     rig.write(&text(1));
-    let (one, other) = (rig.process(), rig.process());
+    let (one, other) = (rig.own.clone(), rig.process());
     rig.fail().await;
     rig.look(&one).await;
     assert_eq!(rig.alerts("").await, json!([]), "one may fail");
@@ -264,7 +267,7 @@ async fn each_receiver_is_told_once_and_when_it_is_over() {
 #[tokio::test]
 async fn a_broken_file_leaves_the_rules_at_work_and_a_failed_message_shows() {
     let rig = Rig::start("http://127.0.0.1:1/api/").await;
-    let alerts = rig.process();
+    let alerts = rig.own.clone();
     rig.look(&alerts).await;
     let mail = MailServer::start().await;
     // A server that speaks no TLS is told nothing: nobody in between may take that away.
