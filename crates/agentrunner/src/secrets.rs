@@ -48,8 +48,8 @@ pub(crate) fn resolve(
         return Ok((None, references));
     }
     let look = |name: &str| {
-        let set = layers.iter().filter_map(|layer| layer.get(name));
-        set.filter(|value| !value.is_empty()).next().cloned()
+        let mut set = layers.iter().filter_map(|layer| layer.get(name));
+        set.find(|value| !value.is_empty()).cloned()
     };
     let managers = Managers::new(&look);
     let values = fetch(&managers, &references)?;

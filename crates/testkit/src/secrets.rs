@@ -253,14 +253,11 @@ impl Inner {
         }
         let given: Value = serde_json::from_slice(body).unwrap_or_default();
         let known: BTreeSet<&str> = ["SecretId", "VersionId", "VersionStage"].into();
-        let fields = given
+        let mut fields = given
             .as_object()
             .into_iter()
             .flat_map(|fields| fields.keys());
-        if let Some(field) = fields
-            .into_iter()
-            .find(|field| !known.contains(field.as_str()))
-        {
+        if let Some(field) = fields.find(|field| !known.contains(field.as_str())) {
             return refuse(StatusCode::BAD_REQUEST, "SerializationException", field);
         }
         let name = given["SecretId"].as_str().unwrap_or_default();

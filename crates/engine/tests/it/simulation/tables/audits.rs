@@ -18,8 +18,8 @@ impl Tables {
                 self.audit_rows.push(row);
             }
         }
-        let known = self.audit_chains.iter_mut();
-        match known.into_iter().find(|known| known.chain == chain.chain) {
+        let mut known = self.audit_chains.iter_mut();
+        match known.find(|known| known.chain == chain.chain) {
             Some(known) => known.head = chain.head,
             None => self.audit_chains.push(chain),
         }
