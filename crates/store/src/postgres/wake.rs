@@ -154,9 +154,6 @@ async fn lock(conn: &mut Conn, id: Uuid) -> Outcome<Option<Status>> {
     Ok(word.map(|word| parse("a status", &word)).transpose()?)
 }
 
-/// How often a wish is tried again that was in another transaction's way.
-const AGAIN: u32 = 3;
-
 impl Postgres {
     pub(super) async fn news_of(&self, id: ExecutionId) -> Result<Waiting> {
         let key = key(id);
@@ -195,26 +192,14 @@ impl Postgres {
             },
             self.packing,
         )?;
-        let mut left = AGAIN;
-        loop {
-            let mut conn = self.pool.get().await?;
-            conn.begin();
-            match cancel(&mut conn, key(id), &wish, &at_once, now).await {
-                Ok((answer, has_work)) => {
-                    conn.commit().await?;
-                    if has_work {
-                        self.signals.work();
-                    }
-                    return Ok(answer);
-                }
-                // The end of a parent and the wish that it end lock the same rows in another order.
-                Err(fault) if fault.is_passing() && left > 0 => {
-                    left -= 1;
-                    tracing::debug!(execution_id = %id, "a cancellation was in another transaction's way and is tried again");
-                }
-                Err(fault) => return Err(fault.into()),
-            }
+        let mut conn = self.pool.get().await?;
+        conn.begin();
+        let (answer, has_work) = cancel(&mut conn, key(id), &wish, &at_once, now).await?;
+        conn.commit().await?;
+        if has_work {
+            self.signals.work();
         }
+        Ok(answer)
     }
 
     pub(super) async fn answer(&self, input: NewInput) -> Result<InputAnswer> {

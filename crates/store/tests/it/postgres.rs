@@ -126,46 +126,6 @@ async fn until(what: &str, mut done: impl AsyncFnMut() -> bool) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_wish_that_is_in_a_deadlock_is_tried_again() {
-    let url = database().await;
-    let store = connect(&url).await;
-    let parent = leased(&store, task("a")).await;
-    let id = parent.execution.id;
-    let working = child(id, "b");
-    let mut start = append(&parent, at(1), notes(&parent, 1, 1), Then::Continue);
-    start.children = vec![submission(working.clone())];
-    commit(&store, start).await;
-
-    // Another has the parent and will want the child; the wish has the child and wants the parent.
-    let other = session(&url).await;
-    let lock = "SELECT 1 FROM executions WHERE id = $1 FOR UPDATE";
-    other.batch_execute("BEGIN").await.unwrap();
-    // It waits, so that the one who finds the deadlock is the other one.
-    other
-        .batch_execute("SET LOCAL deadlock_timeout = '60s'")
-        .await
-        .unwrap();
-    other.query(lock, &[&id.as_uuid()]).await.unwrap();
-    let wish = tokio::spawn({
-        let store = store.clone();
-        async move { store.cancel(id, "me", "r", at(2)).await }
-    });
-    let watcher = session(&url).await;
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'";
-    until("the wish waits", async || {
-        let row = watcher.query_one(waits, &[]).await.unwrap();
-        row.get::<_, i64>(0) > 0
-    })
-    .await;
-    let child = working.id;
-    other.query(lock, &[&child.as_uuid()]).await.unwrap();
-    other.batch_execute("COMMIT").await.unwrap();
-    wish.await.unwrap().expect("it is tried again");
-    let waiting = store.waiting(child).await.unwrap();
-    assert_eq!(waiting.cancel.expect("a wish").by, "its parent");
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_processes_share_the_work_without_sharing_any_of_it() {
     let url = database().await;
     let stores = [connect(&url).await, connect(&url).await];
