@@ -4,7 +4,6 @@ use std::collections::BTreeMap;
 
 use secrecy::ExposeSecret;
 
-use super::variable::State;
 use super::*;
 
 fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -294,12 +293,8 @@ fn another_provider_needs_its_model_and_scripted_does_not() {
 fn the_page_lists_every_variable_with_its_default() {
     let page = include_str!("../../../../docs/settings.md");
     for variable in VARIABLES {
-        let state = match variable.state {
-            State::Live => "",
-            State::Later => " *Not used yet.*",
-        };
         let row = format!(
-            "| `{}` | {} | {} | {}{state} |",
+            "| `{}` | {} | {} | {} |",
             variable.name,
             if variable.default.is_empty() {
                 String::new()

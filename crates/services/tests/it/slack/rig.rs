@@ -73,7 +73,7 @@ impl Rig {
         let audit = folder.path().join("audit.log");
         let log = audit.clone();
         let dress = move |app: App| {
-            let app = app.with_audit(Audit::open(&log, None).unwrap());
+            let app = app.with_audit(Audit::open(&log, None, None).unwrap());
             let Some(settings) = settings else { return app };
             let slack = Slack::new(settings).unwrap();
             let app = app.with_slack(slack.clone());
