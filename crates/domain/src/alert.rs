@@ -9,5 +9,5 @@ mod rule;
 mod step;
 
 pub use config::{AlertConfig, ReceiverConfig, ReceiverKind, RuleConfig, Tls, Watch};
-pub use rule::{Finding, Rule, Severity, Signs, Wrong};
+pub use rule::{Ended, Finding, Rule, Severity, Signs, Wrong};
 pub use step::{Known, Notice, NoticeKind, Standing, Subject, step};

@@ -298,7 +298,7 @@ fn is_reference(text: &str) -> bool {
 
 impl RuleConfig {
     fn read(&self) -> Result<Rule, Vec<Flaw>> {
-        let mut flaws = Vec::new();
+        let mut flaws = self.misplaced();
         let mut flaw = |field, message: String, hint| {
             flaws.push(Flaw {
                 field,
@@ -326,26 +326,6 @@ impl RuleConfig {
         let older_than = time("older_than", &self.older_than);
         let hold = time("for", &self.hold);
         let every = time("every", &self.every);
-        let (watch, takes): (&str, &[&str]) = match self.when {
-            Watch::Failures => ("failures", &["above", "within", "agent"]),
-            Watch::QueueDepth => ("queue_depth", &["above", "agent"]),
-            Watch::QueueAge => ("queue_age", &["older_than", "agent"]),
-            Watch::DeadLetters => ("dead_letters", &["above"]),
-            Watch::AgentUnavailable => ("agent_unavailable", &["agent"]),
-            Watch::ScheduleMissed => ("schedule_missed", &["within"]),
-            Watch::Cost => ("cost", &["above_usd", "agent"]),
-        };
-        let given = [
-            ("above", self.above.is_some()),
-            ("above_usd", self.above_usd.is_some()),
-            ("older_than", self.older_than.is_some()),
-            ("within", self.within.is_some()),
-            ("agent", self.agent.is_some()),
-        ];
-        for (field, _) in given.iter().filter(|(f, is)| *is && !takes.contains(f)) {
-            let message = format!("a rule for {watch} has no {field}");
-            flaw(*field, message, "take it out");
-        }
         let agent = match self.agent.as_deref() {
             None => None,
             Some("each") => Some(None),
@@ -358,15 +338,6 @@ impl RuleConfig {
             },
         };
         let usd = self.above_usd.unwrap_or_default();
-        if self.when == Watch::Cost && !(usd.is_finite() && usd >= 0.0 && self.above_usd.is_some())
-        {
-            let message = "a rule for cost needs above_usd, a number of dollars".to_owned();
-            flaw("above_usd", message, "");
-        }
-        if self.when == Watch::QueueAge && self.older_than.is_none() {
-            let message = "a rule for queue_age needs older_than".to_owned();
-            flaw("older_than", message, "such as older_than: 10m");
-        }
         if every.is_some_and(|every| every < Duration::from_secs(60)) {
             let message = "it would be told more than once a minute".to_owned();
             flaw("every", message, "write 1m or more");
@@ -397,6 +368,54 @@ impl RuleConfig {
             severity: self.severity,
             receivers: self.receivers.clone(),
         })
+    }
+
+    /// What its kind of rule does not have, and what it lacks.
+    fn misplaced(&self) -> Vec<Flaw> {
+        let mut flaws = Vec::new();
+        let (watch, takes): (&str, &[&str]) = match self.when {
+            Watch::Failures => ("failures", &["above", "within", "agent"]),
+            Watch::QueueDepth => ("queue_depth", &["above", "agent"]),
+            Watch::QueueAge => ("queue_age", &["older_than", "agent"]),
+            Watch::DeadLetters => ("dead_letters", &["above"]),
+            Watch::AgentUnavailable => ("agent_unavailable", &["agent"]),
+            Watch::ScheduleMissed => ("schedule_missed", &["within"]),
+            Watch::Cost => ("cost", &["above_usd", "agent"]),
+        };
+        let given = [
+            ("above", self.above.is_some()),
+            ("above_usd", self.above_usd.is_some()),
+            ("older_than", self.older_than.is_some()),
+            ("within", self.within.is_some()),
+            ("agent", self.agent.is_some()),
+        ];
+        for (field, _) in given.iter().filter(|(f, is)| *is && !takes.contains(f)) {
+            let message = format!("a rule for {watch} has no {field}");
+            flaws.push(Flaw {
+                field,
+                message,
+                hint: "take it out",
+            });
+        }
+        let usd = self.above_usd.unwrap_or_default();
+        if self.when == Watch::Cost && !(usd.is_finite() && usd >= 0.0 && self.above_usd.is_some())
+        {
+            let message = "a rule for cost needs above_usd, a number of dollars".to_owned();
+            flaws.push(Flaw {
+                field: "above_usd",
+                message,
+                hint: "",
+            });
+        }
+        if self.when == Watch::QueueAge && self.older_than.is_none() {
+            let message = "a rule for queue_age needs older_than".to_owned();
+            flaws.push(Flaw {
+                field: "older_than",
+                message,
+                hint: "such as older_than: 10m",
+            });
+        }
+        flaws
     }
 }
 

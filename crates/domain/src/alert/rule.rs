@@ -105,11 +105,14 @@ impl Wrong {
     }
 }
 
+/// How many executions of an agent ended so.
+pub type Ended = (AgentName, Status, u64);
+
 /// What rules look at.
 #[derive(Debug, Clone, Default)]
 pub struct Signs {
-    /// How executions ended, by window and agent.
-    pub ended: Vec<(Duration, Vec<(AgentName, Status, u64)>)>,
+    /// How executions ended, by window.
+    pub ended: Vec<(Duration, Vec<Ended>)>,
     /// What waits to be begun: how much, and since when the oldest; by agent.
     pub queued: Vec<(AgentName, u64, Time)>,
     /// Events that were given up.

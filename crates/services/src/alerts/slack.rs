@@ -92,8 +92,11 @@ async fn send(
     // The Web API answers 200 to what it refuses, too, and says so in the body; an incoming webhook says `ok`.
     let refusal = serde_json::from_slice::<Value>(&response.body)
         .ok()
-        .filter(|answer| answer["ok"] == false)
-        .map(|answer| answer["error"].as_str().unwrap_or("unknown").to_owned());
+        .filter(|answer| answer.get("ok") == Some(&Value::Bool(false)))
+        .map(|answer| match answer.get("error").and_then(Value::as_str) {
+            Some(word) => word.to_owned(),
+            None => "unknown".to_owned(),
+        });
     match refusal {
         Some(why) => Tried::failed(format!("Slack refused it: {why}")),
         None if status.is_success() => Tried {

@@ -68,11 +68,9 @@ impl Alerts {
             &mut receiver.password,
         ];
         let lookup = |name: &str| (self.settings.lookup)(name);
-        for field in fields {
-            if let Some(text) = field {
-                let path = format!("receivers.{name}");
-                *text = expand_text(text, &path, &lookup).map_err(|error| error.to_string())?;
-            }
+        for text in fields.into_iter().flatten() {
+            let path = format!("receivers.{name}");
+            *text = expand_text(text, &path, &lookup).map_err(|error| error.to_string())?;
         }
         Ok(receiver)
     }

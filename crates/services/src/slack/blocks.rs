@@ -296,7 +296,12 @@ fn buttons(question: &Question, asked: Asked, is_whole: bool) -> Vec<Value> {
 }
 
 fn section(mrkdwn: &str) -> Value {
-    json!({ "type": "section", "text": { "type": "mrkdwn", "text": cut(mrkdwn, MOST) } })
+    // Slack refuses a block without words.
+    let words = match mrkdwn.trim() {
+        "" => "_(nothing)_",
+        _ => mrkdwn,
+    };
+    json!({ "type": "section", "text": { "type": "mrkdwn", "text": cut(words, MOST) } })
 }
 
 fn context(mrkdwn: &str) -> Value {

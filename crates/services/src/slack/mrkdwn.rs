@@ -185,7 +185,8 @@ impl Writer {
             TagEnd::Strong if !self.is_heading => self.push("*"),
             TagEnd::Strikethrough => self.push("~"),
             TagEnd::Link | TagEnd::Image => {
-                if self.links.pop().is_some_and(|target| !target.is_empty()) {
+                let target = self.links.pop().unwrap_or_default();
+                if !target.is_empty() {
                     self.push(">");
                 }
             }

@@ -248,7 +248,10 @@ async fn every_scope_at_every_route_gets_the_answer_that_the_rule_demands() {
                             assert_eq!((status.as_u16(), &code), (number, &wanted), "{what}");
                         }
                         None => {
-                            assert!(status != 401 && status != 403 && status != 405, "{what}");
+                            // Slack shows no key: it signs.
+                            let is_unsigned = rule.scope.is_none() && code == "SIGNATURE_INVALID";
+                            let is_refused = matches!(status.as_u16(), 401 | 403 | 405);
+                            assert!(!is_refused || is_unsigned, "{what}");
                             // No coordinator of a team, and that is said of what is one's own.
                             let is_hidden = hidden(rule.owner)
                                 .is_some_and(|hidden| code == word(&route, hidden));
@@ -265,7 +268,7 @@ async fn every_scope_at_every_route_gets_the_answer_that_the_rule_demands() {
 #[test]
 fn the_page_shows_every_route_with_what_it_needs() {
     let mut table = String::new();
-    for service in &SERVICES[..4] {
+    for service in &SERVICES[..5] {
         for (route, methods) in rules(*service) {
             if route.starts_with("/health") || route == "/metrics" {
                 continue;

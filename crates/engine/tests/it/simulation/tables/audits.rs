@@ -27,10 +27,26 @@ impl Tables {
 
     fn find_audit(&self, filter: &AuditFilter) -> Vec<AuditRow> {
         let is = |wanted: &Option<String>, text: &str| wanted.as_ref().is_none_or(|w| w == text);
-        let place = |row: &AuditRow| Reverse((row.at, row.chain, row.seq));
+        let contains = |wanted: &Option<String>, text: &str| {
+            let wanted = wanted.as_ref().map(|wanted| wanted.to_lowercase());
+            wanted.is_none_or(|wanted| text.to_lowercase().contains(&wanted))
+        };
+        let place = |row: &AuditRow| (row.at, row.chain, row.seq);
+        let last = filter.page.after.as_ref().and_then(|after| {
+            let last = self.audit_rows.iter().find(|row| row.place() == *after);
+            last.map(place)
+        });
         let mut rows = self.audit_rows.clone();
-        rows.retain(|row| is(&filter.who, &row.who) && is(&filter.outcome, &row.outcome));
-        rows.sort_by_key(place);
+        rows.retain(|row| {
+            is(&filter.who, &row.who)
+                && contains(&filter.action, &row.action)
+                && is(&filter.outcome, &row.outcome)
+                && is(&filter.trace_id, &row.trace_id)
+                && filter.since.is_none_or(|since| row.at >= since)
+                && filter.until.is_none_or(|until| row.at < until)
+                && last.is_none_or(|last| place(row) < last)
+        });
+        rows.sort_by_key(|row| Reverse(place(row)));
         rows.truncate(filter.page.limit);
         rows
     }
