@@ -349,7 +349,8 @@ where
     .transpose()
 }
 
-fn invalid(field: &str, why: &str) -> ApiError {
+/// Says what is wrong with a query parameter.
+pub(crate) fn invalid(field: &str, why: &str) -> ApiError {
     ApiError::new(
         Code::InvalidRequest,
         format!("query parameter {field}: {why}"),

@@ -66,14 +66,10 @@ impl Tls {
     /// One can't be read or used; it is named with its variable.
     pub fn open(files: Files) -> Result<Self, TlsError> {
         let current = Current::from(files.load()?);
+        tracing::info!("TLS: the certificate is {}", current.validity);
         current.validity.tell();
         let current = watch::Sender::new(current);
         Ok(Self(Arc::new(Inner { files, current })))
-    }
-
-    /// Until when the certificate is valid, for people.
-    pub fn valid_until(&self) -> String {
-        self.0.current.borrow().validity.to_string()
     }
 
     /// Takes renewed files, until `shutdown`.

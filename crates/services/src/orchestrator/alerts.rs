@@ -11,10 +11,11 @@ use utoipa::{IntoParams, ToSchema};
 
 use super::callbacks::state;
 use crate::alerts::known;
+use crate::execution::invalid;
 use crate::http::error::ErrorBody;
 use crate::http::page::{Listed, cursor, next_address, page};
 use crate::http::params::Params;
-use crate::http::{Answer, ApiError, App, Code};
+use crate::http::{Answer, App};
 
 const STATES: [&str; 3] = ["pending", "firing", "resolved"];
 
@@ -96,8 +97,7 @@ pub(super) async fn list(
             "{state:?} is no state of an alert; it is one of {}",
             STATES.join(", ")
         );
-        let message = format!("query parameter state: {why}");
-        return Err(ApiError::new(Code::InvalidRequest, message).with_field("state", &why, ""));
+        return Err(invalid("state", &why));
     }
     let known = known(&app.engine.store().alert_state().await?);
     let mut alerts = Vec::new();

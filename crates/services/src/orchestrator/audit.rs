@@ -2,7 +2,7 @@
 
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use domain::Time;
+use domain::{Time, TraceId};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -10,6 +10,8 @@ use store::{AuditFilter, AuditRow};
 use utoipa::{IntoParams, ToSchema};
 use uuid::Uuid;
 
+use crate::execution::invalid;
+use crate::http::describe::parameters::OUTCOMES;
 use crate::http::error::ErrorBody;
 use crate::http::page::{Listed, cursor, next_address, page};
 use crate::http::params::Params;
@@ -135,11 +137,22 @@ pub(super) async fn list(
 ) -> Answer<Response> {
     let page = page(params.limit, params.cursor.as_deref())?;
     let limit = page.limit;
+    if let Some(outcome) = &params.outcome
+        && !OUTCOMES.contains(&outcome.as_str())
+    {
+        let words = OUTCOMES.join(", ");
+        let why = format!("{outcome:?} is not how an act ends; it is one of {words}");
+        return Err(invalid("outcome", &why));
+    }
+    let trace = params.trace_id.as_deref().map(str::parse::<TraceId>);
+    let trace = trace
+        .transpose()
+        .map_err(|why| invalid("trace_id", &why.to_string()))?;
     let filter = AuditFilter {
         who: params.who,
         action: params.action,
         outcome: params.outcome,
-        trace_id: params.trace_id,
+        trace_id: trace.map(|trace| trace.to_string()),
         since: params.since,
         until: params.until,
         page,

@@ -10,6 +10,7 @@ use store::{DeliveryFilter, DeliveryKind};
 use url::Url;
 use utoipa::{IntoParams, ToSchema};
 
+use crate::execution::invalid;
 use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
 use crate::http::page::{Listed, cursor, execution_page, next_address};
@@ -194,11 +195,6 @@ async fn no_callback(app: &App, id: ExecutionId) -> Answer<ApiError> {
         Some(_) => format!("execution {id} has not ended; it is {}", row.status),
     };
     Ok(ApiError::new(Code::NotFound, message))
-}
-
-fn invalid(field: &str, why: &str) -> ApiError {
-    let message = format!("query parameter {field}: {why}");
-    ApiError::new(Code::InvalidRequest, message).with_field(field, why, "")
 }
 
 /// Whether an address may be called back, as far as can be told before it is.

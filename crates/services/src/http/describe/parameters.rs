@@ -15,6 +15,9 @@ const STATUS: &str = "^(queued|running|waiting_for_input|completed|failed|timeou
 /// The year 9999, in microseconds.
 pub(crate) const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
 
+/// How an act that is written down may have ended.
+pub(crate) const OUTCOMES: [&str; 4] = ["done", "refused", "denied", "failed"];
+
 /// The values that a parameter takes.
 enum Takes {
     Words(&'static [&'static str]),
@@ -38,6 +41,9 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
         ("/agents", "status") => {
             Words(&["ready", "running", "degraded", "unavailable", "disabled"])
         }
+        ("/alerts", "state") => Words(&["pending", "firing", "resolved"]),
+        (_, "state") => Words(&["pending", "delivered", "failed"]),
+        (_, "outcome") => Words(&OUTCOMES),
         ("/workers", "status") => Words(&["alive", "lost"]),
         (_, "status") => Pattern(STATUS),
         (_, "pool") => Words(&[
@@ -55,10 +61,12 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
         (_, "parent_execution_id" | "execution_id") => Pattern(UUID),
         (_, "from_day" | "to_day") => Pattern(DAY),
         (_, "wait") => Pattern("^([0-9]{1,2}|[12][0-9]{2}|300)s?$"),
-        ("/executions" | "/tasks", "cursor") => {
+        ("/executions" | "/tasks" | "/callbacks", "cursor") => {
             Pattern("^[0-9a-f]{1,15}-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")
         }
-        ("/keys" | "/dead-letters", "cursor") => Pattern("^[0-9a-f]{1,15}-[!-~]{1,200}$"),
+        ("/keys" | "/dead-letters" | "/audit" | "/alerts/deliveries", "cursor") => {
+            Pattern("^[0-9a-f]{1,15}-[!-~]{1,200}$")
+        }
         ("/inbox", "cursor") => {
             Pattern("^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}:[0-9]{1,9}$")
         }
