@@ -1,7 +1,6 @@
 //! How long lists take at a fixed rate of requests: of agents when there are many, and of executions, filtered, in a
 //! full database.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::SecondsFormat;
@@ -54,7 +53,7 @@ pub(crate) async fn measure(context: &Context, args: &Lists) -> anyhow::Result<(
     for shape in shapes {
         spinner.set_message(shape.label);
         let url = format!("{base}{}", shape.path);
-        let make = Arc::new(move |client: &reqwest::Client, _| client.get(&url));
+        let make = rig.request(move |client| client.get(&url));
         let pace = Pace::Rate(args.rate);
         let answers = ask(pace, args.seconds, StatusCode::OK, make).await?;
         anyhow::ensure!(answers.refused == 0, "{} was refused", shape.path);

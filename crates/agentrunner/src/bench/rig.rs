@@ -3,14 +3,17 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::StreamExt;
+use secrecy::ExposeSecret as _;
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
+use super::asking::Make;
 use super::disk;
 use super::report::Report;
 use super::statistics::{ms, percentile};
@@ -284,6 +287,18 @@ impl Rig {
         let began = Instant::now();
         self.system.engine().store().check().await?;
         Ok(began.elapsed())
+    }
+
+    /// A request to it, with the key that it wants.
+    pub(crate) fn request(
+        &self,
+        make: impl Fn(&reqwest::Client) -> reqwest::RequestBuilder + Send + Sync + 'static,
+    ) -> Make {
+        let key = self.system.own_key();
+        Arc::new(move |client, _| match &key {
+            Some(key) => make(client).bearer_auth(key.expose_secret()),
+            None => make(client),
+        })
     }
 
     /// Ends it and deletes its folder.

@@ -1,7 +1,6 @@
 //! How long `POST /tasks` takes, at a fixed rate of requests or by so many clients that ask one after the other, while
 //! what is submitted is performed, or only accepted.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::StatusCode;
@@ -34,7 +33,7 @@ pub(crate) async fn measure(context: &Context, args: &Submit) -> anyhow::Result<
     let url = format!("{}/tasks", rig.system.orchestrator_url());
     let body = json!({ "agent_name": TURNS, "task_data": { "prompt": "Go." } });
     let pace = args.clients.map_or(Pace::Rate(args.rate), Pace::Clients);
-    let make = Arc::new(move |client: &reqwest::Client, _| client.post(&url).json(&body));
+    let make = rig.request(move |client| client.post(&url).json(&body));
     let answers = ask(pace, args.seconds, StatusCode::ACCEPTED, make).await?;
     spinner.finish_and_clear();
     let mut report = Report::default();
