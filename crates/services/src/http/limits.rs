@@ -16,7 +16,7 @@ const MINUTE: Duration = Duration::from_secs(60);
 /// How many requests with a key that is not valid an address may send in a minute, and how many of them at once.
 const FAILURES: (u32, u32) = (10, 5);
 /// The same where nothing else is limited: nobody guesses a key so, and nobody who has the wrong one is troubled.
-const MILD: (u32, u32) = (600, 600);
+const MILD: (u32, u32) = (6000, 6000);
 
 /// How often callers may ask. Cheap to clone; all clones are one.
 #[derive(Clone, Default)]
