@@ -195,10 +195,12 @@ mod tests {
     async fn failures_are_counted_where_nothing_else_is() {
         let limits = Limits::of_failures(Arc::new(LocalCounters::default()));
         let here = "10.0.0.1".parse().ok();
-        for _ in 0..MILD.1 {
-            assert!(limits.failed(here).await.is_ok());
+        let mut sent = 0;
+        while limits.failed(here).await.is_ok() {
+            sent += 1;
+            assert!(sent < 2 * MILD.1, "nothing is refused");
         }
-        assert!(limits.failed(here).await.is_err());
+        assert!(sent >= MILD.1, "{sent}");
         assert_eq!(limits.take(&somebody(), here).await, None);
     }
 
