@@ -22,6 +22,8 @@ pub(crate) struct Access {
     pub(crate) own_key: Option<SecretString>,
     /// How often a caller may ask in a minute, and at once.
     pub(crate) limit: Option<(NonZeroU32, NonZeroU32)>,
+    /// How often an address may show a key that is not valid in a minute, where nothing else is limited.
+    pub(crate) failures: NonZeroU32,
     pub(crate) proxies: Proxies,
     /// Where the audit log is.
     pub(crate) audit_log: PathBuf,
@@ -86,6 +88,7 @@ impl Access {
             bootstrap,
             own_key: own.or(first).map(SecretString::from),
             limit: limit(values),
+            failures: count(values, "FAILED_KEYS_PER_MINUTE").unwrap_or(NonZeroU32::MIN),
             proxies,
             audit_log: values.path("AUDIT_LOG_PATH").unwrap_or_else(|| {
                 let folder = values.path("DATA_DIR").unwrap_or_default();
@@ -99,13 +102,14 @@ impl Access {
 
 /// How often a caller may ask.
 fn limit(values: &Values) -> Option<(NonZeroU32, NonZeroU32)> {
-    let number = |name| {
-        u32::try_from(values.number(name))
-            .ok()
-            .and_then(NonZeroU32::new)
-    };
-    let both = number("RATE_LIMIT_PER_MINUTE").zip(number("RATE_LIMIT_BURST"));
+    let both = count(values, "RATE_LIMIT_PER_MINUTE").zip(count(values, "RATE_LIMIT_BURST"));
     both.filter(|_| values.switch("RATE_LIMIT_ENABLED"))
+}
+
+fn count(values: &Values, name: &'static str) -> Option<NonZeroU32> {
+    u32::try_from(values.number(name))
+        .ok()
+        .and_then(NonZeroU32::new)
 }
 
 /// A value that has two names.

@@ -160,6 +160,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("RATE_LIMIT_ENABLED", Switch, "false", "Whether requests are limited: for each key, or else for each address."),
     variable("RATE_LIMIT_PER_MINUTE", Number(1, 1_000_000, "requests"), "60", "How many requests a caller may make in a minute."),
     variable("RATE_LIMIT_BURST", Number(1, 1_000_000, "requests"), "10", "How many of them at once."),
+    variable("FAILED_KEYS_PER_MINUTE", Number(1, 1_000_000, "requests"), "60", "How many requests without a valid key an address may make in a minute, where requests are not limited."),
     variable("TRUSTED_PROXIES", List, "", "Addresses or networks of proxies whose `X-Forwarded-For` tells from where a request comes. Without them it is the other end of the connection."),
     variable("ENABLE_AUDIT_LOG", Switch, "false", "Whether changes, refusals of rights and people's decisions are written to the audit log."),
     variable("AUDIT_LOG_PATH", Path, "", "The file of the audit log, for all processes of a machine; `audit.log` in `DATA_DIR` when empty."),

@@ -41,7 +41,7 @@ impl System {
             // One's own command does not wait for oneself.
             _ if self.own_key.is_some() => Limits::none(),
             Some((per_minute, burst)) => Limits::new(counters, per_minute, burst),
-            None if access.bootstrap.is_some() => Limits::of_failures(counters),
+            None if access.bootstrap.is_some() => Limits::of_failures(counters, access.failures),
             None => Limits::none(),
         }
     }
