@@ -27,6 +27,7 @@ mod errands;
 mod error;
 pub mod intercept;
 mod keys;
+mod lists;
 mod news;
 mod outgoing;
 pub mod postgres;
@@ -51,17 +52,19 @@ pub use audits::{AuditChain, AuditFilter, AuditRow, Audits};
 pub use errands::{Errand, ErrandChange, ErrandClaim, ErrandNext, Errands, NewErrand};
 pub use error::{Certainty, Class, Error};
 pub use keys::{KeyFilter, Keys};
+pub use lists::{
+    AgentStats, COUNTED_AT_MOST, DeadLetter, ExecutionFilter, ExecutionRow, InboxFilter,
+    OpenRequest, Page, Total, UsageFilter, UsageRow,
+};
 pub use outgoing::{
     AlertRecord, ClaimedDelivery, DeliveryClaim, DeliveryFilter, DeliveryKind, Outgoing, Settled,
     Settlement, Vitals,
 };
 pub use request::{
-    AgentState, AgentStats, Append, Appended, COUNTED_AT_MOST, CancelAnswer, Change, Claim,
-    Claimed, Cleaned, Cleanup, ConfigRecord, ConfigSummary, DeadLetter, Digest, EndedChild,
-    ExecutionFilter, ExecutionRow, IdempotencyKey, InboxFilter, InputAnswer, NewInput, OpenRequest,
-    OutboxClaim, OutboxEntry, Page, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite,
-    Signal, StateChange, StateChanged, Submission, Submitted, Then, Total, UsageFilter, UsageRow,
-    Waiting, WhenBusy,
+    AgentState, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned, Cleanup,
+    ConfigRecord, ConfigSummary, Digest, EndedChild, IdempotencyKey, InputAnswer, NewInput,
+    OutboxClaim, OutboxEntry, PendingInput, Renewal, SharedAnswer, SharedValue, SharedWrite,
+    Signal, StateChange, StateChanged, Submission, Submitted, Then, Waiting, WhenBusy,
 };
 pub use schedules::{
     DueSchedule, DueSchedules, Fate, Fired, Firing, ManagedBy, NewRun, OpenRun, RunKind, RunState,
