@@ -5,6 +5,7 @@ mod aws;
 mod gate;
 mod identity;
 mod listeners;
+mod masked_models;
 mod masked_tools;
 mod outgoing;
 mod part;
@@ -41,6 +42,7 @@ use crate::secrets;
 use crate::settings::{Instead, Models, Settings};
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
+use masked_models::MaskedModels;
 use masked_tools::MaskedTools;
 pub(crate) use outgoing::signing_secret;
 pub(crate) use part::Part;
@@ -303,7 +305,10 @@ impl System {
         let ports = Ports {
             store,
             bus,
-            model: Arc::new(providers(settings)),
+            model: Arc::new(MaskedModels::new(
+                providers(settings),
+                settings.redactor.clone(),
+            )),
             tools: Arc::new(MaskedTools::new(
                 toolkit.clone(),
                 settings.redactor.clone(),

@@ -6,6 +6,8 @@
 use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use aho_corasick::{AhoCorasick, MatchKind};
@@ -28,6 +30,8 @@ pub struct Redactor(Arc<Inner>);
 #[derive(Default)]
 struct Inner {
     known: Mutex<BTreeSet<String>>,
+    /// The length of the longest, in bytes.
+    longest: AtomicUsize,
     finder: RwLock<Option<Arc<AhoCorasick>>>,
 }
 
@@ -57,6 +61,7 @@ impl Redactor {
         for secret in secrets {
             for form in forms(secret.trim()) {
                 if known.len() < MOST && can_be_found(&form) {
+                    self.0.longest.fetch_max(form.len(), Ordering::Relaxed);
                     known.insert(form);
                 }
             }
@@ -101,6 +106,39 @@ impl Redactor {
         }
     }
 
+    /// For a text that comes in pieces.
+    pub fn flow(&self) -> Flow {
+        Flow {
+            redactor: self.clone(),
+            held: String::new(),
+        }
+    }
+
+    /// Where a text may be cut: what stands behind may yet become a secret.
+    fn cut(&self, text: &str) -> usize {
+        let Some(finder) = self.finder() else {
+            return text.len();
+        };
+        let longest = self.0.longest.load(Ordering::Relaxed);
+        let from = text.len().saturating_sub(longest);
+        let whole: Vec<_> = finder.find_iter(text).map(|found| found.range()).collect();
+        // What begins within a secret that is complete is a part of that one.
+        let is_within = |at: usize| whole.iter().any(|one| one.start < at && at < one.end);
+        let known = self.0.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let begins_one = |at: usize| {
+            let end = text.get(at..).unwrap_or_default();
+            let next = known
+                .range::<str, _>((Bound::Excluded(end), Bound::Unbounded))
+                .next();
+            next.is_some_and(|secret| secret.starts_with(end))
+        };
+        let starts = text.char_indices().map(|(at, _)| at);
+        starts
+            .skip_while(|at| *at < from)
+            .find(|at| !is_within(*at) && begins_one(*at))
+            .unwrap_or(text.len())
+    }
+
     /// Bytes without secrets.
     pub fn mask_bytes<'a>(&self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         match self.finder() {
@@ -128,6 +166,29 @@ impl Redactor {
             Value::Object(fields) => fields.values_mut().for_each(|field| self.mask_json(field)),
             Value::Null | Value::Bool(_) | Value::Number(_) => {}
         }
+    }
+}
+
+/// A text that comes in pieces, without secrets that are spread over several: what may be the beginning of one is held back
+/// until that is decided.
+pub struct Flow {
+    redactor: Redactor,
+    held: String,
+}
+
+impl Flow {
+    /// Takes a piece; answers what can go on. Together the answers are what [`Redactor::mask`] makes of the whole.
+    pub fn push(&mut self, piece: &str) -> String {
+        self.held.push_str(piece);
+        let rest = self.held.split_off(self.redactor.cut(&self.held));
+        let passed = std::mem::replace(&mut self.held, rest);
+        self.redactor.mask(&passed).into_owned()
+    }
+
+    /// What was held back, when nothing more comes.
+    pub fn end(&mut self) -> String {
+        let rest = std::mem::take(&mut self.held);
+        self.redactor.mask(&rest).into_owned()
     }
 }
 
@@ -249,7 +310,34 @@ mod tests {
         assert_eq!(value, wanted);
     }
 
+    #[test]
+    fn what_may_become_a_secret_is_held_back_until_it_is_decided() {
+        let mut flow = knowing(&["sk-abcdefgh1"]).flow();
+        assert_eq!(flow.push("the key sk-ab"), "the key ");
+        assert_eq!(flow.push("cdefgh"), "");
+        assert_eq!(flow.push("1 and sk"), "[redacted] and ");
+        assert_eq!(flow.push("y"), "sky");
+        assert_eq!(flow.push(" sk-abc"), " ");
+        assert_eq!(flow.end(), "sk-abc");
+    }
+
     proptest! {
+        #[test]
+        fn pieces_say_what_the_whole_says(
+            text in "[ab1-]{0,60}", cuts in prop::collection::vec(0usize..60, 0..8),
+            secrets in prop::collection::vec("[ab1-]{8,12}", 1..4),
+        ) {
+            let secrets: Vec<_> = secrets.iter().map(String::as_str).collect();
+            let redactor = knowing(&secrets);
+            let mut cuts: Vec<_> = cuts.into_iter().map(|at| at.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let mut flow = redactor.flow();
+            let mut said: String = cuts.windows(2).map(|pair| flow.push(&text[pair[0]..pair[1]])).collect();
+            said.push_str(&flow.end());
+            prop_assert_eq!(said, redactor.mask(&text));
+        }
+
         #[test]
         fn what_is_known_never_gets_through(
             secret in "[ -~]{8,40}", before in "[ -~]{0,30}", after in "[ -~]{0,30}"
