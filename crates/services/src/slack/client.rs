@@ -12,6 +12,8 @@ use tokio::time::Instant;
 use super::blocks::Shown;
 use super::pace::{Method, Pace};
 
+/// How many pages of a thread are looked through for a message of ours.
+const MOST_PAGES: usize = 50;
 /// How long a call may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// The largest answer that is read.
@@ -181,26 +183,36 @@ impl Client {
             Some(_) => Method::Replies,
             None => Method::History,
         };
-        let answer = match self.call(method, Some(place.channel), &body).await {
-            Ok(answer) => answer,
-            // To say it twice is better than not at all.
-            Err(CallError::Refused(error)) => {
-                tracing::warn!(
-                    method = method.name(),
-                    error,
-                    "whether a message is in Slack can't be found out; it may be there twice"
-                );
-                return Ok(None);
-            }
-            Err(later) => return Err(later),
-        };
-        let messages = answer.get("messages").and_then(Value::as_array);
         let is_it = |message: &&Value| {
             let found = message.pointer("/metadata/event_payload/key");
             found.and_then(Value::as_str) == Some(key)
         };
-        let found = messages.into_iter().flatten().find(is_it);
-        found.map(ts_of).transpose()
+        for _ in 0..MOST_PAGES {
+            let answer = match self.call(method, Some(place.channel), &body).await {
+                Ok(answer) => answer,
+                // To say it twice is better than not at all.
+                Err(CallError::Refused(error)) => {
+                    tracing::warn!(
+                        method = method.name(),
+                        error,
+                        "whether a message is in Slack can't be found out; it may be there twice"
+                    );
+                    return Ok(None);
+                }
+                Err(later) => return Err(later),
+            };
+            let messages = answer.get("messages").and_then(Value::as_array);
+            if let Some(found) = messages.into_iter().flatten().find(is_it) {
+                return ts_of(found).map(Some);
+            }
+            // A thread is told from its beginning, and what is looked for is new.
+            let next = answer.pointer("/response_metadata/next_cursor");
+            match next.and_then(Value::as_str).filter(|next| !next.is_empty()) {
+                Some(next) => set(&mut body, "cursor", Some(next)),
+                None => break,
+            }
+        }
+        Ok(None)
     }
 
     /// Puts another text in the place of a message's.

@@ -33,8 +33,8 @@ const POLL: Duration = Duration::from_secs(1);
 const BATCH: usize = 64;
 /// How many threads are looked after at once.
 const AT_ONCE: usize = 16;
-/// How much is sent side by side.
-const OPEN: usize = 256;
+/// How much is sent side by side: an execution that is followed has a place until it ends.
+const OPEN: usize = 4096;
 /// How long it is known what was done.
 const KNOWN: Duration = Duration::from_secs(3 * 86_400);
 /// How often what was done longer ago is forgotten.

@@ -92,12 +92,6 @@ impl Gateway {
         happening: &Happening,
         message: &Message<'_>,
     ) -> store::Result<()> {
-        if self.slack.writer().is_none() {
-            tracing::warn!(
-                "somebody writes to us in Slack, and SLACK_BOT_TOKEN is not set to answer"
-            );
-            return Ok(());
-        }
         let thread = message.thread.unwrap_or(message.ts);
         let thread_of = self
             .thread_of(&happening.team, message.channel, thread)
@@ -160,7 +154,6 @@ impl Gateway {
         let agents = self.agents();
         let text = to_plain(&command.text);
         let refusal = match choose(&agents, asker, &text) {
-            _ if self.slack.writer().is_none() => None,
             Choice::Agent(agent, text) => {
                 let begin = Begin {
                     agent: agent.clone(),
@@ -269,7 +262,7 @@ impl Gateway {
     /// The agents that are reached by Slack.
     fn agents(&self) -> Vec<(AgentName, SlackConfig)> {
         let all = self.app.engine.agents().all();
-        let reached = all.into_iter().filter(|agent| agent.definition.enabled);
+        let reached = all.into_iter().filter(engine::Agent::takes_work);
         let config = |agent: engine::Agent| {
             let config = agent.definition.slack.clone()?;
             Some((agent.definition.name.clone(), config))

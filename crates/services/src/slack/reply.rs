@@ -10,10 +10,11 @@ use std::time::Duration;
 use domain::step::{InputReceived, InputRequest};
 use domain::{AgentName, ExecutionId, Outcome, Seq, Step, StepBody};
 use engine::{LiveEvent, Position};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
-use super::blocks::{self, Asked, Shown, said};
+use super::blocks::{self, Asked, said};
 use super::client::{Client, Place};
 use super::gateway::{Gateway, Held, Stop};
 use super::intake::before;
@@ -214,7 +215,7 @@ impl Teller<'_> {
             execution: self.reply.execution,
             request: seq,
         };
-        let shown = self.masked(blocks::question(&self.reply.agent, asked, request));
+        let shown = blocks::question(&self.reply.agent, asked, &self.masked(request));
         let key = format!("{}:q{seq}", self.held.id);
         let posted = self
             .client
@@ -240,12 +241,8 @@ impl Teller<'_> {
                 .steps(self.reply.execution, before(request), 1)
                 .await?;
             if let Some(StepBody::InputRequested(asked)) = steps.first().map(|step| &step.body) {
-                let shown = self.masked(blocks::decided(
-                    &self.reply.agent,
-                    asked,
-                    &received.answer,
-                    &received.by,
-                ));
+                let (asked, answer) = (self.masked(asked), self.masked(&received.answer));
+                let shown = blocks::decided(&self.reply.agent, &asked, &answer, &received.by);
                 self.client.update(&self.reply.channel, &ts, &shown).await?;
             }
         }
@@ -369,15 +366,12 @@ impl Teller<'_> {
         texts
     }
 
-    /// What leaves the house has no secrets in it.
-    fn masked(&self, mut shown: Shown) -> Shown {
-        let redactor = &self.gateway.app.redactor;
-        shown.text = redactor.mask(&shown.text).into_owned();
-        shown
-            .blocks
-            .iter_mut()
-            .for_each(|block| redactor.mask_json(block));
-        shown
+    /// What leaves the house has no secrets in it. Taken out before it is written as Slack wants it: escaped and cut, a
+    /// secret would not be known again.
+    fn masked<T: Serialize + DeserializeOwned + Clone>(&self, what: &T) -> T {
+        let mut value = serde_json::to_value(what).unwrap_or_default();
+        self.gateway.app.redactor.mask_json(&mut value);
+        serde_json::from_value(value).unwrap_or_else(|_| what.clone())
     }
 
     fn place(&self) -> Place<'_> {

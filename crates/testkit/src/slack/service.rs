@@ -260,6 +260,9 @@ fn update(service: &Service, arguments: &Value) -> Answered {
     Ok(json!({ "channel": channel, "ts": ts, "text": text, "message": { "text": text, "ts": ts } }))
 }
 
+/// How many messages a page has: Slack may give fewer than were asked for.
+const PAGE: usize = 3;
+
 fn list(service: &Service, method: &str, arguments: &Value) -> Answered {
     let channel = channel(service, arguments)?;
     let all = service.look(|world| world.messages(&channel));
@@ -287,5 +290,18 @@ fn list(service: &Service, method: &str, arguments: &Value) -> Answered {
         }
         shown
     });
-    Ok(json!({ "messages": messages.collect::<Vec<_>>(), "has_more": false }))
+    let number = |name: &str| match &arguments[name] {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    };
+    let from = usize::try_from(number("cursor").unwrap_or(0)).unwrap_or(usize::MAX);
+    let wanted = usize::try_from(number("limit").unwrap_or(100)).unwrap_or(usize::MAX);
+    let mut messages = messages.skip(from).peekable();
+    let page: Vec<_> = messages.by_ref().take(wanted.clamp(1, PAGE)).collect();
+    let next = messages.peek().map(|_| (from + page.len()).to_string());
+    Ok(json!({
+        "messages": page, "has_more": next.is_some(),
+        "response_metadata": { "next_cursor": next.unwrap_or_default() },
+    }))
 }
