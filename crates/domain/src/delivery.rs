@@ -195,6 +195,11 @@ pub enum Verdict {
     GiveUp,
 }
 
+/// Whether there are more tries behind it than it has: its senders died of it.
+pub fn is_worn_out(matter: &Matter, attempt: u32) -> bool {
+    usize::try_from(attempt).is_ok_and(|attempt| attempt > matter.pauses().len() + 1)
+}
+
 /// What follows from try number `attempt` (from 1). `jitter` (0 to 1) adds up to a tenth to the pause, so that what failed
 /// together does not come back together.
 pub fn verdict(matter: &Matter, attempt: u32, reply: Reply, jitter: f64) -> Verdict {
@@ -264,6 +269,18 @@ mod tests {
         let end = verdict(&result(), 10, Reply::Nothing, 0.0);
         assert_eq!(end, Verdict::GiveUp);
         assert_eq!(verdict(&alert(), 7, Reply::Nothing, 0.0), Verdict::GiveUp);
+    }
+
+    #[test]
+    fn one_that_takes_its_senders_down_is_not_tried_for_ever() {
+        for (matter, tries) in [(result(), 10), (alert(), 7)] {
+            assert!(!is_worn_out(&matter, tries));
+            assert!(is_worn_out(&matter, tries + 1));
+            assert_eq!(
+                verdict(&matter, tries, Reply::Nothing, 0.0),
+                Verdict::GiveUp
+            );
+        }
     }
 
     #[test]

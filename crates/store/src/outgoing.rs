@@ -40,6 +40,8 @@ pub struct DeliveryClaim {
     pub lease: Duration,
     /// How many at most.
     pub limit: usize,
+    /// Only of this kind.
+    pub kind: Option<DeliveryKind>,
 }
 
 /// A delivery that was taken to be tried.

@@ -90,8 +90,10 @@ async fn send(
     };
     let status = response.status;
     // The Web API answers 200 to what it refuses, too, and says so in the body; an incoming webhook says `ok`.
+    // What it answers otherwise goes by its status: 429 says how long we are to wait.
     let refusal = serde_json::from_slice::<Value>(&response.body)
         .ok()
+        .filter(|_| status.is_success())
         .filter(|answer| answer.get("ok") == Some(&Value::Bool(false)))
         .map(|answer| match answer.get("error").and_then(Value::as_str) {
             Some(word) => word.to_owned(),

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use domain::Matter;
-use domain::delivery::{Attempt, Verdict, verdict};
-use store::{ClaimedDelivery, DeliveryClaim, Settled, Settlement};
+use domain::delivery::{Attempt, Verdict, is_worn_out, verdict};
+use store::{ClaimedDelivery, DeliveryClaim, DeliveryKind, Settled, Settlement};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -62,13 +62,22 @@ impl Sender {
             now: self.engine.now(),
             lease: LEASE,
             limit,
+            // Who can't sign leaves callbacks to one who can: a try that sends nothing is none.
+            kind: match self.keys {
+                Some(_) => None,
+                None => Some(DeliveryKind::Alert),
+            },
         };
         self.engine.store().claim_deliveries(claim).await
     }
 
     async fn perform(self, taken: ClaimedDelivery) {
         let delivery = &taken.delivery;
-        let tried = self.attempt(&taken).await;
+        let tried = if is_worn_out(&delivery.matter, delivery.attempts) {
+            Tried::refused("each process that tried it died of it")
+        } else {
+            self.attempt(&taken).await
+        };
         let verdict = verdict(&delivery.matter, delivery.attempts, tried.reply, lot());
         let now = self.engine.now();
         let (then, outcome) = match verdict {

@@ -103,7 +103,8 @@ async fn forget_these(conn: &mut Conn, ids: &[Uuid]) -> Outcome<u64> {
         "DELETE FROM execution_results WHERE execution_id = ANY ($1)",
         "DELETE FROM inputs WHERE execution_id = ANY ($1)",
         "DELETE FROM shared_state WHERE team = ANY ($1)",
-        "DELETE FROM deliveries WHERE execution_id = ANY ($1)",
+        // That of an end has its execution's id.
+        "DELETE FROM deliveries WHERE id = ANY ($1)",
     ] {
         conn.run(sql, &[&ids]).await?;
     }

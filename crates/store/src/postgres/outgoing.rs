@@ -34,6 +34,7 @@ impl Outgoing for Postgres {
                     "WITH due AS (
                          SELECT id FROM deliveries
                          WHERE next_at <= $1 AND (claimed_until IS NULL OR claimed_until <= $1)
+                             AND ($4::boolean IS NULL OR (execution_id IS NOT NULL) = $4)
                          ORDER BY next_at LIMIT $3 FOR UPDATE SKIP LOCKED
                      )
                      UPDATE deliveries d SET claims = d.claims + 1, attempts = d.attempts + 1, claimed_until = $2
@@ -42,7 +43,7 @@ impl Outgoing for Postgres {
                     columns!(),
                     ", d.claims"
                 ),
-                &[&claim.now, &until, &limit(claim.limit)],
+                &[&claim.now, &until, &limit(claim.limit), &of_ends(claim.kind)],
             )
             .await?;
         let mut claimed = Vec::with_capacity(rows.len());
@@ -317,6 +318,10 @@ async fn skipped(conn: &mut Conn, since: Time) -> Result<Vec<(domain::ScheduleNa
         skipped.push((name, get(row, 1)?, counted(get(row, 2)?)));
     }
     Ok(skipped)
+}
+
+fn of_ends(kind: Option<DeliveryKind>) -> Option<bool> {
+    kind.map(|kind| kind == DeliveryKind::Result)
 }
 
 /// Forgets alerts that were told, or given up, long ago; and ends of executions that went with their months.

@@ -35,6 +35,7 @@ impl Outgoing for Sqlite {
             return Ok(Vec::new());
         }
         let until = micros_up(claim.now + claim.lease);
+        let of_ends = claim.kind.map(|kind| kind == DeliveryKind::Result);
         let take = move |tx: &mut Tx<'_>| {
             tx.conn.all(
                 concat!(
@@ -42,12 +43,13 @@ impl Outgoing for Sqlite {
                      WHERE id IN (
                          SELECT id FROM deliveries
                          WHERE next_at <= ?1 AND (claimed_until IS NULL OR claimed_until <= ?1)
+                             AND (?4 IS NULL OR (execution_id IS NOT NULL) = ?4)
                          ORDER BY next_at LIMIT ?3)
                      RETURNING ",
                     columns!(),
                     ", claims"
                 ),
-                params![now, until, limit(claim.limit)],
+                params![now, until, limit(claim.limit), of_ends],
                 |row| Ok((Raw::of(row)?, row.get::<_, i64>(14)?)),
             )
         };

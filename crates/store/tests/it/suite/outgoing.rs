@@ -26,10 +26,20 @@ fn with_callback(execution: Execution) -> Execution {
 
 /// Takes what is due, for ten seconds.
 async fn claim(store: &dyn Store, seconds: i64, limit: usize) -> Vec<ClaimedDelivery> {
+    claim_of(store, None, seconds, limit).await
+}
+
+async fn claim_of(
+    store: &dyn Store,
+    kind: Option<DeliveryKind>,
+    seconds: i64,
+    limit: usize,
+) -> Vec<ClaimedDelivery> {
     let claim = DeliveryClaim {
         now: at(seconds),
         lease: Duration::from_secs(10),
         limit,
+        kind,
     };
     store.claim_deliveries(claim).await.unwrap()
 }
@@ -149,7 +159,9 @@ pub(crate) async fn a_delivery_is_one_senders_until_its_claim_runs_out(f: &impl 
     let store = f.store();
     let first = ended_at(&*store, "a", 1).await;
     let second = ended_at(&*store, "a", 2).await;
-    let one = claim(&*store, 10, 1).await;
+    let alerts = claim_of(&*store, Some(DeliveryKind::Alert), 10, 10).await;
+    assert!(alerts.is_empty(), "who can't sign takes no ends");
+    let one = claim_of(&*store, Some(DeliveryKind::Result), 10, 1).await;
     assert_eq!(one[0].delivery.id, first.into(), "the longest due first");
     assert_eq!(one[0].delivery.attempts, 1);
     let two = claim(&*store, 11, 10).await;

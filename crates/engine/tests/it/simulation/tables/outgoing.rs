@@ -57,6 +57,10 @@ impl Tables {
         let is_due = |out: &&mut Out| {
             out.delivery.next_at.is_some_and(|at| at <= claim.now)
                 && out.claimed_until.is_none_or(|until| until <= claim.now)
+                && claim.kind.is_none_or(|kind| {
+                    let is_end = matches!(out.delivery.matter, Matter::Result { .. });
+                    is_end == (kind == DeliveryKind::Result)
+                })
         };
         let mut due: Vec<&mut Out> = self.deliveries.values_mut().filter(is_due).collect();
         due.sort_by_key(|out| out.delivery.next_at);
