@@ -94,8 +94,8 @@ impl Table {
     async fn append(&mut self, rows: Vec<AuditRow>, end: End) {
         let chain = AuditChain {
             chain: self.chain,
-            anchor: Mark::new(&self.seal, self.chain, &self.end).text(),
-            head: Mark::new(&self.seal, self.chain, &end).text(),
+            anchor: Mark::new(&self.seal, Place::Anchor, self.chain, &self.end).text(),
+            head: Mark::new(&self.seal, Place::Head, self.chain, &end).text(),
         };
         while let Err(error) = self.store.append_audit(chain.clone(), rows.clone()).await {
             if !self.is_failing.swap(true, Ordering::Relaxed) {
@@ -119,6 +119,15 @@ pub(super) fn beginning(seal: &Seal, chain: Uuid) -> End {
     }
 }
 
+/// Which end of a chain a mark is of: one can't stand for the other.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Place {
+    /// The line before the first that is kept.
+    Anchor,
+    /// The last line.
+    Head,
+}
+
 /// A place of a chain, as it is noted beside it: whoever has no key can't move it.
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Mark {
@@ -128,9 +137,13 @@ pub(super) struct Mark {
 }
 
 impl Mark {
-    pub(super) fn new(seal: &Seal, chain: Uuid, end: &End) -> Self {
+    pub(super) fn new(seal: &Seal, place: Place, chain: Uuid, end: &End) -> Self {
+        let word = match place {
+            Place::Anchor => "anchor",
+            Place::Head => "head",
+        };
         Self {
-            seal: seal.of(&format!("mark {chain} {} {}", end.seq, end.hash)),
+            seal: seal.of(&format!("{word} {chain} {} {}", end.seq, end.hash)),
             end: end.clone(),
         }
     }
@@ -141,9 +154,9 @@ impl Mark {
     }
 
     /// Reads one; `None` when it is none of ours.
-    pub(super) fn read(seal: &Seal, chain: Uuid, text: &str) -> Option<End> {
+    pub(super) fn read(seal: &Seal, place: Place, chain: Uuid, text: &str) -> Option<End> {
         let mark: Self = serde_json::from_str(text).ok()?;
-        (Self::new(seal, chain, &mark.end).seal == mark.seal).then_some(mark.end)
+        (Self::new(seal, place, chain, &mark.end).seal == mark.seal).then_some(mark.end)
     }
 }
 

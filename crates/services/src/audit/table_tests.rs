@@ -7,7 +7,7 @@ use store::{AuditChain, AuditFilter, AuditRow, Audits, Result};
 use uuid::Uuid;
 
 use super::chain::{Seal, link};
-use super::table::{Columns, Mark, beginning};
+use super::table::{Columns, Mark, Place, beginning};
 use super::*;
 
 /// Tables in which anything can be changed.
@@ -87,8 +87,8 @@ fn tables(seal: &Seal) -> Tables {
         }
         tables.chains.lock().unwrap().push(AuditChain {
             chain,
-            anchor: Mark::new(seal, chain, &start).text(),
-            head: Mark::new(seal, chain, &end).text(),
+            anchor: Mark::new(seal, Place::Anchor, chain, &start).text(),
+            head: Mark::new(seal, Place::Head, chain, &end).text(),
         });
     }
     tables
@@ -193,6 +193,40 @@ async fn missing_and_moved_rows_are_named() {
         "its row in audit_chains is missing, or was changed",
     )
     .await;
+}
+
+#[tokio::test]
+async fn one_end_of_a_chain_can_not_stand_for_the_other() {
+    let tables = tables(&Seal::new(Some(&KEY.into())));
+    tables
+        .rows
+        .lock()
+        .unwrap()
+        .retain(|row| row.chain != CHAINS[0]);
+    {
+        let mut chains = tables.chains.lock().unwrap();
+        chains[0].anchor = chains[0].head.clone();
+    }
+    let flaws = flaws(&tables).await;
+    assert!(flaws[0].2.contains("was changed"), "{flaws:?}");
+}
+
+#[tokio::test]
+async fn nothing_is_signed_for_a_row_that_was_made_older() {
+    let seal = Seal::new(Some(&KEY.into()));
+    let tables = tables(&seal);
+    let long_ago = Time::from_timestamp_nanos(1);
+    tables
+        .rows
+        .lock()
+        .unwrap()
+        .iter_mut()
+        .for_each(|row| row.at = long_ago);
+    table_verify::forget(&tables, &seal, Time::from_timestamp_nanos(2))
+        .await
+        .unwrap();
+    assert_eq!(tables.rows.lock().unwrap().len(), 8);
+    assert_eq!(flaws(&tables).await.len(), 8);
 }
 
 #[tokio::test]

@@ -7,7 +7,7 @@ use secrecy::SecretString;
 use store::{AuditChain, AuditRow, Audits};
 
 use super::chain::{End, Seal, split};
-use super::table::{Columns, Mark, beginning};
+use super::table::{Columns, Mark, Place, beginning};
 use super::verify::{Check, Verdict};
 
 /// How many rows are read at once.
@@ -41,8 +41,9 @@ async fn one(
     check: &mut Check,
 ) -> store::Result<()> {
     let place = PathBuf::from(format!("audit_log/{}", chain.chain));
-    let mark = |text: &str| Mark::read(seal, chain.chain, text);
-    let (anchor, head) = (mark(&chain.anchor), mark(&chain.head));
+    let mark = |of, text: &str| Mark::read(seal, of, chain.chain, text);
+    let anchor = mark(Place::Anchor, &chain.anchor);
+    let head = mark(Place::Head, &chain.head);
     if anchor.is_none() || head.is_none() {
         let message = "its row in audit_chains is missing, or was changed";
         check.flaw(&place, 0, message.to_owned());
@@ -88,15 +89,19 @@ pub(super) async fn forget(store: &dyn Audits, seal: &Seal, before: Time) -> sto
         let Some(row) = store.audit_before(chain.chain, before).await? else {
             continue;
         };
-        let Some((_, hash)) = split(&row.line) else {
+        let Some((open, hash)) = split(&row.line) else {
             // It was changed; whoever verifies shall see it.
             continue;
         };
+        // So was one whose columns are not its line's, or whose line is not what was hashed: nothing is signed for it.
+        if !is_itself(&row) || seal.of(open) != hash {
+            continue;
+        }
         let end = End {
             seq: row.seq,
             hash: hash.to_owned(),
         };
-        let anchor = Mark::new(seal, chain.chain, &end).text();
+        let anchor = Mark::new(seal, Place::Anchor, chain.chain, &end).text();
         store.forget_audit(chain.chain, row.seq, &anchor).await?;
     }
     Ok(())
