@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use domain::AgentName;
 use domain::fleet::{Switch, SwitchedOff};
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -21,12 +21,16 @@ const REFRESH: Duration = Duration::from_secs(2);
 /// How long a restart leaves what is under way to come to its next commit; then it is dropped, as at the end of a shutdown.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// Asks for a reading at once.
+/// Asks for a reading at once, and has one made at a time: what was read earlier must not be noted later.
 #[derive(Debug, Default)]
-pub(crate) struct Look(Notify);
+pub(crate) struct Look {
+    wanted: Notify,
+    reading: Mutex<()>,
+}
 
 /// Reads what was said, and notes who is disabled.
 pub(crate) async fn load(core: &Shared) -> store::Result<Vec<Switch>> {
+    let _reading = core.look_at_switches.reading.lock().await;
     let switches = core.ports.store.switches().await?;
     let off = switches
         .iter()
@@ -59,7 +63,7 @@ pub(crate) async fn switch(
 pub(crate) async fn restart(core: &Shared, name: &AgentName) -> Result<Agent, Error> {
     let agent = find(core, name)?;
     core.ports.store.restart_agent(name).await?;
-    core.look_at_switches.0.notify_one();
+    core.look_at_switches.wanted.notify_one();
     Ok(agent)
 }
 
@@ -95,7 +99,7 @@ pub(crate) async fn follow(core: Arc<Shared>, stop: CancellationToken) {
         tokio::select! {
             biased;
             () = stop.cancelled() => return,
-            () = core.look_at_switches.0.notified() => {}
+            () = core.look_at_switches.wanted.notified() => {}
             () = tokio::time::sleep(REFRESH) => {}
         }
     }

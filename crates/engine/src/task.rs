@@ -18,6 +18,9 @@ use crate::shared::Shared;
 /// The longest `task_data`, in bytes of JSON.
 pub(crate) const MAX_INPUT_BYTES: usize = 1 << 20;
 
+/// The longest history that a caller brings along, in bytes of JSON.
+const MAX_HISTORY_BYTES: usize = 5 << 20;
+
 /// A task for an agent.
 #[derive(Debug, Clone)]
 pub struct NewTask {
@@ -99,6 +102,19 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
         let message = format!("it has {size} bytes of JSON, at most {MAX_INPUT_BYTES} are taken");
         return Err(Error::Invalid {
             field: "task_data",
+            message,
+        });
+    }
+    let history = match task.history.as_slice() {
+        [] => 0,
+        history => serde_json::to_string(history).map_or(usize::MAX, |json| json.len()),
+    };
+    if history > MAX_HISTORY_BYTES {
+        let message = format!(
+            "it has {history} bytes of JSON, at most {MAX_HISTORY_BYTES} are taken; use a conversation, or begin anew"
+        );
+        return Err(Error::Invalid {
+            field: "history",
             message,
         });
     }
