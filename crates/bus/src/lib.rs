@@ -19,7 +19,7 @@ pub const MAX_ATTEMPTS: u32 = 5;
 /// The longest whisper, in bytes.
 pub const MAX_WHISPER: usize = 1 << 20;
 /// How many whispers wait for a slow listener, or to be sent; more are dropped.
-const WAITING_WHISPERS: usize = 1024;
+const WAITING_WHISPERS: usize = 128;
 
 /// How long a delivery rests after its `attempt` (from 1) ended in [`Verdict::Retry`]: 1, 2, 4, 8 s. `None` after
 /// the last one: it is a dead letter.

@@ -28,8 +28,8 @@ const EXCHANGE: &str = "agent_whispers";
 const PATIENCE: Duration = Duration::from_secs(1);
 /// How long nothing is said after it did not work.
 const REST: Duration = Duration::from_millis(500);
-/// How many wait with the broker for one listener, in number and milliseconds; the oldest make room.
-const KEPT: (i64, i64) = (4096, 10_000);
+/// How many wait with the broker for one listener, in number, bytes and milliseconds; the oldest make room.
+const KEPT: (i64, i64, i64) = (4096, 16 << 20, 10_000);
 
 /// Sends whispers.
 pub(super) struct Whispers {
@@ -271,8 +271,9 @@ impl Listening {
 
 fn bounded() -> FieldTable {
     let mut arguments = FieldTable::default();
-    let (number, milliseconds) = KEPT;
+    let (number, bytes, milliseconds) = KEPT;
     arguments.insert("x-max-length".into(), AMQPValue::LongLongInt(number));
+    arguments.insert("x-max-length-bytes".into(), AMQPValue::LongLongInt(bytes));
     arguments.insert(
         "x-overflow".into(),
         AMQPValue::LongString(LongString::from("drop-head")),
