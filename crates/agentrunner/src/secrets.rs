@@ -29,7 +29,8 @@ pub(crate) fn resolve(
     let mut references = References::new();
     // The weakest first, so that the strongest has the last word.
     for layer in layers.iter().rev() {
-        for (name, value) in layer {
+        // An empty one is as good as none.
+        for (name, value) in layer.iter().filter(|(_, value)| !value.is_empty()) {
             match Reference::parse(value) {
                 None => {
                     references.remove(name);

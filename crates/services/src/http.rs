@@ -78,7 +78,7 @@ impl Default for Settings {
             max_body_bytes: 5 << 20,
             timeout: Duration::from_secs(30),
             max_requests: 1024,
-            max_streams: 4096,
+            max_streams: 3072,
             heartbeat: Duration::from_secs(15),
             allowed_hosts: Vec::new(),
             allowed_origins: Vec::new(),

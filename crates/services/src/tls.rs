@@ -65,9 +65,9 @@ impl Tls {
     /// # Errors
     /// One can't be read or used; it is named with its variable.
     pub fn open(files: Files) -> Result<Self, TlsError> {
-        let current = Current::from(files.load()?);
+        let mut current = Current::from(files.load()?);
         tracing::info!("TLS: the certificate is {}", current.validity);
-        current.validity.tell();
+        current.validity.tell_again();
         let current = watch::Sender::new(current);
         Ok(Self(Arc::new(Inner { files, current })))
     }
@@ -108,9 +108,9 @@ impl Tls {
         let loaded = self.0.files.load()?;
         let is_new = self.0.current.borrow().print != loaded.print;
         if is_new {
-            let current = Current::from(loaded);
+            let mut current = Current::from(loaded);
             tracing::info!("TLS: a renewed certificate is taken, {}", current.validity);
-            current.validity.tell();
+            current.validity.tell_again();
             self.0.current.send_replace(current);
         } else {
             self.0

@@ -123,6 +123,13 @@ impl Vault {
             }
             match self.renewed(token).await {
                 Ok(renewed) => *token = renewed,
+                // Nothing can be done about it before it is over; then what was read stays.
+                Err(_) if !token.can_be_renewed && matches!(self.login, Login::Token(_)) => {
+                    token.renew_at = None;
+                    tracing::warn!(
+                        "the Vault token can't be renewed; give another one before it ends"
+                    );
+                }
                 // An AppRole logs in anew below.
                 Err(_) if matches!(self.login, Login::AppRole { .. }) => {}
                 Err(message) => {

@@ -30,7 +30,13 @@ pub(super) async fn write_down(
     mut refusals: Receiver<Refusal>,
     stop: CancellationToken,
 ) {
-    while let Some(Some(refusal)) = stop.run_until_cancelled(refusals.recv()).await {
+    loop {
+        let next = match stop.run_until_cancelled(refusals.recv()).await {
+            Some(next) => next,
+            // Nothing more is refused by now; what was is written down.
+            None => refusals.try_recv().ok(),
+        };
+        let Some(refusal) = next else { return };
         let details = [
             ("execution", refusal.execution.to_string()),
             ("why", refusal.why),

@@ -36,7 +36,7 @@ impl Validity {
     }
 
     /// Logs what is wrong with it, and keeps the metric.
-    pub(super) fn tell(&self) {
+    fn tell(&self) {
         let now = chrono::Utc::now().timestamp();
         #[expect(
             clippy::cast_precision_loss,
