@@ -1,6 +1,7 @@
 //! A coordinator's next thing as an action: [`team::next`] names it, budget and deadline bound it.
 
-use super::{Action, Facts, end, fail, models_turn, reserve_tool_calls};
+use super::calls::reserve_tool_calls;
+use super::{Action, Facts, end, fail, models_turn};
 use crate::definition::Definition;
 use crate::execution::{Execution, FailureCode};
 use crate::state::{ModelTurn, State};

@@ -3,7 +3,7 @@
 use chrono::TimeDelta;
 use serde_json::Value;
 
-use super::Next;
+use super::calls::Next;
 use crate::Time;
 use crate::definition::{Definition, OnApprovalTimeout, OnClarificationTimeout};
 use crate::execution::{Execution, FailureCode};
