@@ -5,9 +5,9 @@
 //! The rules themselves are [`domain::alert`]; messages go out by [`crate::outgoing`].
 
 mod email;
+mod incoming_webhook;
 mod look;
 mod message;
-mod slack;
 mod tell;
 
 use std::io::ErrorKind;
@@ -16,12 +16,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::alert::AlertConfig;
-use secrecy::SecretString;
-use url::Url;
-
 pub(crate) use look::known;
 
 use crate::config::{Diagnostic, Lookup, decode, parse_alerts, render};
+use crate::slack::Slack;
 
 /// The largest file.
 const MAX_BYTES: u64 = 1 << 20;
@@ -36,9 +34,7 @@ pub struct Settings {
     /// How often it is looked.
     pub interval: Duration,
     /// What writes to Slack.
-    pub slack_token: Option<SecretString>,
-    /// Where Slack is.
-    pub slack_api: Url,
+    pub slack: Slack,
 }
 
 /// The rules and receivers as they are now. Cheap to clone; all clones are one.

@@ -14,6 +14,7 @@ mod incoming;
 mod intake;
 mod messages;
 mod mrkdwn;
+mod notice;
 mod outgoing;
 mod pace;
 mod receive;
@@ -33,6 +34,7 @@ use utoipa_axum::routes;
 use crate::http::App;
 use crate::http::door::{OPEN, OPERATE, Owner, Routes};
 use client::Client;
+pub(crate) use mrkdwn::escape;
 
 /// Slack's own address.
 pub const API_URL: &str = "https://slack.com/api";

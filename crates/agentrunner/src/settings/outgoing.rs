@@ -4,13 +4,9 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use secrecy::SecretString;
 use services::outgoing::SigningKeys;
 
 use super::values::{Mistake, Values};
-
-/// Where Slack is.
-const SLACK: &str = "https://slack.com/api/";
 
 /// What is sent out, and how it is signed.
 #[derive(Debug, Clone)]
@@ -21,9 +17,6 @@ pub(crate) struct Outgoing {
     pub(crate) own_secret: PathBuf,
     /// How often it is looked whether something is wrong.
     pub(crate) alert_interval: Duration,
-    pub(crate) slack_token: Option<SecretString>,
-    /// The address of Slack's Web API, with a slash at its end.
-    pub(crate) slack_api: String,
 }
 
 impl Outgoing {
@@ -39,7 +32,6 @@ impl Outgoing {
             });
             None
         });
-        let slack = values.text("SLACK_API_URL").unwrap_or(SLACK);
         Self {
             signing: signing.map(Arc::new),
             own_secret: values
@@ -47,8 +39,6 @@ impl Outgoing {
                 .unwrap_or_default()
                 .join("callback-signing-secret"),
             alert_interval: Duration::from_secs(values.number("ALERT_CHECK_INTERVAL")),
-            slack_token: values.text("SLACK_BOT_TOKEN").map(SecretString::from),
-            slack_api: format!("{}/", slack.trim_end_matches('/')),
         }
     }
 }

@@ -21,13 +21,11 @@ impl System {
         }
         let outgoing = &self.settings.outgoing;
         let values = self.settings.values.clone();
-        let slack_api = outgoing.slack_api.parse().context("SLACK_API_URL")?;
         let alerts = Alerts::new(services::alerts::Settings {
             file: self.settings.alerts_file(),
             lookup: Arc::new(move |name: &str| values.lookup(name)),
             interval: outgoing.alert_interval,
-            slack_token: outgoing.slack_token.clone(),
-            slack_api,
+            slack: self.slack()?,
         });
         let sender = Sender::new(
             self.engine.clone(),

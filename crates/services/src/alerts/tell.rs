@@ -8,8 +8,9 @@ use tools::Egress;
 use tools::egress::Origin;
 use url::Url;
 
-use super::{Alerts, email, slack};
+use super::{Alerts, email, incoming_webhook, message};
 use crate::outgoing::{SigningKeys, Tried, post};
+use crate::slack::escape;
 
 /// A message of a webhook.
 #[derive(Serialize)]
@@ -27,7 +28,7 @@ impl Alerts {
         egress: &Egress,
         keys: Option<&SigningKeys>,
         receiver: &str,
-        message: &str,
+        notice: &str,
         (id, now): (DeliveryId, Time),
     ) -> Tried {
         let config = match self.config() {
@@ -40,7 +41,7 @@ impl Alerts {
         let Some(written) = config.receivers.get(receiver) else {
             return Tried::refused(format!("alerts.yml has no receiver {receiver:?} any more"));
         };
-        let notice: Notice = match serde_json::from_str(message) {
+        let notice: Notice = match serde_json::from_str(notice) {
             Ok(notice) => notice,
             Err(error) => return Tried::refused(format!("it can't be read: {error}")),
         };
@@ -49,7 +50,19 @@ impl Alerts {
             Err(message) => return Tried::failed(message),
         };
         match receiver.kind {
-            ReceiverKind::Slack => slack::tell(self, egress, &receiver, &notice, now).await,
+            ReceiverKind::Slack => {
+                let text = message::text(&notice);
+                match (&receiver.url, &receiver.channel) {
+                    (Some(url), _) => {
+                        incoming_webhook::tell(egress, url, &escape(&text), now).await
+                    }
+                    (None, channel) => {
+                        let channel = channel.as_deref().unwrap_or_default();
+                        let slack = &self.settings.slack;
+                        slack.notify(channel, &text, &format!("alert:{id}")).await
+                    }
+                }
+            }
             ReceiverKind::Webhook => webhook(egress, keys, &receiver, &notice, (id, now)).await,
             ReceiverKind::Email => email::tell(&receiver, &notice, id).await,
         }

@@ -326,7 +326,7 @@ fn short(text: &str) -> String {
     cut(text, SHORT)
 }
 
-fn cut(text: &str, most: usize) -> String {
+pub(super) fn cut(text: &str, most: usize) -> String {
     if text.chars().count() <= most {
         return text.to_owned();
     }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use agentrunner_services::alerts::{Alerts, Settings};
 use agentrunner_services::outgoing::{Sender, SigningKeys, signature};
+use agentrunner_services::slack::{Settings as SlackSettings, Slack};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -66,6 +67,18 @@ asyncio.run(main())
     }
 }
 
+/// Slack, only to write to.
+pub(crate) fn slack(api_url: &str, token: Option<&str>) -> Slack {
+    let settings = SlackSettings {
+        api_url: api_url.to_owned(),
+        bot_token: token.map(Into::into),
+        app_token: None,
+        signing_secrets: Vec::new(),
+        lease: Duration::from_secs(10),
+    };
+    Slack::new(settings).unwrap()
+}
+
 struct Rig {
     system: System,
     settings: Settings,
@@ -82,8 +95,7 @@ impl Rig {
             file: system.folder.path().join("alerts.yml"),
             lookup: Arc::new(|name: &str| (name == "PAGER").then(|| PAGER.to_owned())),
             interval: Duration::from_millis(1),
-            slack_token: Some(TOKEN.into()),
-            slack_api: slack.parse().unwrap(),
+            slack: self::slack(slack, Some(TOKEN)),
         };
         let secret = signature::mint().unwrap();
         let rig = Self {
@@ -168,7 +180,7 @@ async fn each_receiver_is_told_once_and_when_it_is_over() {
     );
     let mut mail = MailServer::start().await;
     for _ in 0..2 {
-        slack.answer(axum::Json(json!({"ok": true})));
+        slack.answer(axum::Json(json!({"ok": true, "ts": "1.1"})));
     }
     let rig = Rig::start(&slack.url("/api/")).await;
     let port = mail.port;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use agentrunner_services::alerts::{Alerts, Settings as AlertSettings};
 use agentrunner_services::http::Settings;
 use agentrunner_services::outgoing::{Sender, SigningKeys, signature};
+use agentrunner_services::slack::API_URL;
 use axum::http::StatusCode as Code;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
@@ -59,8 +60,7 @@ impl Rig {
             file: system.folder.path().join("alerts.yml"),
             lookup: Arc::new(|_: &str| None),
             interval: Duration::from_secs(15),
-            slack_token: None,
-            slack_api: "https://slack.com/api/".parse().unwrap(),
+            slack: crate::alerts::slack(API_URL, None),
         });
         let stop = CancellationToken::new();
         let sender = Sender::new(system.engine.clone(), egress, Some(keys), alerts);

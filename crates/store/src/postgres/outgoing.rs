@@ -10,6 +10,7 @@ use super::Postgres;
 use super::connection::Conn;
 use super::fault::{Outcome, corrupt};
 use super::sql::{counted, get, limit, parse, small, smalled, text, up};
+use crate::codec::readable;
 use crate::{
     AlertRecord, ClaimedDelivery, DeliveryClaim, DeliveryFilter, DeliveryKind, Outgoing, Result,
     Settled, Settlement, Vitals,
@@ -180,10 +181,11 @@ impl Outgoing for Postgres {
             .await?;
         for row in &rows {
             let agent: String = get(row, 0)?;
-            let agent = parse("an agent's name", &agent)?;
-            vitals
-                .queued
-                .push((agent, counted(get(row, 1)?), get(row, 2)?));
+            if let Some(agent) = readable(&agent) {
+                vitals
+                    .queued
+                    .push((agent, counted(get(row, 1)?), get(row, 2)?));
+            }
         }
         let row = conn.first("SELECT count(*) FROM dead_letters", &[]).await?;
         vitals.dead_letters = counted(row.map_or(Ok(0), |row| get(&row, 0))?);
@@ -195,9 +197,9 @@ impl Outgoing for Postgres {
             .await?;
         for row in &rows {
             let name: String = get(row, 0)?;
-            vitals
-                .overdue
-                .push((parse("a schedule's name", &name)?, get(row, 1)?));
+            if let Some(name) = readable(&name) {
+                vitals.overdue.push((name, get(row, 1)?));
+            }
         }
         Ok(vitals)
     }
@@ -296,9 +298,9 @@ async fn ended(conn: &mut Conn, since: Time) -> Result<Vec<(domain::AgentName, S
     let mut ended = Vec::with_capacity(rows.len());
     for row in &rows {
         let (agent, status): (String, String) = (get(row, 0)?, get(row, 1)?);
-        let agent = parse("an agent's name", &agent)?;
-        let status = parse("the status of a result", &status)?;
-        ended.push((agent, status, counted(get(row, 2)?)));
+        if let (Some(agent), Some(status)) = (readable(&agent), readable(&status)) {
+            ended.push((agent, status, counted(get(row, 2)?)));
+        }
     }
     Ok(ended)
 }
@@ -314,8 +316,9 @@ async fn skipped(conn: &mut Conn, since: Time) -> Result<Vec<(domain::ScheduleNa
     let mut skipped = Vec::with_capacity(rows.len());
     for row in &rows {
         let name: String = get(row, 0)?;
-        let name = parse("a schedule's name", &name)?;
-        skipped.push((name, get(row, 1)?, counted(get(row, 2)?)));
+        if let Some(name) = readable(&name) {
+            skipped.push((name, get(row, 1)?, counted(get(row, 2)?)));
+        }
     }
     Ok(skipped)
 }

@@ -10,6 +10,7 @@ use super::Sqlite;
 use super::fault::{Outcome, corrupt};
 use super::sql::{self, Sql, count, counted, limit, micros, micros_up, parse, time};
 use super::writer::Tx;
+use crate::codec::readable;
 use crate::{
     AlertRecord, ClaimedDelivery, DeliveryClaim, DeliveryFilter, DeliveryKind, Outgoing, Result,
     Settled, Settlement, Vitals,
@@ -306,27 +307,26 @@ impl Signs {
             ..Vitals::default()
         };
         for window in self.ended {
-            let rows = window.iter().map(|(agent, status, n)| {
-                let agent = parse("an agent's name", agent)?;
-                let status = parse("the status of a result", status)?;
-                Ok((agent, status, counted(*n)))
+            let rows = window.iter().filter_map(|(agent, status, n)| {
+                Some((readable(agent)?, readable(status)?, counted(*n)))
             });
-            vitals.ended.push(rows.collect::<Result<_>>()?);
+            vitals.ended.push(rows.collect());
         }
         for window in self.skipped {
-            let rows = window.into_iter().map(|(name, reason, n)| {
-                let name = parse("a schedule's name", &name)?;
-                Ok((name, reason, counted(n)))
-            });
-            vitals.skipped.push(rows.collect::<Result<_>>()?);
+            let rows = window
+                .into_iter()
+                .filter_map(|(name, reason, n)| Some((readable(&name)?, reason, counted(n))));
+            vitals.skipped.push(rows.collect());
         }
         for (agent, n, oldest) in &self.queued {
-            let agent = parse("an agent's name", agent)?;
-            vitals.queued.push((agent, counted(*n), time(*oldest)?));
+            if let Some(agent) = readable(agent) {
+                vitals.queued.push((agent, counted(*n), time(*oldest)?));
+            }
         }
         for (name, due) in &self.overdue {
-            let name = parse("a schedule's name", name)?;
-            vitals.overdue.push((name, time(*due)?));
+            if let Some(name) = readable(name) {
+                vitals.overdue.push((name, time(*due)?));
+            }
         }
         Ok(vitals)
     }
