@@ -3,6 +3,9 @@
 //! An errand is a document that its owner alone understands. Whoever claims it has it until the lease ends, and writes
 //! down how far it has come; a write is fenced by the version that the claim gave, as a journal's is by its epoch. One
 //! that is done stays for a while, so that the same errand, brought again, is known.
+//!
+//! While somebody has one, it is due when the lease ends. If it is due before, it was woken meanwhile: then it is so again
+//! as soon as it is given back, whenever its owner wanted to go on.
 
 use std::time::Duration;
 
@@ -86,7 +89,7 @@ pub trait Errands: Send + Sync + 'static {
     /// Writes down how far one has come, if the version is the current one and it is not done; tells whether it is.
     async fn save_errand(&self, change: ErrandChange) -> Result<bool>;
 
-    /// Makes one due at once that nobody has, or that is given back; tells whether it is not done.
+    /// Makes one due at once: now if nobody has it, else as soon as it is given back. Tells whether it is not done.
     async fn wake_errand(&self, id: &str, now: Time) -> Result<bool>;
 
     /// One errand.

@@ -38,7 +38,7 @@ impl Errands for Postgres {
                      WHERE queue = $1 AND due_at <= $2 AND done_at IS NULL AND (owned_until IS NULL OR owned_until <= $2)
                      ORDER BY due_at LIMIT $4 FOR UPDATE SKIP LOCKED),
                  taken AS (
-                     UPDATE errands AS e SET version = e.version + 1, owned_until = $3
+                     UPDATE errands AS e SET version = e.version + 1, owned_until = $3, due_at = $3
                      FROM due WHERE e.id = due.id RETURNING e.id, e.body, e.version, false, due.due_at)
                  SELECT * FROM taken ORDER BY due_at",
                 &[&claim.queue, &claim.now, &until, &limit(claim.limit)],
@@ -49,14 +49,15 @@ impl Errands for Postgres {
 
     async fn save_errand(&self, change: ErrandChange) -> Result<bool> {
         let (owned, due, done) = match change.next {
-            ErrandNext::Keep(until) => (Some(until), None, None),
+            ErrandNext::Keep(until) => (Some(until), Some(until), None),
             ErrandNext::Later(at) => (None, Some(up(at)), None),
             ErrandNext::Done(at) => (None, None, Some(at)),
         };
         let mut conn = self.pool.get().await?;
         let saved = conn
             .run(
-                "UPDATE errands SET body = $3, owned_until = $4, due_at = coalesce($5, due_at), done_at = $6
+                "UPDATE errands SET body = $3, owned_until = $4, done_at = $6,
+                     due_at = CASE WHEN due_at < owned_until THEN due_at ELSE coalesce($5, due_at) END
                  WHERE id = $1 AND version = $2 AND done_at IS NULL RETURNING id",
                 &[
                     &change.id,

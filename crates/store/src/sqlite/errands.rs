@@ -54,7 +54,7 @@ impl Errands for Sqlite {
             for one in &mut taken {
                 one.version += 1;
                 tx.conn.run(
-                    "UPDATE errands SET version = ?2, owned_until = ?3 WHERE id = ?1",
+                    "UPDATE errands SET version = ?2, owned_until = ?3, due_at = ?3 WHERE id = ?1",
                     params![one.id, count(one.version), until],
                 )?;
             }
@@ -65,13 +65,14 @@ impl Errands for Sqlite {
 
     async fn save_errand(&self, change: ErrandChange) -> Result<bool> {
         let (owned, due, done) = match change.next {
-            ErrandNext::Keep(until) => (Some(micros(until)), None, None),
+            ErrandNext::Keep(until) => (Some(micros(until)), Some(micros(until)), None),
             ErrandNext::Later(at) => (None, Some(micros_up(at)), None),
             ErrandNext::Done(at) => (None, None, Some(micros(at))),
         };
         let save = move |tx: &mut Tx<'_>| {
             let saved = tx.conn.run(
-                "UPDATE errands SET body = ?3, owned_until = ?4, due_at = coalesce(?5, due_at), done_at = ?6
+                "UPDATE errands SET body = ?3, owned_until = ?4, done_at = ?6,
+                     due_at = CASE WHEN due_at < owned_until THEN due_at ELSE coalesce(?5, due_at) END
                  WHERE id = ?1 AND version = ?2 AND done_at IS NULL",
                 params![
                     change.id,

@@ -86,10 +86,18 @@ pub(crate) async fn a_woken_errand_is_due_and_what_is_done_is_forgotten(f: &impl
     let taken = claim(&*store, 5).await.remove(0);
     assert!(store.wake_errand("a", at(6)).await.unwrap());
     assert!(claim(&*store, 7).await.is_empty(), "it stays its owner's");
-    assert!(save(&*store, &taken, ErrandNext::Done(at(8))).await);
-    assert!(!store.wake_errand("a", at(9)).await.unwrap());
-    assert_eq!(store.forget_errands(at(8)).await.unwrap(), 0);
-    assert_eq!(store.forget_errands(at(9)).await.unwrap(), 1);
+    // Who has it did not see why it was woken: it comes again at once, also when it was kept for longer meanwhile.
+    assert!(save(&*store, &taken, ErrandNext::Keep(at(30))).await);
+    assert!(save(&*store, &taken, ErrandNext::Later(at(100))).await);
+    let taken = claim(&*store, 8).await.remove(0);
+    assert!(save(&*store, &taken, ErrandNext::Keep(at(30))).await);
+    assert!(save(&*store, &taken, ErrandNext::Later(at(100))).await);
+    assert!(claim(&*store, 99).await.is_empty(), "woken once");
+    let taken = claim(&*store, 100).await.remove(0);
+    assert!(save(&*store, &taken, ErrandNext::Done(at(108))).await);
+    assert!(!store.wake_errand("a", at(109)).await.unwrap());
+    assert_eq!(store.forget_errands(at(108)).await.unwrap(), 0);
+    assert_eq!(store.forget_errands(at(109)).await.unwrap(), 1);
     assert!(store.add_errand(new("a", 1)).await.unwrap());
 }
 

@@ -50,7 +50,8 @@ impl Tables {
         due.truncate(claim.limit);
         let take = |kept: &mut Kept| {
             kept.errand.version += 1;
-            kept.owned_until = Some(claim.now + claim.lease);
+            let until = claim.now + claim.lease;
+            (kept.owned_until, kept.due_at) = (Some(until), until);
             kept.errand.clone()
         };
         due.into_iter().map(take).collect()
@@ -64,9 +65,16 @@ impl Tables {
             return false;
         };
         kept.errand.body = change.body;
-        kept.owned_until = None;
+        let owned_until = kept.owned_until.take();
+        let was_woken = owned_until.is_some_and(|until| kept.due_at < until);
         match change.next {
-            ErrandNext::Keep(until) => kept.owned_until = Some(until),
+            ErrandNext::Keep(until) => {
+                kept.owned_until = Some(until);
+                if !was_woken {
+                    kept.due_at = until;
+                }
+            }
+            ErrandNext::Later(_) if was_woken => {}
             ErrandNext::Later(at) => kept.due_at = at,
             ErrandNext::Done(at) => {
                 kept.done_at = Some(at);
