@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::{IntoParams, ToSchema};
 
-use super::{ConfigOut, DiagnosticOut, no_config, no_version, unreadable};
+use super::{ConfigOut, DiagnosticOut, no_config, no_version};
 use crate::config::{Diagnostic, Present, Put, PutError};
 use crate::http::body::{OptionalBody, Payload, TextBody};
 use crate::http::caller::Caller;
@@ -55,7 +55,7 @@ impl From<Put> for ChangedOut {
 #[utoipa::path(post, path = "/configs/upload", tag = "configs",
     params(UploadParams,
         ("If-Match" = Option<String>, Header, description = "The version that is to be replaced."),
-        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request harmless.")),
+        ("Idempotency-Key" = Option<String>, Header, description = "Makes repeating the request harmless: when what is there is what is sent, it is answered as done.")),
     request_body(content((Value = "application/yaml"), (Value = "application/json"))),
     responses(
         (status = 201, description = "The agent is new.", body = ChangedOut),
@@ -73,20 +73,32 @@ pub(super) async fn upload(
 ) -> Answer<Response> {
     let may_exist = idempotency_key(&headers)?.is_some();
     let present = present(&params, &headers)?;
+    let seen = match &present {
+        Present::Replace(seen) => seen.clone(),
+        Present::Keep => None,
+    };
     // Known before it is written down that it was refused.
     if let Ok(parsed) = app.config.validate(&text, "body") {
         caller.note("agent", parsed.definition.name.to_string());
     }
     let (put, is_replayed) = match app.config.put(&text, present).await {
         // Whoever was not answered asks again.
-        Err(PutError::Taken { version, name, .. })
-            if may_exist && is_same(&app, &text, version.as_ref()) =>
-        {
+        Err(
+            PutError::Taken {
+                version: Some(version),
+                name,
+                ..
+            }
+            | PutError::Moved {
+                present: version,
+                name,
+            },
+        ) if may_exist && is_same(&app, &text, &version) => {
             let agent = app.engine.agents().get(&name);
             let agent = agent.ok_or_else(|| no_config(&app, name.as_str()))?;
             let put = Put {
                 agent,
-                before: None,
+                before: seen,
                 warnings: Vec::new(),
             };
             (put, true)
@@ -129,9 +141,9 @@ fn present(params: &UploadParams, headers: &HeaderMap) -> Answer<Present> {
     Ok(Present::Replace(Some(version)))
 }
 
-fn is_same(app: &App, text: &str, version: Option<&ConfigVersion>) -> bool {
+fn is_same(app: &App, text: &str, version: &ConfigVersion) -> bool {
     let parsed = app.config.validate(text, "body");
-    parsed.is_ok_and(|parsed| Some(&parsed.definition.content_hash()) == version)
+    parsed.is_ok_and(|parsed| parsed.definition.content_hash() == *version)
 }
 
 /// To which version.
@@ -223,7 +235,11 @@ fn refuse(app: &App, error: PutError) -> ApiError {
             let message = "the file can't be written, and nothing was changed; see the log";
             ApiError::new(Code::DependencyUnavailable, message).with("dependency", "config_folder")
         }
-        PutError::Reload(error) => unreadable(error),
+        PutError::Reload(error) => {
+            tracing::warn!(%error, "a file of the folder of agents was written, and can't be taken into use now");
+            let message = "the file is written, and can't be taken into use now; that is tried again by itself, and POST /reload tells when it is done";
+            ApiError::new(Code::DependencyUnavailable, message)
+        }
     }
 }
 

@@ -90,6 +90,17 @@ async fn what_is_replaced_is_the_version_that_was_seen() {
     let (status, second) = read(conditional(&version, 1).await.unwrap()).await;
     assert_eq!(status, StatusCode::OK, "{second}");
     assert_eq!(second["previous_version"], first["version"]);
+    // Who was not answered may ask again, and is told the same.
+    let again = post(&system, "/configs/upload")
+        .header("content-type", "application/yaml")
+        .header("if-match", &version)
+        .header("idempotency-key", "change-1")
+        .body(change(1));
+    let again = again.send().await.unwrap();
+    assert_eq!(again.headers()["idempotency-replayed"], "true");
+    let (status, repeated) = read(again).await;
+    assert_eq!(status, StatusCode::OK, "{repeated}");
+    assert_eq!(repeated["previous_version"], first["version"]);
     let (status, refusal) = read(conditional(&version, 2).await.unwrap()).await;
     assert_eq!(
         (status, error(&refusal).0),
