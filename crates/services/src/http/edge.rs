@@ -220,6 +220,15 @@ async fn ended(passage: &Passage) {
     }
 }
 
+/// Asks proxies that gather answers before they pass them on not to: words and events are to come as they are said.
+pub(crate) fn unbuffered(mut response: Response) -> Response {
+    let name = HeaderName::from_static("x-accel-buffering");
+    response
+        .headers_mut()
+        .insert(name, HeaderValue::from_static("no"));
+    response
+}
+
 pub(crate) fn full() -> ApiError {
     let message = "too many requests are under way; try again in a moment";
     ApiError::new(Code::QueueFull, message).retry_after(Duration::from_secs(1))

@@ -9,7 +9,7 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use engine::NewTask;
 use futures::stream::{self, Stream};
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use store::IdempotencyKey;
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -22,7 +22,7 @@ use super::telling::{Telling, Told, row, wait};
 use super::words::Words;
 use crate::http::body::JsonBody;
 use crate::http::caller::Caller;
-use crate::http::edge::{Trace, full};
+use crate::http::edge::{Trace, full, unbuffered};
 use crate::http::idempotency::idempotency_key;
 use crate::http::{Answer, App};
 
@@ -119,15 +119,8 @@ enum Stage {
 impl Writing {
     fn response(self) -> Response {
         let heartbeat = KeepAlive::new().interval(self.heartbeat);
-        let mut response = Sse::new(self.frames())
-            .keep_alive(heartbeat)
-            .into_response();
-        // Proxies that gather answers before they pass them on would hold the words back.
-        let name = HeaderName::from_static("x-accel-buffering");
-        response
-            .headers_mut()
-            .insert(name, HeaderValue::from_static("no"));
-        response
+        let frames = Sse::new(self.frames()).keep_alive(heartbeat);
+        unbuffered(frames.into_response())
     }
 
     fn frames(self) -> impl Stream<Item = Result<Event, Infallible>> {

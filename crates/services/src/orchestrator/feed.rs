@@ -9,14 +9,14 @@ use axum::response::{IntoResponse, Response};
 use domain::{AgentName, ExecutionId, Status, TopicPattern, TraceId};
 use engine::{FeedEvent, FeedWatch, Happened, Note};
 use futures::stream;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use utoipa::IntoParams;
 
 use crate::http::caller::Caller;
-use crate::http::edge::full;
+use crate::http::edge::{full, unbuffered};
 use crate::http::error::ErrorBody;
 use crate::http::params::{Params, execution_id};
 use crate::http::{Answer, ApiError, App, Code};
@@ -89,13 +89,7 @@ pub(super) async fn stream(
         let event = looking.next().await?;
         Some((Ok::<_, Infallible>(event), looking))
     });
-    let mut response = Sse::new(events).into_response();
-    // Proxies that gather answers before they pass them on would hold events back.
-    let name = HeaderName::from_static("x-accel-buffering");
-    response
-        .headers_mut()
-        .insert(name, HeaderValue::from_static("no"));
-    Ok(response)
+    Ok(unbuffered(Sse::new(events).into_response()))
 }
 
 struct Looking {

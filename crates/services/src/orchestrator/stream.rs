@@ -6,12 +6,13 @@ use axum::extract::{Path, State};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::HeaderMap;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::following::{Following, Frame};
 use crate::http::caller::Caller;
+use crate::http::edge::unbuffered;
 use crate::http::error::ErrorBody;
 use crate::http::params::{Params, execution_id};
 use crate::http::{Answer, App};
@@ -56,13 +57,8 @@ pub(super) async fn follow(
         let frame = following.next().await.ok()?;
         Some((Ok::<_, Infallible>(event(frame)), following))
     });
-    let mut response = Sse::new(events).keep_alive(heartbeat).into_response();
-    // Proxies that gather answers before they pass them on would hold the words back.
-    let name = HeaderName::from_static("x-accel-buffering");
-    response
-        .headers_mut()
-        .insert(name, HeaderValue::from_static("no"));
-    Ok(response)
+    let events = Sse::new(events).keep_alive(heartbeat);
+    Ok(unbuffered(events.into_response()))
 }
 
 fn event(frame: Frame) -> Event {

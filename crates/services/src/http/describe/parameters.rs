@@ -6,11 +6,16 @@ use utoipa::openapi::RefOr;
 use utoipa::openapi::path::{Operation, Parameter};
 use utoipa::openapi::schema::{ObjectBuilder, Schema, SchemaType, Type};
 
+use crate::http::params::MODES;
+
 const NAME: &str = "^[a-z0-9][a-z0-9_-]{0,62}$";
 const UUID: &str = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$";
 /// 1 to 255 characters, none of them a control character; in UTF-8 no more than 255 bytes either.
 const ID: &str = r"^[^\x00-\x1f\x7f-\x9f]{1,255}$";
-const DAY: &str = "^(19|20)[0-9]{2}-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])$";
+/// Days from 1900 to 2099 that there were and will be.
+const DAY: &str = "^((19|20)[0-9]{2}-((0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])|(0[13-9]|1[0-2])-(29|30)|(0[13578]|1[02])-31)|(19(0[48]|[2468][048]|[13579][26])|20([02468][048]|[13579][26]))-02-29)$";
+/// By W3C Trace Context: not all zeros.
+const TRACE: &str = "^(?!0{32})[0-9a-f]{32}$";
 const STATUS: &str = "^(queued|running|waiting_for_input|completed|failed|timeout|cancelled)(,(queued|running|waiting_for_input|completed|failed|timeout|cancelled))*$";
 /// The year 9999, in microseconds.
 pub(crate) const LAST_MICROSECOND: i64 = 253_402_300_799_999_999;
@@ -27,8 +32,6 @@ enum Takes {
 
 use Takes::{Number, Pattern, Words};
 
-const MODES: Takes = Words(&["autonomous", "collaborative", "continuous", "scheduled"]);
-
 fn takes(path: &str, name: &str) -> Option<Takes> {
     Some(match (path, name) {
         (_, "limit") => Number(1, 1000),
@@ -37,7 +40,7 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
         (_, "X-Conversation-Id") => Pattern("^[!-~]{1,255}$"),
         ("/configs/upload", "If-Match") => Pattern("^\"?[0-9a-f]{16}\"?$"),
         (_, "If-Match") => Pattern("^\"?[0-9]{1,18}\"?$"),
-        (_, "execution_mode") => MODES,
+        (_, "execution_mode") => Words(&MODES),
         ("/agents", "status") => {
             Words(&["ready", "running", "degraded", "unavailable", "disabled"])
         }
@@ -56,7 +59,7 @@ fn takes(path: &str, name: &str) -> Option<Takes> {
         (_, "bodies") => Words(&["true", "cut", "false", "none", "full"]),
         (_, "question") => Words(&["clarification", "approval", "unknown_outcome", "plan"]),
         (_, "agent_name") | ("/schedules", "cursor") => Pattern(NAME),
-        (_, "trace_id") => Pattern("^[0-9a-f]{31}[1-9a-f]$"),
+        (_, "trace_id") => Pattern(TRACE),
         (_, "conversation_id") => Pattern(ID),
         (_, "parent_execution_id" | "execution_id") => Pattern(UUID),
         (_, "from_day" | "to_day") => Pattern(DAY),

@@ -6,13 +6,13 @@ use std::convert::Infallible;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures::stream;
-use http::{HeaderName, HeaderValue};
 use serde_json::{Value, json};
 use store::ExecutionRow;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::answer::{MessageOut, PartOut, ResponseOut};
 use crate::http::caller::Caller;
+use crate::http::edge::unbuffered;
 use crate::http::{ApiError, App};
 use crate::openai::OpenAiError;
 use crate::openai::telling::{Telling, Told, row};
@@ -39,13 +39,7 @@ pub(super) fn response(
         let event = writing.next().await?;
         Some((Ok::<_, Infallible>(event), writing))
     });
-    let mut response = Sse::new(events).keep_alive(heartbeat).into_response();
-    // Proxies that gather answers before they pass them on would hold the words back.
-    let name = HeaderName::from_static("x-accel-buffering");
-    response
-        .headers_mut()
-        .insert(name, HeaderValue::from_static("no"));
-    response
+    unbuffered(Sse::new(events).keep_alive(heartbeat).into_response())
 }
 
 /// What is sent before the first words.
