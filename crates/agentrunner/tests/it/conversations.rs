@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use testkit::ProviderStandIn;
 use testkit::provider::{Answer, Recorded, Request};
+use testkit::{Filter, ProviderStandIn};
 
 use crate::backing::{self, Variables, borrowed};
 use crate::product::{Product, Project};
@@ -65,6 +65,8 @@ async fn converse(servers: Variables) {
     let project = Project::new();
     project.agent("concierge", AGENT);
     let mut product = start(&project, &provider, &servers).await;
+    // Nothing is answered before all is sent: else there may be nothing left to be killed in.
+    let hold = provider.hold(Filter::any().with("point", "before_answer"), None);
     let mut ids = Vec::new();
     for n in 0..MESSAGES {
         let task = json!({ "text": format!("m{n}"), "guest": { "room": 12 } });
@@ -72,16 +74,22 @@ async fn converse(servers: Variables) {
         let accepted = product.post("/tasks", &task).await;
         ids.push(accepted["execution_id"].as_str().expect("an id").to_owned());
     }
+    let last = format!("\"m{}\"", MESSAGES - 1);
+    let mut before = provider.requests().len();
+    hold.release();
     // Now and then while a summary is made.
     for (n, questions) in KILLS.into_iter().enumerate() {
-        let before = provider.requests().len();
         let wanted = |all: &[Recorded]| {
             let new = all.get(before..).unwrap_or_default();
             let has_summary = new.iter().any(|recorded| is_summary(&recorded.request));
-            new.len() >= questions && (n % 2 == 0 || has_summary || new.len() >= 12)
+            let is_last = all
+                .iter()
+                .any(|recorded| recorded.request.last_user().contains(&last));
+            is_last || new.len() >= questions && (n % 2 == 0 || has_summary || new.len() >= 12)
         };
         provider.wait_until(wanted).await;
         product.kill().await;
+        before = provider.requests().len();
         product = start(&project, &provider, &servers).await;
     }
     for id in &ids {
