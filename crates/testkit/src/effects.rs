@@ -83,19 +83,25 @@ impl EffectsStandIn {
     /// Returns the calls of one route.
     #[must_use]
     pub fn calls_to(&self, route: Route) -> Vec<Call> {
-        self.calls()
-            .into_iter()
-            .filter(|call| call.route == route)
-            .collect()
+        self.calls_where(|call| call.route == route)
     }
 
     /// Returns the calls that carried this idempotency key.
     #[must_use]
     pub fn calls_with_key(&self, key: &str) -> Vec<Call> {
-        self.calls()
-            .into_iter()
-            .filter(|call| call.key.as_deref() == Some(key))
-            .collect()
+        self.calls_where(|call| call.key.as_deref() == Some(key))
+    }
+
+    /// Returns the calls that are wanted.
+    pub fn calls_where(&self, is_wanted: impl Fn(&Call) -> bool) -> Vec<Call> {
+        let wanted = |calls: &[Call]| {
+            calls
+                .iter()
+                .filter(|call| is_wanted(call))
+                .cloned()
+                .collect()
+        };
+        self.service.log().look(wanted)
     }
 
     /// Returns the calls of one route that changed the world.

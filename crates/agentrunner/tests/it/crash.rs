@@ -178,12 +178,10 @@ impl Bench {
     }
 
     fn calls(&self, id: &str, route: Route) -> Vec<Call> {
-        let mine = |call: &Call| call.key.as_deref().is_some_and(|key| key.starts_with(id));
-        self.effects
-            .calls_to(route)
-            .into_iter()
-            .filter(mine)
-            .collect()
+        let is_mine = |call: &Call| {
+            call.route == route && call.key.as_deref().is_some_and(|key| key.starts_with(id))
+        };
+        self.effects.calls_where(is_mine)
     }
 }
 
