@@ -113,9 +113,14 @@ impl Clockwork {
         let Some(row) = store.schedule(&name).await.unwrap() else {
             return false;
         };
+        row.record.cursor + self.pause() > now && !self.waits(store).await
+    }
+
+    /// Whether a run waits for the one before it.
+    pub(super) async fn waits(&self, store: &dyn Store) -> bool {
+        let name = self.name.parse().unwrap();
         let (runs, _) = store.schedule_runs(&name, None, LATEST).await.unwrap();
-        let waits = runs.iter().any(|run| run.state == RunState::Waiting);
-        row.record.cursor + self.pause() > now && !waits
+        runs.iter().any(|run| run.state == RunState::Waiting)
     }
 }
 

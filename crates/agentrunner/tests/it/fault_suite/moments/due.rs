@@ -119,6 +119,15 @@ async fn are_up_to_now(schedules: &[Clockwork], store: &dyn Store) {
     }
 }
 
+async fn any_waits(schedules: &[Clockwork], store: &dyn Store) -> bool {
+    for one in schedules {
+        if one.waits(store).await {
+            return true;
+        }
+    }
+    false
+}
+
 pub(super) async fn kill_at_due_times(servers: Variables) {
     let mut pair = Pair::new(servers).await;
     let store = open(&pair.servers, &pair.project).await;
@@ -152,7 +161,10 @@ pub(super) async fn kill_at_due_times(servers: Variables) {
     }
     let began = Instant::now();
     let is_open = |row: &store::ExecutionRow| !row.status.is_terminal();
-    while ledger::rows(store.as_ref()).await.iter().any(is_open) {
+    // One may have come to wait before its schedule was stopped; it begins when the one before it has ended.
+    while any_waits(&QUICK, store.as_ref()).await
+        || ledger::rows(store.as_ref()).await.iter().any(is_open)
+    {
         assert!(began.elapsed() < PATIENCE, "a run does not end");
         tokio::time::sleep(GLANCE).await;
     }
