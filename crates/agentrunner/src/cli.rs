@@ -128,6 +128,8 @@ pub(crate) enum Command {
     Audit(commands::audit::Audit),
     /// Delete executions that were over long ago
     Cleanup(commands::cleanup::Cleanup),
+    /// Offer the agents to assistants and editors, as an MCP server on standard input and output
+    Mcp(commands::mcp::Mcp),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
     /// Find what is wrong, and say what to type
@@ -206,6 +208,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Keys(command) => command.run(&context),
         Command::Audit(command) => command.run(&context),
         Command::Cleanup(command) => command.run(&context),
+        Command::Mcp(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),

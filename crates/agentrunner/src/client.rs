@@ -145,6 +145,32 @@ impl Client {
         read(self.send(request).await?).await
     }
 
+    /// Sends a message of MCP and answers whatever comes back, however long that takes.
+    pub(crate) async fn post_message(
+        &self,
+        path: &str,
+        headers: http::HeaderMap,
+        message: &Value,
+    ) -> anyhow::Result<Response> {
+        let url = format!("{}{path}", self.base);
+        let request = self.http.request(Method::POST, url).headers(headers);
+        let request = request.header("accept", "application/json, text/event-stream");
+        self.send(self.shown(request.json(message))).await
+    }
+
+    /// The message of MCP that an answer is, also of one that refuses; null when it is empty.
+    pub(crate) async fn message_of(&self, response: Response) -> anyhow::Result<Value> {
+        let status = response.status();
+        let bytes = body(response).await?;
+        if status.is_success() && bytes.is_empty() {
+            return Ok(Value::Null);
+        }
+        match serde_json::from_slice::<Value>(&bytes) {
+            Ok(message) if status.is_success() || message.get("jsonrpc").is_some() => Ok(message),
+            _ => Err(refusal(status, &bytes).into()),
+        }
+    }
+
     pub(crate) async fn patch(&self, path: &str, body: &Value) -> anyhow::Result<Value> {
         read(
             self.send(self.request(Method::PATCH, path).json(body))

@@ -14,6 +14,7 @@ pub(crate) mod doctor;
 pub(crate) mod inbox;
 pub(crate) mod init;
 pub(crate) mod keys;
+pub(crate) mod mcp;
 pub(crate) mod migrate;
 pub(crate) mod run;
 pub(crate) mod schedules;

@@ -75,7 +75,8 @@ fn tell_panics(redactor: Redactor) {
 
 /// Ours at the level that was asked for; the libraries below only when something is wrong, unless all is wanted. The
 /// client of RabbitMQ calls its own goodbye an error, and so it does with each "there is no such queue". What it has to
-/// say comes to the bus as values, which tells what matters; its panics do not.
+/// say comes to the bus as values, which tells what matters; its panics do not. The SDK of MCP warns of each refusal that a
+/// client is told, and calls one that hangs up an error.
 fn filter(level: &str) -> String {
     let level = match level {
         "WARNING" => "warn".to_owned(),
@@ -98,7 +99,10 @@ fn filter(level: &str) -> String {
         "agentrunner" => format!("agentrunner={level}"),
         name => format!("agentrunner_{name}={level},{name}={level}"),
     });
-    format!("warn,lapin=off,lapin::thread=error,{}", ours.join(","))
+    format!(
+        "warn,lapin=off,lapin::thread=error,rmcp=off,{}",
+        ours.join(",")
+    )
 }
 
 fn file_in(dir: &Path) -> anyhow::Result<SharedFile> {

@@ -17,6 +17,7 @@ use crate::definition::{Definition, Effect, ExecutionMode, LlmConfig};
 use crate::execution::{Execution, Failure, FailureCode, Outcome, Totals};
 use crate::id::Epoch;
 use crate::message::StopReason;
+use crate::pin::Fingerprint;
 use crate::prompt::{Prompt, Purpose};
 use crate::pruning::{self, Fit};
 use crate::quantity::Tokens;
@@ -115,6 +116,8 @@ pub struct ToolRun {
     pub effect: Effect,
     /// Whether to ask the entry's `check` tool first whether an earlier call happened.
     pub check_first: bool,
+    /// What its server said of it when the model was told.
+    pub pin: Option<Fingerprint>,
 }
 
 /// Names the next action.

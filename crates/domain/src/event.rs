@@ -116,11 +116,12 @@ pub mod topics {
     use super::{AgentName, ExecutionId, Topic};
 
     /// How they begin.
-    const OWN: [&str; 10] = [
+    const OWN: [&str; 11] = [
         "agent.execution.",
         "agent.health.",
         "agent.output.",
         "agent.registered",
+        "agent.tool.",
         "autonomous.task.",
         "collaboration.completed.",
         "collaborative.task.",
@@ -144,6 +145,9 @@ pub mod topics {
     pub const EXECUTION_COMPLETED: &str = "agent.execution.completed";
     /// An execution ended otherwise.
     pub const EXECUTION_FAILED: &str = "agent.execution.failed";
+
+    /// A server changed a tool of an agent's, which is withheld now.
+    pub const TOOL_CHANGED: &str = "agent.tool.changed";
 
     /// The answers of one agent.
     pub fn output(agent: &AgentName) -> Option<Topic> {

@@ -26,6 +26,7 @@ pub mod fleet;
 pub mod id;
 pub mod message;
 pub mod nearest;
+pub mod pin;
 pub mod plan;
 pub mod prompt;
 pub mod pruning;

@@ -12,6 +12,7 @@ use crate::definition::{Effect, Provider};
 use crate::execution::{Outcome, Totals};
 use crate::id::{AgentName, Epoch, ExecutionId, Seq};
 use crate::message::Reply;
+use crate::pin::Fingerprint;
 use crate::plan::{self, Drafted, Plan, Rules};
 use crate::prompt::Purpose;
 use crate::quantity::{Money, Usage};
@@ -178,6 +179,9 @@ pub enum CallTarget {
         effect: Effect,
         /// Whether a person must allow it.
         approval: bool,
+        /// What its server said of it when the model was told: only that tool is called.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pin: Option<Fingerprint>,
     },
     /// Another agent.
     Agent {

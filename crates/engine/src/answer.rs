@@ -5,6 +5,7 @@ use domain::{ExecutionId, Seq};
 use store::{InboxFilter, InputAnswer, NewInput};
 
 use crate::Error;
+use crate::pins;
 use crate::run::resolve::valid_arguments;
 use crate::shared::Shared;
 
@@ -74,6 +75,14 @@ async fn check(core: &Shared, id: ExecutionId, tool: &str, arguments: &str) -> R
         .offers(&execution.agent, &execution.version, &definition.tools)
         .await
         .map_err(|error| Error::ToolsUnavailable(error.to_string()))?;
+    let granted = pins::grant(core, &execution, offers).await?;
+    if granted.withheld.contains(tool) {
+        return Err(Error::ToolsUnavailable(domain::pin::withheld(
+            &execution.agent,
+            tool,
+        )));
+    }
+    let offers = granted.offers;
     let offer = offers.iter().find(|offer| offer.name == tool);
     let offer = offer
         .ok_or_else(|| Error::ToolsUnavailable(format!("tool {tool:?} is not offered any more")))?;

@@ -13,6 +13,7 @@ mod fleet;
 mod host;
 mod leases;
 mod live;
+mod pins;
 mod recovery;
 mod relay;
 mod run;
@@ -180,6 +181,7 @@ impl Engine {
             hub: Arc::default(),
             definitions,
             schemas: tools::Schemas::default(),
+            pins: pins::Pins::default(),
             presence,
             hint: Notify::new(),
             pace: Pace::default(),

@@ -11,6 +11,7 @@ use crate::feed::Feed;
 use crate::fleet::Presence;
 use crate::leases::Leases;
 use crate::live::Hub;
+use crate::pins::Pins;
 use crate::scheduler::Pace;
 use crate::switches::Look;
 use crate::{Agents, NewId, OnRefusal, Ports, Settings};
@@ -32,6 +33,7 @@ pub(crate) struct Shared {
     pub(crate) leases: Leases,
     pub(crate) definitions: Definitions,
     pub(crate) schemas: tools::Schemas,
+    pub(crate) pins: Pins,
     pub(crate) presence: Presence,
     /// Told when there may be something to claim.
     pub(crate) hint: Notify,

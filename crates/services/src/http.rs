@@ -35,6 +35,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use crate::audit::Audit;
 use crate::config::ConfigService;
+use crate::mcp::sessions::Sessions;
 use crate::redact::Redactor;
 use crate::slack::Slack;
 use door::{Door, Routes, Rules};
@@ -120,6 +121,8 @@ pub struct App {
     pub calls_back: bool,
     /// When the process began.
     pub started: Instant,
+    /// The sessions of MCP clients.
+    pub(crate) mcp: Arc<Sessions>,
     /// Ends streams when the process is to end.
     pub shutdown: CancellationToken,
     /// Places for requests that end soon.
@@ -157,6 +160,7 @@ impl App {
             calls_back: false,
             metrics,
             started: Instant::now(),
+            mcp: Arc::new(Sessions::new()),
             shutdown,
         }
     }
@@ -292,7 +296,9 @@ impl Service {
         match self {
             Self::StateManager => crate::state::routes(),
             Self::ConfigService => crate::config_api::routes(),
-            Self::AgentOrchestrator => crate::orchestrator::routes().merge(crate::openai::routes()),
+            Self::AgentOrchestrator => crate::orchestrator::routes()
+                .merge(crate::openai::routes())
+                .merge(crate::mcp::routes()),
             Self::SchedulerService => crate::scheduler::routes(),
             Self::SlackGateway => crate::slack::routes(),
             Self::AgentPool => Routes::new(),

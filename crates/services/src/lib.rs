@@ -7,7 +7,7 @@
 //! - [`orchestrator`], [`config_api`], [`scheduler`], [`state`] and [`slack`] are the services; none knows of another. What they show alike is
 //!   in [`execution`].
 //! - [`redact`] takes known secrets out of texts.
-//! - [`openai`] shows every agent as a model of OpenAI's API.
+//! - [`openai`] shows every agent as a model of OpenAI's API, `mcp` as a tool of an MCP server.
 //! - [`Server`] binds and serves them, by TLS when [`tls`] has a certificate.
 
 #![allow(
@@ -21,6 +21,7 @@ pub mod config;
 pub mod config_api;
 pub mod execution;
 pub mod http;
+mod mcp;
 pub mod openai;
 pub mod orchestrator;
 pub mod outgoing;

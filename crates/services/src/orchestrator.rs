@@ -4,6 +4,7 @@ mod agents;
 mod alerts;
 mod audit;
 mod callbacks;
+mod changed_tools;
 mod collaboration;
 mod dead_letters;
 mod effects;
@@ -38,6 +39,7 @@ pub(crate) fn routes() -> Routes {
         .with(OPERATE.of(an_agents), routes!(operate::enable))
         .with(OPERATE.of(an_agents), routes!(operate::disable))
         .with(OPERATE.of(an_agents), routes!(operate::restart))
+        .with(ADMIN.of(an_agents), routes!(changed_tools::approve))
         .with(SUBMIT.of(an_agents), routes!(submit::invoke))
         .with(SUBMIT.of(Owner::Handler), routes!(submit::submit))
         .with(READ.of(Owner::Handler), routes!(tasks::list))

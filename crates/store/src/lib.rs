@@ -30,6 +30,7 @@ mod keys;
 mod lists;
 mod news;
 mod outgoing;
+mod pins;
 pub mod postgres;
 pub mod redis;
 mod request;
@@ -60,6 +61,7 @@ pub use outgoing::{
     AlertRecord, ClaimedDelivery, DeliveryClaim, DeliveryFilter, DeliveryKind, Outgoing, Settled,
     Settlement, Vitals,
 };
+pub use pins::{Pins, ToolApproval};
 pub use request::{
     AgentState, Append, Appended, CancelAnswer, Change, Claim, Claimed, Cleaned, Cleanup,
     ConfigRecord, ConfigSummary, Digest, EndedChild, IdempotencyKey, InputAnswer, NewInput,
@@ -76,9 +78,10 @@ pub use switches::Switches;
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// The journal and its neighbours; what is kept of keys is at [`Keys`], of the audit log at [`Audits`], what people said
-/// of agents at [`Switches`], of errands at [`Errands`], of what is sent out at [`Outgoing`].
+/// of agents at [`Switches`], of errands at [`Errands`], of what is sent out at [`Outgoing`], of what tools were approved as
+/// at [`Pins`].
 #[async_trait]
-pub trait Store: Keys + Audits + Switches + Errands + Outgoing {
+pub trait Store: Keys + Audits + Switches + Errands + Outgoing + Pins {
     /// Accepts an execution: row, outgoing events, deduplication, its place in its conversation and the steps that it
     /// shares with its origin in one transaction. The shared ones are copied, as no lease's
     /// ([`domain::Epoch::NONE`]) and as nobody's consumption.

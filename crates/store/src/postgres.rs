@@ -42,6 +42,7 @@ mod memory;
 mod outbox;
 mod outgoing;
 mod partitions;
+mod pins;
 mod pool;
 mod read;
 mod recovery;

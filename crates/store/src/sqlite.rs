@@ -24,6 +24,7 @@ mod keys;
 mod memory;
 mod outbox;
 mod outgoing;
+mod pins;
 mod read;
 mod readers;
 mod recovery;

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::definition::{Effect, Tool};
+use domain::pin::{Fingerprint, Sight};
 use domain::{AgentName, ConfigVersion, Event, ExecutionId, Time, ToolOutcome, TraceId};
 use serde_json::Value;
 
@@ -50,6 +51,8 @@ pub struct Offer {
     pub effect: Effect,
     /// Whether a person must allow each call.
     pub approval: bool,
+    /// What a server says of it, when that is to stay as it was approved.
+    pub pin: Option<Sight>,
 }
 
 /// A call to make.
@@ -75,6 +78,8 @@ pub struct Call<'a> {
     pub hops: u8,
     /// How long it may take.
     pub timeout: Duration,
+    /// What its server said of it when the model was told: one that is another now is not called.
+    pub pin: Option<&'a Fingerprint>,
 }
 
 impl Call<'_> {

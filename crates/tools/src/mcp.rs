@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use domain::ToolOutcome;
 use domain::definition::{McpTool, Tool};
+use domain::pin::withheld;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -128,6 +129,14 @@ impl Mcp {
                 Ok(connection) => connection,
                 Err(message) => return failed(format!("it was not called: {message}")),
             };
+            // After connecting: it may be another version of the server, started just now.
+            if let Some(pin) = call.pin {
+                match server.catalogue(deadline).await {
+                    Ok((catalogue, _)) if catalogue.still_has(call.tool, pin) => {}
+                    Ok(_) => return refused(withheld(call.agent, call.tool)),
+                    Err(message) => return failed(format!("it was not called: {message}")),
+                }
+            }
             match connection.call(&wish, deadline).await {
                 Ok(answer) => return result::outcome(&answer, call.entry.max_result_bytes),
                 Err(CallError::NotSent(_)) if tries == 1 => server.discard(&connection).await,

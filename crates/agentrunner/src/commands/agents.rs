@@ -21,6 +21,8 @@ Examples:
   agentrunner agents disable helper      it takes no more work, until it is enabled again
   agentrunner agents enable helper
   agentrunner agents restart helper      what it performs is interrupted and taken up anew
+  agentrunner agents approve-tools helper search
+                                         its server changed that tool; `agents helper` shows how
   agentrunner agents --json | jq -r '.[].name'"
 )]
 pub(crate) struct Agents {
@@ -42,6 +44,12 @@ enum Verb {
     Enable { name: String },
     /// Interrupt what one performs, and have it taken up anew with its variables read anew
     Restart { name: String },
+    /// Let one use tools that their servers changed after they were approved, as they are now
+    ApproveTools {
+        name: String,
+        /// Only this tool; all that are withheld otherwise
+        tool: Option<String>,
+    },
 }
 
 impl Agents {
@@ -67,6 +75,11 @@ impl Agents {
             (Some(Verb::Disable { name }), _) => path(name, "/disable"),
             (Some(Verb::Enable { name }), _) => path(name, "/enable"),
             (Some(Verb::Restart { name }), _) => path(name, "/restart"),
+            (Some(Verb::ApproveTools { name, tool }), _) => {
+                let wish = json!({ "tool": tool });
+                screen.value(&client.post(&path(name, "/tools/approve"), &wish).await?);
+                return Ok(Exit::Done);
+            }
         };
         screen.value(&client.post(&act, &json!({})).await?);
         Ok(Exit::Done)

@@ -13,10 +13,10 @@
 //! | A8, A9 | addresses of private places, redirects | `egress` of the tools |
 //! | A10 | the address of a model, from a caller | `keys::a10_…`; which key goes where: `endpoint` of `llm` |
 //! | A11 | forged Slack requests | with Slack |
-//! | A12 | strange hosts and origins | `keys::a12_…`; sessions of an MCP server of ours: with that server |
-//! | A13 | tokens for another audience | with the faces that take tokens |
+//! | A12 | strange hosts, origins, sessions, versions | `keys::a12_…` at every service, `mcp::a12_…` at the MCP server |
+//! | A13 | tokens for another audience | `mcp::a13_…` |
 //! | A14 | a model that obeys what a tool result says | `agents::a14_…` |
-//! | A15 | tool servers that change, collide, flood | `bad_input::mcp`; `surface::two_tools_of_one_name_…` and `api::a_huge_answer_is_cut` of the tools; terminal codes: `logs::a25_…` |
+//! | A15 | tool servers that change, collide, flood | `tools::a15_…`; `bad_input::mcp`; `surface::two_tools_of_one_name_…` and `api::a_huge_answer_is_cut` of the tools; terminal codes: `logs::a25_…` |
 //! | A16 | agents that ask one another | `agents::a16_…` |
 //! | A17 | a model that never stops | `agents::a17_…`; `bad_input::models`: one that loops for ever, an answer that never ends |
 //! | A18 | programs named through the API | `files::a18_…`; `config::commands` of the services |
@@ -35,5 +35,7 @@ mod connections;
 mod files;
 mod keys;
 mod logs;
+mod mcp;
 mod rig;
 mod stored;
+mod tools;

@@ -22,6 +22,7 @@ mod init;
 mod keys;
 mod ledger;
 mod limits_audit;
+mod mcp;
 mod outgoing;
 mod postgres_faults;
 mod product;

@@ -35,7 +35,7 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 13] = [
     ("tokio-postgres", &["store"]),
     ("redis", &["store"]),
     ("lapin", &["bus"]),
-    ("rmcp", &["tools"]),
+    ("rmcp", &["tools", "services"]),
     ("jsonschema", &["tools", "services"]),
     ("lettre", &["services"]),
     ("reqwest", &["llm", "tools", "services", "agentrunner"]),

@@ -296,6 +296,10 @@ fn run(definition: &Definition, call: &Call, key: &str, effect: Effect, check_fi
         key: key.to_owned(),
         effect,
         check_first,
+        pin: match &call.target {
+            CallTarget::Tool { pin, .. } => pin.clone(),
+            CallTarget::Agent { .. } | CallTarget::Person | CallTarget::Refused { .. } => None,
+        },
     })
 }
 

@@ -108,6 +108,8 @@ pub struct McpTool {
     pub deny: Vec<String>,
     /// Effects of single tools of the server, where they differ from the entry's `effect`.
     pub effects: BTreeMap<String, Effect>,
+    /// Whether a tool that changes is withheld until a person approves it as it is then.
+    pub pin: bool,
 }
 
 /// How a server knows us.

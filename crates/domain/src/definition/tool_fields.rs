@@ -86,6 +86,9 @@ pub(super) struct ToolFields {
     /// mcp: effects of single tools.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     effects: Option<BTreeMap<String, Effect>>,
+    /// mcp: whether a tool whose description or schema changes is withheld until it is approved; true when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pin: Option<bool>,
     /// api: the verb.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     method: Option<HttpMethod>,
@@ -120,7 +123,7 @@ pub(super) struct ToolFields {
 
 impl ToolFields {
     /// The names of the fields that are set, each with the types that they belong to.
-    fn particular(&self) -> [(&'static str, bool, &'static [ToolType]); 18] {
+    fn particular(&self) -> [(&'static str, bool, &'static [ToolType]); 19] {
         use ToolType::{Agent, Api, Function, Mcp};
         [
             ("url", self.url.is_some(), &[Mcp, Api]),
@@ -131,6 +134,7 @@ impl ToolFields {
             ("allow", self.allow.is_some(), &[Mcp]),
             ("deny", self.deny.is_some(), &[Mcp]),
             ("effects", self.effects.is_some(), &[Mcp]),
+            ("pin", self.pin.is_some(), &[Mcp]),
             ("method", self.method.is_some(), &[Api]),
             ("headers", self.headers.is_some(), &[Api]),
             ("body", self.body.is_some(), &[Api]),
@@ -170,6 +174,7 @@ impl TryFrom<ToolFields> for Tool {
                 allow: fields.allow.unwrap_or_default(),
                 deny: fields.deny.unwrap_or_default(),
                 effects: fields.effects.unwrap_or_default(),
+                pin: fields.pin.unwrap_or(true),
             }),
             ToolType::Api => ToolKind::Api(ApiTool {
                 method: fields.method.unwrap_or_default(),
@@ -225,6 +230,7 @@ impl From<Tool> for ToolFields {
             allow: None,
             deny: None,
             effects: None,
+            pin: None,
             method: None,
             headers: None,
             body: None,
@@ -247,6 +253,7 @@ impl From<Tool> for ToolFields {
                 fields.allow = some(server.allow, Vec::is_empty);
                 fields.deny = some(server.deny, Vec::is_empty);
                 fields.effects = some(server.effects, BTreeMap::is_empty);
+                fields.pin = (!server.pin).then_some(false);
             }
             ToolKind::Api(api) => {
                 fields.kind = ToolType::Api;

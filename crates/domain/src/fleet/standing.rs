@@ -46,6 +46,8 @@ pub struct Circumstances<'a> {
     pub missing: Option<&'a str>,
     /// Why its file's newest content is not in use, if it is not.
     pub rejected: Option<&'a str>,
+    /// How many of its tools are withheld because their servers changed them.
+    pub withheld: usize,
     /// How many of its executions are under way or wait for something.
     pub active: u64,
 }
@@ -77,6 +79,14 @@ pub fn standing(
     if let Some(rejected) = agent.rejected {
         let reason =
             format!("its file has mistakes, so its last good version is used:\n{rejected}");
+        return (AgentStatus::Degraded, Some(reason));
+    }
+    if agent.withheld > 0 {
+        let (name, count) = (agent.name, agent.withheld);
+        let reason = format!(
+            "{count} of its tools changed at their servers and are withheld; look at them with `agentrunner agents show {name}`, \
+             and let it use them with `agentrunner agents approve-tools {name}`"
+        );
         return (AgentStatus::Degraded, Some(reason));
     }
     if agent.active > 0 {
@@ -116,6 +126,7 @@ mod tests {
             switched_off: None,
             missing: None,
             rejected: None,
+            withheld: 0,
             active: 0,
         }
     }
@@ -161,6 +172,7 @@ mod tests {
             is_enabled: false,
             missing: Some("KEY is not set"),
             rejected: Some("line 3"),
+            withheld: 2,
             active: 1,
             ..well(&name)
         };
@@ -188,5 +200,12 @@ mod tests {
         let (status, reason) = stands(enabled, &served);
         assert_eq!(status, AgentStatus::Degraded);
         assert!(reason.unwrap().ends_with("line 3"));
+        let valid = Circumstances {
+            rejected: None,
+            ..enabled
+        };
+        let (status, reason) = stands(valid, &served);
+        assert_eq!(status, AgentStatus::Degraded);
+        assert!(reason.unwrap().contains("agents approve-tools a"));
     }
 }

@@ -41,6 +41,7 @@ impl Asking {
             entry: "charge".to_owned(),
             effect: Effect::Unsafe,
             approval: true,
+            pin: None,
         };
         Self::new(extra, target)
     }
@@ -172,6 +173,7 @@ fn a_question_says_why_whom_and_what_otherwise() {
         entry: "charge".to_owned(),
         effect: Effect::Unsafe,
         approval: true,
+        pin: None,
     };
     walk.asks_for(("charge", "{\"cents\":500}"), target);
     let asking = Asking {

@@ -162,6 +162,7 @@ impl Walk {
                 entry: name.to_owned(),
                 effect,
                 approval: false,
+                pin: None,
             };
             (
                 ToolCall {
@@ -271,11 +272,13 @@ impl Walk {
                 entry: name.to_owned(),
                 effect,
                 approval: true,
+                pin: None,
             },
             _ => CallTarget::Tool {
                 entry: name.to_owned(),
                 effect,
                 approval: false,
+                pin: None,
             },
         };
         (

@@ -13,6 +13,7 @@ use tools::Offer;
 
 use super::resolve::targets;
 use super::{Run, Stop};
+use crate::pins::{self, Granted};
 use crate::shared::DROPPED_CALLS;
 
 /// What interrupted a call, or its result.
@@ -36,9 +37,12 @@ impl Run {
             Ok(offers) => offers,
             Err(error) => return self.tools_failed(run, &error),
         };
+        let granted = pins::grant(&self.core, &self.execution, offers).await?;
         let started = Instant::now();
         let mut first_token = None;
-        let ending = self.ask(run, &offers, &mut first_token, started).await;
+        let ending = self
+            .ask(run, &granted.offers, &mut first_token, started)
+            .await;
         let took_ms = millis(started.elapsed());
         metrics::histogram!("agentrunner_model_call_seconds", "provider" => run.config.provider.as_str())
             .record(started.elapsed().as_secs_f64());
@@ -56,7 +60,7 @@ impl Run {
             }
             Ending::Answered(answer) => {
                 let first_token_ms = first_token.map(millis);
-                let call = self.journal_form(run, answer, &offers, took_ms, first_token_ms);
+                let call = self.journal_form(run, answer, &granted, took_ms, first_token_ms);
                 self.record(StepBody::ModelCall(Box::new(call)))
             }
             Ending::Failed(error) => {
@@ -236,7 +240,7 @@ impl Run {
         &self,
         run: &ModelRun,
         answer: Answer,
-        offers: &[Offer],
+        granted: &Granted,
         took_ms: u64,
         first_token_ms: Option<u64>,
     ) -> ModelCall {
@@ -244,7 +248,7 @@ impl Run {
         let config = &run.config;
         let cost_usd =
             llm::price(config.provider, &config.model).map(|price| llm::cost(price, usage));
-        self.tell_of_strange_tools(&reply.tool_calls, offers);
+        self.tell_of_strange_tools(&reply.tool_calls, &granted.offers);
         let schema = Prompt::new(&self.definition, &self.state, run.purpose, run.fit).output_schema;
         let (structured, violations) = match schema.as_deref() {
             Some(schema) if reply.tool_calls.is_empty() => {
@@ -260,7 +264,7 @@ impl Run {
                 &self.core.schemas,
                 &self.definition,
                 &reply.tool_calls,
-                offers,
+                granted,
             ),
             reply,
             violations,

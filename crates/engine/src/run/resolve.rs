@@ -7,16 +7,18 @@ use domain::step::CallTarget;
 use serde_json::Value;
 use tools::{Offer, Schemas};
 
+use crate::pins::Granted;
+
 /// What each call refers to, in order.
 pub(super) fn targets(
     schemas: &Schemas,
     definition: &Definition,
     calls: &[ToolCall],
-    offers: &[Offer],
+    granted: &Granted,
 ) -> Vec<CallTarget> {
     calls
         .iter()
-        .map(|call| target(schemas, definition, call, offers))
+        .map(|call| target(schemas, definition, call, granted))
         .collect()
 }
 
@@ -24,12 +26,15 @@ fn target(
     schemas: &Schemas,
     definition: &Definition,
     call: &ToolCall,
-    offers: &[Offer],
+    granted: &Granted,
 ) -> CallTarget {
-    let Some(offer) = offers.iter().find(|offer| offer.name == call.name) else {
-        return CallTarget::Refused {
-            message: unknown_tool(&call.name, offers),
+    let mut offers = granted.offers.iter();
+    let Some(offer) = offers.find(|offer| offer.name == call.name) else {
+        let message = match granted.withheld.contains(&call.name) {
+            true => domain::pin::withheld(&definition.name, &call.name),
+            false => unknown_tool(&call.name, &granted.offers),
         };
+        return CallTarget::Refused { message };
     };
     let value = match valid_arguments(schemas, offer, &call.arguments) {
         Err(why) => {
@@ -59,6 +64,7 @@ fn target(
         entry: offer.entry.clone(),
         effect: offer.effect,
         approval,
+        pin: offer.pin.as_ref().map(|sight| sight.fingerprint.clone()),
     }
 }
 

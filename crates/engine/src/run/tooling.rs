@@ -121,6 +121,7 @@ async fn perform(
         trace_id: &execution.trace_id,
         hops: execution.hops,
         timeout,
+        pin: run.pin.as_ref(),
     };
     let work = async {
         if run.check_first {

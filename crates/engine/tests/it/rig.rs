@@ -157,6 +157,7 @@ impl Toolbox for Tools {
                 .requires_approval
                 .as_ref()
                 .is_some_and(|approval| approval.covers(&entry.name)),
+            pin: None,
         };
         Ok(Arc::new(entries.iter().map(offer).collect()))
     }

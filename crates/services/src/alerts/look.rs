@@ -177,6 +177,7 @@ async fn unavailable(
             switched_off: agent.switched_off.as_ref(),
             missing: None,
             rejected: None,
+            withheld: 0,
             active: 0,
         };
         match standing(&circumstances, &workers, now, interval) {

@@ -12,7 +12,9 @@ use domain::access::key::{self, KeyStatus};
 use domain::access::{ApiKey, Grants, KeyHash, KeyId};
 use domain::{Time, TimeDelta};
 use engine::Engine;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use http::{HeaderMap, header};
+use sha2::Sha256;
 use store::{KeyFilter, Page};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -136,6 +138,15 @@ impl Access {
             reading: tokio::sync::Mutex::default(),
             used: Mutex::default(),
         })))
+    }
+
+    /// A secret for one purpose, the same in all processes that know the bootstrap key; `None` when nobody shows keys.
+    pub(crate) fn secret_for(&self, purpose: &str) -> Option<[u8; 32]> {
+        let book = self.0.as_ref()?;
+        // Never an error: a key may have any length.
+        let mut mac = Hmac::<Sha256>::new_from_slice(book.bootstrap.as_bytes()).ok()?;
+        mac.update(purpose.as_bytes());
+        Some(mac.finalize().into_bytes().into())
     }
 
     /// Who sent a request with these headers.

@@ -14,15 +14,17 @@ pub(crate) fn idempotency_key(headers: &HeaderMap) -> Answer<Option<String>> {
         .strip_prefix('"')
         .and_then(|text| text.strip_suffix('"'));
     let key = quoted.unwrap_or(text);
-    let valid = !key.is_empty()
-        && key.len() <= 255
-        && key.bytes().all(|b| b.is_ascii_graphic() && b != b'"');
-    if valid {
+    if is_key(key) {
         Ok(Some(key.to_owned()))
     } else {
         let message = "Idempotency-Key: it is 1 to 255 visible ASCII characters without quotes, such as a UUID";
         Err(ApiError::new(Code::InvalidRequest, message))
     }
+}
+
+/// Whether a text may be such a key.
+pub(crate) fn is_key(text: &str) -> bool {
+    !text.is_empty() && text.len() <= 255 && text.bytes().all(|b| b.is_ascii_graphic() && b != b'"')
 }
 
 #[cfg(test)]

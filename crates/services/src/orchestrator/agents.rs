@@ -7,6 +7,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use domain::definition::Definition;
 use domain::fleet::{AgentStatus, Circumstances, standing};
+use domain::pin::Pin;
 use domain::{ExecutionMode, Time, Worker};
 use engine::Agent;
 use http::Uri;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use store::AgentStats;
 use utoipa::{IntoParams, ToSchema};
 
+use super::changed_tools::{self, ChangedToolOut};
 use crate::execution::provider;
 use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
@@ -51,6 +53,8 @@ pub(super) struct AgentOut {
     model: String,
     /// The names of its tools.
     tools: Vec<String>,
+    /// Tools that are withheld because their servers changed them after they were approved.
+    changed_tools: Vec<ChangedToolOut>,
     /// Executions that are under way or wait.
     active_tasks: u64,
     /// Executions that nobody has begun.
@@ -68,12 +72,18 @@ pub(super) struct AgentOut {
 }
 
 impl AgentOut {
-    fn new(agent: &Agent, stats: Option<&AgentStats>, workers: &[Worker], app: &App) -> Self {
+    fn new(
+        agent: &Agent,
+        stats: Option<&AgentStats>,
+        workers: &[Worker],
+        pins: &[Pin],
+        app: &App,
+    ) -> Self {
         let definition = &agent.definition;
         let count = |field: fn(&AgentStats) -> u64| stats.map_or(0, field);
         let (completed, failed) = (count(|s| s.completed), count(|s| s.failed));
         let ended = completed + failed;
-        let (status, status_reason) = stands(agent, count(|s| s.active), workers, app);
+        let (status, status_reason) = stands(agent, count(|s| s.active), workers, pins, app);
         let own = workers
             .iter()
             .filter(|worker| worker.serves(&definition.name));
@@ -95,6 +105,7 @@ impl AgentOut {
                 .iter()
                 .map(|tool| tool.name.clone())
                 .collect(),
+            changed_tools: changed_tools::of(pins, &definition.name).collect(),
             active_tasks: count(|s| s.active),
             queued_tasks: count(|s| s.queued),
             total_executions: count(|s| s.total),
@@ -105,11 +116,12 @@ impl AgentOut {
     }
 }
 
-/// How an agent stands with these workers.
+/// How an agent stands with these workers, when these tools are withheld.
 fn stands(
     agent: &Agent,
     active: u64,
     workers: &[Worker],
+    pins: &[Pin],
     app: &App,
 ) -> (AgentStatus, Option<String>) {
     let definition = &agent.definition;
@@ -126,6 +138,10 @@ fn stands(
         switched_off: agent.switched_off.as_ref(),
         missing: missing.as_deref(),
         rejected: agent.rejected.as_deref(),
+        withheld: pins
+            .iter()
+            .filter(|pin| pin.agent == definition.name)
+            .count(),
         active,
     };
     let interval = app.engine.registration().interval;
@@ -180,6 +196,7 @@ pub(super) async fn list(
     one_of("status", params.status.as_deref(), &STATUSES)?;
     let stats = app.engine.store().agent_stats(None).await?;
     let workers = app.engine.workers().await?;
+    let pins = app.engine.store().changed_tools(None).await?;
     let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
     let stats = |agent: &Agent| stats.get(&agent.definition.name).copied();
     let mut agents = app.engine.agents().all();
@@ -188,12 +205,12 @@ pub(super) async fn list(
     if let Some(wanted) = &params.status {
         agents.retain(|agent| {
             let active = stats(agent).map_or(0, |stats| stats.active);
-            stands(agent, active, &workers, &app).0.as_str() == wanted
+            stands(agent, active, &workers, &pins, &app).0.as_str() == wanted
         });
     }
     let cursor = params.cursor.as_deref();
     let listed = Listed::of_all(agents, named, params.limit, cursor, &uri)?;
-    let shown = listed.map(|agent| AgentOut::new(&agent, stats(&agent), &workers, &app));
+    let shown = listed.map(|agent| AgentOut::new(&agent, stats(&agent), &workers, &pins, &app));
     Ok(shown.into_response())
 }
 
@@ -277,5 +294,6 @@ async fn seen(app: &App, agent: &Agent) -> Answer<AgentOut> {
     let name = &agent.definition.name;
     let stats = app.engine.store().agent_stats(Some(name)).await?.pop();
     let workers = app.engine.workers().await?;
-    Ok(AgentOut::new(agent, stats.as_ref(), &workers, app))
+    let pins = app.engine.store().changed_tools(Some(name)).await?;
+    Ok(AgentOut::new(agent, stats.as_ref(), &workers, &pins, app))
 }

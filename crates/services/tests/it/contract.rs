@@ -34,6 +34,7 @@ const AGENT_ORCHESTRATOR: &str = "
     GET /agents/{name}/status
     POST /agents/{name}/invoke
     POST /agents/{name}/restart
+    POST /agents/{name}/tools/approve
     POST /agents/{name}/enable
     POST /agents/{name}/disable
     GET,POST /tasks
@@ -71,6 +72,7 @@ const AGENT_ORCHESTRATOR: &str = "
     POST /v1/chat/completions
     POST /v1/responses
     GET /v1/responses/{id}
+    POST,DELETE /mcp
 ";
 
 const SCHEDULER_SERVICE: &str = "

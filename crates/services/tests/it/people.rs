@@ -150,6 +150,7 @@ async fn leave_in_doubt(system: &System, id: &str) {
                 entry: "pay".to_owned(),
                 effect: Effect::Unsafe,
                 approval: false,
+                pin: None,
             }],
             violations: Vec::new(),
             structured: None,

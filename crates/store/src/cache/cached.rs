@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::fleet::{Switch, SwitchedOff};
+use domain::pin::{Pin, Seen, Sight};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
     KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
@@ -26,9 +27,9 @@ use crate::{
     ConfigSummary, DeadLetter, DeliveryClaim, DeliveryFilter, DueSchedules, Errand, ErrandChange,
     ErrandClaim, Errands, ExecutionFilter, ExecutionRow, Fired, Firing, InboxFilter, InputAnswer,
     KeyFilter, Keys, NewErrand, NewInput, OpenRequest, OutboxClaim, OutboxEntry, Outgoing, Page,
-    Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Settlement,
+    Pins, Renewal, Result, ScheduleFilter, ScheduleRecord, ScheduleRow, ScheduleRun, Settlement,
     SharedAnswer, SharedValue, SharedWrite, Signal, StateChange, StateChanged, Store, Submission,
-    Submitted, Switches, Total, UsageFilter, UsageRow, Vitals, Waiting,
+    Submitted, Switches, ToolApproval, Total, UsageFilter, UsageRow, Vitals, Waiting,
 };
 
 /// How long copies are kept. No copy is ever wrong; what is deleted from the store may be seen for as long as this.
@@ -438,6 +439,19 @@ impl Switches for Cached {
     }
     async fn switches(&self) -> Result<Vec<Switch>> {
         self.inner.switches().await
+    }
+}
+
+#[async_trait]
+impl Pins for Cached {
+    async fn see_tools(&self, agent: &AgentName, sights: &[Sight], now: Time) -> Result<Vec<Seen>> {
+        self.inner.see_tools(agent, sights, now).await
+    }
+    async fn changed_tools(&self, agent: Option<&AgentName>) -> Result<Vec<Pin>> {
+        self.inner.changed_tools(agent).await
+    }
+    async fn approve_tool(&self, approval: ToolApproval) -> Result<bool> {
+        self.inner.approve_tool(approval).await
     }
 }
 

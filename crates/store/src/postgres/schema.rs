@@ -23,7 +23,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 13] = [
+const MIGRATIONS: [Migration; 14] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
@@ -88,6 +88,11 @@ const MIGRATIONS: [Migration; 13] = [
         name: "0013_agent_switches",
         up: include_str!("../../migrations/postgres/0013_agent_switches.up.sql"),
         down: include_str!("../../migrations/postgres/0013_agent_switches.down.sql"),
+    },
+    Migration {
+        name: "0014_tool_pins",
+        up: include_str!("../../migrations/postgres/0014_tool_pins.up.sql"),
+        down: include_str!("../../migrations/postgres/0014_tool_pins.down.sql"),
     },
 ];
 

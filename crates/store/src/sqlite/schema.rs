@@ -20,7 +20,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 13] = [
+const MIGRATIONS: [Migration; 14] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -85,6 +85,11 @@ const MIGRATIONS: [Migration; 13] = [
         name: "0013_agent_switches",
         up: include_str!("../../migrations/sqlite/0013_agent_switches.up.sql"),
         down: include_str!("../../migrations/sqlite/0013_agent_switches.down.sql"),
+    },
+    Migration {
+        name: "0014_tool_pins",
+        up: include_str!("../../migrations/sqlite/0014_tool_pins.up.sql"),
+        down: include_str!("../../migrations/sqlite/0014_tool_pins.down.sql"),
     },
 ];
 

@@ -14,6 +14,7 @@ pub(crate) mod memory;
 pub(crate) mod outbox;
 pub(crate) mod outgoing;
 pub(crate) mod packing;
+pub(crate) mod pins;
 pub(crate) mod read;
 pub(crate) mod schedules;
 pub(crate) mod shared;
@@ -97,6 +98,7 @@ macro_rules! behaviour {
                 a_clock_that_went_back_is_noticed, old_runs_are_forgotten, a_forgotten_schedule_takes_its_runs_along;
             keys: a_key_is_kept_once_and_listed_newest_first, a_revoked_key_stays_revoked_by_the_first,
                 what_can_be_used_now_is_told_apart, the_last_use_only_moves_on;
+            pins: a_tool_that_changes_is_withheld_until_it_is_approved, that_a_tool_changed_is_told_once;
             switches: an_agent_that_was_disabled_stays_so_under_the_first_name,
                 every_restart_counts_and_changes_nothing_else;
             errands: an_errand_is_taken_in_once_and_is_one_owners, only_its_owner_writes_to_an_errand,

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use domain::definition::{Approval, Effect, McpTool, Tool};
-use serde_json::{Map, Value};
+use domain::pin::{Fingerprint, Sight};
+use serde_json::{Map, Value, json};
 
 use crate::Offer;
 use crate::text::{for_log, short};
@@ -36,6 +37,10 @@ struct Listed {
     offered: String,
     description: String,
     schema: Value,
+    /// Of all that the server says of it.
+    fingerprint: Fingerprint,
+    /// What people are shown of that.
+    definition: Value,
 }
 
 impl Catalogue {
@@ -50,6 +55,13 @@ impl Catalogue {
     pub(super) fn name_of(&self, offered: &str) -> Option<&str> {
         let listed = self.tools.iter().find(|tool| tool.offered == offered)?;
         Some(&listed.name)
+    }
+
+    /// Whether the tool that models know as `offered` is what this is of; one that is not listed is for the server to
+    /// refuse.
+    pub(super) fn still_has(&self, offered: &str, pin: &Fingerprint) -> bool {
+        let mut listed = self.tools.iter().filter(|tool| tool.offered == offered);
+        listed.all(|tool| tool.fingerprint == *pin)
     }
 
     /// The tools that an entry offers to its agent.
@@ -81,7 +93,10 @@ impl Catalogue {
                 ));
             }
         }
-        Ok(tools.into_iter().map(|tool| tool.offer(entry)).collect())
+        let server = server_name(entry, mcp);
+        let pinned = mcp.pin.then_some(server.as_str());
+        let offers = tools.into_iter().map(|tool| tool.offer(entry, pinned));
+        Ok(offers.collect())
     }
 
     /// Warns of tools that are no longer what they were: a server that was trusted for one thing may now do another.
@@ -107,6 +122,14 @@ impl Listed {
             .as_deref()
             .or(tool.title.as_deref())
             .unwrap_or_default();
+        let whole = json!({
+            "name": tool.name, "title": tool.title, "description": tool.description,
+            "inputSchema": tool.input_schema, "outputSchema": tool.output_schema, "annotations": tool.annotations,
+        });
+        let shown = json!({
+            "name": tool.name, "description": short(description, MAX_DESCRIPTION),
+            "inputSchema": tool.input_schema, "annotations": tool.annotations,
+        });
         let mut schema = Map::clone(&tool.input_schema);
         schema
             .entry("type")
@@ -115,11 +138,13 @@ impl Listed {
             offered: offered_name(&tool.name),
             description: short(description, MAX_DESCRIPTION),
             schema: Value::Object(schema),
+            fingerprint: Fingerprint::of(&whole),
+            definition: shown,
             name: tool.name.into_owned(),
         }
     }
 
-    fn offer(&self, entry: &Tool) -> Offer {
+    fn offer(&self, entry: &Tool, pinned: Option<&str>) -> Offer {
         let approval =
             |approval: &Approval| approval.covers(&self.name) || approval.covers(&self.offered);
         Offer {
@@ -129,8 +154,22 @@ impl Listed {
             entry: entry.name.clone(),
             effect: effect_of(entry, &self.name, &self.offered),
             approval: entry.requires_approval.as_ref().is_some_and(approval),
+            pin: pinned.map(|server| Sight {
+                server: server.to_owned(),
+                tool: self.offered.clone(),
+                definition: self.definition.clone(),
+                fingerprint: self.fingerprint.clone(),
+            }),
         }
     }
+}
+
+/// The entry's name and where it leads, for a server of which something was approved. Where an operator has it lead
+/// elsewhere, it is another one; what is secret in it can't be read from this.
+fn server_name(entry: &Tool, mcp: &McpTool) -> String {
+    let place = Fingerprint::of(&json!([mcp.url, mcp.command, mcp.args]));
+    let place = place.as_str().get(..16).unwrap_or_default();
+    format!("{}#{place}", entry.name)
 }
 
 /// Whether an entry lets its agent call a tool.
@@ -221,6 +260,42 @@ mod tests {
         );
         assert_eq!(offers[0].parameters, json!({"type": "object"}));
         assert_eq!(catalogue.name_of("a_read"), Some("a.read"));
+    }
+
+    #[test]
+    fn whatever_a_server_says_of_a_tool_is_pinned() {
+        let pin = |fields: Value, listed: Value| {
+            let (tool, mcp) = entry(fields);
+            let listed = serde_json::from_value(listed).unwrap();
+            let offers = Catalogue::new(vec![listed]).offers(&tool, &mcp).unwrap();
+            offers[0].pin.clone()
+        };
+        let long = "x".repeat(2 * MAX_DESCRIPTION);
+        let base =
+            json!({ "name": "a.b", "description": long, "inputSchema": { "type": "object" } });
+        let sight = pin(json!({}), base.clone()).unwrap();
+        assert_eq!(sight.tool, "a_b");
+        assert!(sight.server.starts_with("srv#"), "{}", sight.server);
+        for (field, value) in [
+            ("name", json!("a_b")),
+            ("title", json!("B")),
+            // Beyond what the model is told.
+            ("description", json!(format!("{long}y"))),
+            ("inputSchema", json!({ "type": "object", "title": "B" })),
+            ("outputSchema", json!({ "type": "object" })),
+            ("annotations", json!({ "readOnlyHint": true })),
+        ] {
+            let mut other = base.clone();
+            other[field] = value;
+            let other = pin(json!({}), other).unwrap();
+            assert_ne!(other.fingerprint, sight.fingerprint, "{field}");
+            assert_eq!(other.server, sight.server);
+        }
+        let elsewhere = pin(json!({ "args": ["y"] }), base.clone()).unwrap();
+        assert_ne!(elsewhere.server, sight.server);
+        let renewed = json!({ "env": { "TOKEN": "new" } });
+        assert_eq!(pin(renewed, base.clone()), Some(sight));
+        assert_eq!(pin(json!({ "pin": false }), base), None);
     }
 
     #[test]

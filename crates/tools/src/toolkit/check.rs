@@ -19,6 +19,7 @@ pub(super) async fn check(toolbox: &dyn Toolbox, call: &Call<'_>, check_entry: &
         tool: call.entry.check.as_deref().unwrap_or(&check_entry.name),
         arguments: &arguments,
         idempotency_key: &key,
+        pin: None,
         ..call.clone()
     };
     match toolbox.call(question).await {

@@ -112,6 +112,7 @@ fn offer(entry: &Tool, usual: &str, parameters: Value) -> Offer {
         entry: entry.name.clone(),
         effect: entry.effect_of(&entry.name),
         approval: entry.requires_approval.as_ref().is_some_and(covers),
+        pin: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use agentrunner_tools::{Call, Error, Toolbox, Toolkit};
 use domain::ToolOutcome;
 use domain::definition::{Effect, Tool};
+use domain::pin::Fingerprint;
 use serde_json::{Value, json};
 use testkit::{CommandLine, npm_servers};
 
@@ -228,6 +229,48 @@ async fn a_server_that_dies_is_started_again_and_the_lost_call_is_not_repeated()
     assert_eq!(notes.count("start"), 2);
     let read = notes.server(json!({"effect": "read_only"}));
     failure(run(&toolkit, &read, "die", json!({})).await);
+    toolkit.shutdown().await;
+}
+
+#[tokio::test]
+async fn only_the_tool_that_the_model_was_shown_is_called() {
+    let notes = Notes::new();
+    let toolkit = plain();
+    let server = notes.server(json!({"effect": "read_only"}));
+    let shown = async || {
+        let offered = offers(&toolkit, "1", std::slice::from_ref(&server)).await;
+        let offered = offered.unwrap();
+        let echo = offered.iter().find(|offer| offer.name == "echo").unwrap();
+        echo.pin.clone().unwrap().fingerprint
+    };
+    let echo = async |pin: &Fingerprint| {
+        let (agent, trace, arguments) = (agent(), trace(), json!({}));
+        let call = Call {
+            pin: Some(pin),
+            ..call(&server, "echo", &arguments, &agent, &trace)
+        };
+        toolkit.call(call).await
+    };
+    let first = shown().await;
+    text(echo(&first).await);
+    text(run(&toolkit, &server, "change", json!({})).await);
+    let mut second = shown().await;
+    // What the server says of itself may be read after its answer.
+    while second == first {
+        tokio::task::yield_now().await;
+        second = shown().await;
+    }
+    let reason = refusal(echo(&first).await);
+    assert!(
+        reason.contains("agents approve-tools tester echo"),
+        "{reason}"
+    );
+    text(echo(&second).await);
+    // Another process of it is as it was at first: that is seen before the call, not after.
+    failure(run(&toolkit, &server, "die", json!({})).await);
+    refusal(echo(&second).await);
+    assert_eq!((notes.count("call echo"), notes.count("start")), (2, 2));
+    text(echo(&first).await);
     toolkit.shutdown().await;
 }
 

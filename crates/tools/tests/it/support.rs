@@ -160,6 +160,7 @@ pub(crate) fn call<'a>(
         trace_id: trace,
         hops: 0,
         timeout: Duration::from_secs(20),
+        pin: None,
     }
 }
 

@@ -9,6 +9,7 @@ mod journal;
 mod keys;
 mod news;
 mod outgoing;
+mod pins;
 mod reads;
 mod schedules;
 mod shared;
