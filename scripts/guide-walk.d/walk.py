@@ -13,7 +13,7 @@ import tomllib
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs/operations-guide.md"
 TABLE = pathlib.Path(__file__).with_name("blocks.toml")
-PATIENCE = 240
+PATIENCE = 600
 
 SETTING = re.compile(r"^[A-Z][A-Z0-9_]*=")
 
