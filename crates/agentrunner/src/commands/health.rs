@@ -157,7 +157,7 @@ async fn ask(service: Service, url: &str, trust: &Trust) -> Value {
         }
     };
     row.insert("service".to_owned(), service.as_str().into());
-    row.insert("address".to_owned(), url.into());
+    row.insert("address".to_owned(), url.trim_end_matches('/').into());
     row.insert("status".to_owned(), status);
     Value::Object(row)
 }
