@@ -27,11 +27,12 @@ pub(super) fn schema() -> Value {
 /// It is over.
 pub(super) fn ended(result: &ResultOut) -> CallToolResult {
     let id = result.execution_id;
-    let mut facts = json!({ "execution_id": id, "status": result.status });
+    let facts = json!({ "execution_id": id, "status": result.status });
     match (&result.output, &result.error) {
         (Some(text), None) => {
             let output = result.structured.clone();
-            facts["output"] = output.unwrap_or_else(|| Value::String(text.clone()));
+            let output = output.unwrap_or_else(|| Value::String(text.clone()));
+            let facts = json!({ "execution_id": id, "status": result.status, "output": output });
             let mut words = text.clone();
             if result.truncated {
                 words.push_str("\n\n(The answer was cut off by the model's length limit.)");

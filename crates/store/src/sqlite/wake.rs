@@ -93,15 +93,16 @@ pub(super) fn load(
         params![execution],
         raw_input,
     )?;
+    // CROSS JOIN: what the family is goes first. Left to itself SQLite may look through all executions for a family of none.
     waiting.children = conn.all(
         "WITH RECURSIVE family (child, id, ended) AS (
              SELECT id, id, finished_at FROM executions WHERE parent_id = ?1 AND finished_at IS NOT NULL
              UNION ALL
-             SELECT family.child, e.id, family.ended FROM family JOIN executions e ON e.parent_id = family.id
+             SELECT family.child, e.id, family.ended FROM family CROSS JOIN executions e ON e.parent_id = family.id
          )
          SELECT family.child, outcome, sum(input_tokens), sum(output_tokens), sum(cached_tokens), sum(cost_nanos),
              sum(model_calls), sum(tool_calls)
-         FROM family JOIN executions e ON e.id = family.id
+         FROM family CROSS JOIN executions e ON e.id = family.id
              LEFT JOIN execution_results ON execution_id = family.child
          GROUP BY family.child ORDER BY family.ended, family.child",
         params![execution],
@@ -220,9 +221,9 @@ fn cancel_family(tx: &mut Tx<'_>, execution: [u8; 16], wish: &Cancel, now: i64) 
         "WITH RECURSIVE family (id) AS (
              SELECT id FROM executions WHERE parent_id = ?1
              UNION ALL
-             SELECT e.id FROM family JOIN executions e ON e.parent_id = family.id
+             SELECT e.id FROM family CROSS JOIN executions e ON e.parent_id = family.id
          )
-         SELECT e.id FROM family JOIN executions e ON e.id = family.id WHERE e.finished_at IS NULL",
+         SELECT e.id FROM family CROSS JOIN executions e ON e.id = family.id WHERE e.finished_at IS NULL",
         params![execution],
         |row| row.get(0),
     )?;

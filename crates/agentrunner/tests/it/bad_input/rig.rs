@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use testkit::effects::EffectFault;
-use testkit::provider::{AWS_KEY_ID, Answer, Fault, Request, aws_secret};
+use testkit::provider::{AWS_KEY_ID, Answer, Delivery, Fault, Request, aws_secret};
 use testkit::{EffectsStandIn, Filter, ProviderStandIn};
 
 use crate::product::{Product, Project};
@@ -154,7 +154,14 @@ fn behave(request: &Request) -> Answer {
             let (tool, name) = prompt.split_once(' ').unwrap_or((prompt, "x"));
             Answer::call(tool, json!({ "name": name }))
         }
-        _ => Answer::say(format!("it said: {}", request.last_tool_result())),
+        // In large pieces: a huge result in small ones takes an unoptimised build longer than it may.
+        _ => Answer {
+            delivery: Delivery {
+                piece_chars: 4096,
+                ..Delivery::default()
+            },
+            ..Answer::say(format!("it said: {}", request.last_tool_result()))
+        },
     }
 }
 

@@ -77,7 +77,10 @@ pub(crate) async fn a_tool_that_changes_is_withheld_until_it_is_approved(f: &imp
             seen_at: at(2),
         }),
     };
-    assert_eq!(store.changed_tools(None).await.unwrap(), [pin.clone()]);
+    assert_eq!(
+        store.changed_tools(None).await.unwrap(),
+        std::slice::from_ref(&pin)
+    );
     assert_eq!(store.changed_tools(Some(&alpha)).await.unwrap(), [pin]);
     assert_eq!(store.changed_tools(Some(&beta)).await.unwrap(), []);
 
