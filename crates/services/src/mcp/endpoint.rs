@@ -102,7 +102,7 @@ pub(super) async fn message(
 
 /// Ends a session of the Model Context Protocol, and cancels what is under way in it here.
 #[utoipa::path(delete, path = "/mcp", tag = "mcp",
-    params(("Mcp-Session-Id" = Option<String>, Header, description = "The session.")),
+    params(("Mcp-Session-Id" = String, Header, description = "The session.")),
     responses(
         (status = 204, description = "It is over."),
         (status = 400, body = ErrorBody), (status = 404, body = ErrorBody),

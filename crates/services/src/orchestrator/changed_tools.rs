@@ -97,7 +97,7 @@ pub(super) struct ApprovedToolsOut {
 /// Lets an agent use tools that their servers changed, as they are now. Look at them first: `changed_tools` of the agent
 /// shows each as it was and as it is.
 #[utoipa::path(post, path = "/agents/{name}/tools/approve", tag = "agents", params(("name" = String, Path)),
-    request_body = ApproveToolsIn, responses(
+    request_body(content = Option<ApproveToolsIn>, content_type = "application/json"), responses(
     (status = 200, description = "The agent may use them, from its next turn on.", body = ApprovedToolsOut),
     (status = 400, body = ErrorBody),
     (status = 404, description = "There is no such agent, or no such tool is withheld.", body = ErrorBody),
