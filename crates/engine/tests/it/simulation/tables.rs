@@ -107,6 +107,7 @@ pub(crate) struct Tables {
     api_keys: Vec<domain::ApiKey>,
     switches: BTreeMap<AgentName, domain::fleet::Switch>,
     errands: BTreeMap<String, errands::Kept>,
+    pins: BTreeMap<pins::Key, domain::pin::Pin>,
     audit_rows: Vec<store::AuditRow>,
     audit_chains: Vec<store::AuditChain>,
     deliveries: BTreeMap<domain::DeliveryId, outgoing::Out>,
