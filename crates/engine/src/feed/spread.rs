@@ -38,6 +38,13 @@ enum Whisper {
 }
 
 impl Feed {
+    /// Whoever begins to listen says where it is, and asks where the others are: so all know one another, whichever came
+    /// first, and a reader who comes from another process is not told of a gap where nothing happened.
+    fn introduce(&self) {
+        self.lock().is_asked = true;
+        self.to_tell.notify_one();
+    }
+
     fn hear(&self, whisper: Whisper) {
         let mut state = self.lock();
         match whisper {
@@ -99,7 +106,8 @@ async fn hear(core: Arc<Shared>, stop: CancellationToken) {
     {
         match opened {
             Ok(mut listener) => {
-                core.feed.to_ask.notify_one();
+                core.feed.introduce();
+                whisper(&core, &Whisper::Ask { by: core.feed.me });
                 while let Some(Some(words)) = stop.run_until_cancelled(listener.next()).await {
                     // What a later version says is not understood, and found to be missing by its number.
                     if let Ok(whisper) = serde_json::from_slice(&words) {

@@ -23,6 +23,21 @@ async fn next(watch: &mut FeedWatch) -> FeedEvent {
     next.await.expect("something happens")
 }
 
+/// Waits until a process has heard of as many as there are, itself included: a place names each of whom it knows.
+async fn until_acquainted(engine: &Engine, with: usize) {
+    let known = async {
+        loop {
+            let place = engine.look(None).unwrap().place();
+            if place.split('-').count() >= with {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    let known = tokio::time::timeout(Duration::from_secs(20), known);
+    known.await.expect("processes know one another");
+}
+
 /// What is seen of an execution until its end.
 async fn until_completed(watch: &mut FeedWatch, id: ExecutionId) -> Vec<String> {
     let mut seen = Vec::new();
@@ -52,6 +67,7 @@ async fn until_completed(watch: &mut FeedWatch, id: ExecutionId) -> Vec<String> 
 async fn everything_is_seen_in_every_process_and_one_goes_on_at_another() {
     let rig = Rig::start(json!({}), |_, _| Say::Text("done")).await;
     let (first, second) = (desk(&rig, "desk-1"), desk(&rig, "desk-2"));
+    until_acquainted(&second, 3).await;
     let (mut here, mut there) = (rig.engine.look(None).unwrap(), first.look(None).unwrap());
     // Until the others know that somebody looks, nothing is told.
     let mut warm = Vec::new();
