@@ -111,12 +111,8 @@ impl AgentOut {
 /// How an agent stands in this fleet.
 fn stands(agent: &Agent, fleet: &Fleet, app: &App) -> (AgentStatus, Option<String>) {
     let definition = &agent.definition;
-    // A process that performs nothing need not have what performing takes.
-    let lacks = app
-        .engine
-        .performs()
-        .then(|| app.engine.agents().expand(definition).err());
-    let missing = lacks.flatten().map(|missing| missing.to_string());
+    let missing = app.engine.missing(agent);
+    let missing = missing.map(|missing| missing.to_string());
     let circumstances = Circumstances {
         name: &definition.name,
         mode: definition.execution_mode,
