@@ -148,7 +148,7 @@ class Shell:
         path.write_text(RECALL + self.typed(script))
         return Terminal(["bash", str(path)], self.home, self.environment)
 
-    def run(self, script, patience=60):
+    def run(self, script, patience=180):
         """Runs a script to its end; its exit code (124: it was ended), and what it showed."""
         terminal = self._start("block.sh", REMEMBER + script)
         code = terminal.wait(patience)
@@ -158,7 +158,7 @@ class Shell:
         self.jobs.append(terminal)  # it may have left something in the background
         return code, self.shown(terminal.written)
 
-    def serve(self, script, patience=60):
+    def serve(self, script, patience=180):
         """Starts a server in the other terminal, in the place of the one there; exit code and output as above."""
         said = self.stop()
         terminal = self._start("server.sh", script)

@@ -14,11 +14,12 @@ show: its lines in their order, `…` for anything, times, ids and durations for
 Comments right above a block:
 
     <!-- not run: why -->     it is not run, and why
+    <!-- stopped: why -->     the server in the other terminal is stopped first
     <!-- before: script -->   what the page takes for granted (functions of world.sh)
     <!-- each: script -->     each command is a case of its own, before which this runs; $LINE is the command
     <!-- after: script -->    what must be true then
     <!-- exit: 1 -->          it ends with this
-    <!-- again: why -->       it is looked at until it shows what is told, for 60 s
+    <!-- again: why -->       it is looked at until it shows what is told, for two minutes
     <!-- not compared: why --> above an output: it is no more than an example
 
 A name that `before` or `each` sets stands for its value in the block, also without a dollar. Of a page as a whole, anywhere
@@ -44,7 +45,7 @@ from shell import Shell
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMANDS = ("sh", "bash", "console")
-MARKS = {"not run", "before", "each", "after", "exit", "again"}
+MARKS = {"not run", "stopped", "before", "each", "after", "exit", "again"}
 SERVES = re.compile(r"^(\w+=\S* )*agentrunner (up|serve [a-z-]+)( [^&]*)?$")
 PATH = re.compile(r"^# ([\w.-]+/)*[\w-]+\.\w+$")
 ASSIGNS = re.compile(r"(?:^|[\s;])([A-Z][A-Z_]*)=")
@@ -149,11 +150,13 @@ class Reader:
         threading.Thread(target=self.hangs_up.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{self.hangs_up.server_address[1]}"
         self.shell = Shell(folder, binary, node, {"ROOT": str(ROOT), "HANGS_UP": address})
-        if "<!-- walk: from nothing -->" not in self.text:
-            self.world()
+        self.there = "<!-- walk: from nothing -->" in self.text
 
     def world(self):
-        """A project with the agents that pages speak of, and its server."""
+        """Makes, once, a project with the agents that pages speak of, and starts its server."""
+        if self.there:
+            return
+        self.there = True
         shutil.copy(HERE / "world.sh", self.shell.walk / "world.sh")
         code, output = self.shell.run("agentrunner init project && cd project && cp -r $ROOT/scripts/docs-walk.d/world/. .")
         if code == 0:
@@ -201,6 +204,8 @@ class Reader:
         unknown = set(marks) - MARKS
         if unknown:
             return f"unknown marks {unknown}", ""
+        if "stopped" in marks:
+            self.shell.stop()
         if "before" in marks:
             code, output = self.perform(marks["before"])
             if code:
@@ -218,18 +223,26 @@ class Reader:
             wrong = f"the check after it ended with {code}" if code else None
         return wrong, output
 
+    @staticmethod
+    def is_file(block):
+        """Whether a block is a file that its first line names."""
+        return block.language not in COMMANDS and bool(block.lines) and bool(PATH.match(block.lines[0]))
+
     def walk(self, block, told):
         """Deals with a block; how, what is wrong, and what was shown."""
         if "not run" in block.marks:
             why = block.marks["not run"]
             return "not run", None if why else "it says not why", ""
-        if block.lines and PATH.match(block.lines[0]) and block.language not in COMMANDS:
+        if block.language in COMMANDS or self.is_file(block):
+            self.world()
+        if self.is_file(block):
             name = block.lines[0].removeprefix("# ")
-            code, output = self.shell.run(f"mkdir -p $(dirname {name})\ncat >{name} <<'END OF FILE'\n{block.text}END OF FILE\n")
+            script = f"mkdir -p $(dirname {name})\ncat >{name} <<'END OF FILE'\n{block.text}END OF FILE\n"
+            code, output = self.shell.run(script)
             return "written", f"it can't be written: {code}" if code else None, output
         if block.language not in COMMANDS:
             return "shown", None, ""
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while True:
             wrong, output = self.attempt(block, told)
             if not wrong or "again" not in block.marks or time.monotonic() > deadline:
