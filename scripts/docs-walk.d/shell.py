@@ -84,23 +84,18 @@ class Terminal:
         return None
 
     def signal(self, number):
+        """Signals it and all that it started, as long as somebody is there: its number may be another's afterwards."""
+        if self.process.poll() is not None and not self.reader.is_alive():
+            return
         try:
             os.killpg(self.process.pid, number)
         except ProcessLookupError:
             pass
 
-    def end(self, number, patience=20):
-        """Ends it, with all that it started; its exit code."""
-        self.signal(number)
-        code = self.wait(patience)
+    def close(self):
+        """Ends whatever is left of it."""
         self.signal(signal.SIGKILL)
         self.process.wait()
-        self.close()
-        return code
-
-    def close(self):
-        """Ends what it left in the background."""
-        self.signal(signal.SIGKILL)
         self.reader.join(5)
         os.close(self.master)
 
@@ -109,7 +104,7 @@ class Shell:
     """What a reader has: a folder, a shell, and a terminal more for the server."""
 
     def __init__(self, folder, binary, node, environment):
-        self.folder, self.ports, self.server, self.jobs = folder, free_ports(), None, []
+        self.folder, self.ports, self.server, self.terminals = folder, free_ports(), None, []
         home, walk = folder / "home", folder / ".walk"
         for each in (home, walk, folder / "bin"):
             each.mkdir(parents=True)
@@ -146,16 +141,17 @@ class Shell:
     def _start(self, name, script):
         path = self.walk / name
         path.write_text(RECALL + self.typed(script))
-        return Terminal(["bash", str(path)], self.home, self.environment)
+        terminal = Terminal(["bash", str(path)], self.home, self.environment)
+        self.terminals.append(terminal)
+        return terminal
 
     def run(self, script, patience=180):
         """Runs a script to its end; its exit code (124: it was ended), and what it showed."""
         terminal = self._start("block.sh", REMEMBER + script)
         code = terminal.wait(patience)
         if code is None:
-            terminal.end(signal.SIGKILL)
+            terminal.signal(signal.SIGKILL)
             return 124, self.shown(terminal.written) + f"\n(not done after {patience} s)"
-        self.jobs.append(terminal)  # it may have left something in the background
         return code, self.shown(terminal.written)
 
     def serve(self, script, patience=180):
@@ -165,7 +161,7 @@ class Shell:
         code = terminal.wait(patience, until=b"ready in")
         output = said + self.shown(terminal.written)
         if code is not None or b"ready in" not in terminal.written:
-            terminal.end(signal.SIGKILL)
+            terminal.signal(signal.SIGKILL)
             return code or 124, output
         self.server = terminal
         return 0, output
@@ -174,10 +170,13 @@ class Shell:
         """Ends the server by Ctrl-C; what is wrong with how it ended."""
         if not self.server:
             return ""
-        code, self.server = self.server.end(signal.SIGINT), None
+        server, self.server = self.server, None
+        server.signal(signal.SIGINT)
+        code = server.wait(60)
         return "" if code in (0, 130) else f"(the server ended with {code})\n"
 
     def close(self):
+        """Ends all that was started, also what blocks left in the background."""
         self.stop()
-        while self.jobs:
-            self.jobs.pop().close()
+        while self.terminals:
+            self.terminals.pop().close()

@@ -22,8 +22,8 @@ Comments right above a block:
     <!-- again: why -->       it is looked at until it shows what is told, for two minutes
     <!-- not compared: why --> above an output: it is no more than an example
 
-A name that `before` or `each` sets stands for its value in the block, also without a dollar. Of a page as a whole, anywhere
-on it: `<!-- walk: from nothing -->`: without the world.
+A name that `before` or `each` sets stands for its value in the block, also without a dollar. A page with
+`<!-- walk: from nothing -->` anywhere on it has no world.
 """
 
 import argparse
@@ -32,6 +32,7 @@ import pathlib
 import re
 import shlex
 import shutil
+import signal
 import socketserver
 import subprocess
 import sys
@@ -46,7 +47,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMANDS = ("sh", "bash", "console")
 MARKS = {"not run", "stopped", "before", "each", "after", "exit", "again"}
-SERVES = re.compile(r"^(\w+=\S* )*agentrunner (up|serve [a-z-]+)( [^&]*)?$")
+SERVES = re.compile(r"^(\w+=\S* )*agentrunner (up|serve [a-z-]+)( [^&|]*)?$")
 PATH = re.compile(r"^# ([\w.-]+/)*[\w-]+\.\w+$")
 ASSIGNS = re.compile(r"(?:^|[\s;])([A-Z][A-Z_]*)=")
 
@@ -269,7 +270,11 @@ class Reader:
         if ended:
             self.rows.append(("ended", ended))
             print(f"{self.page.name}: {ended}")
+
+    def close(self):
         self.shell.close()
+        self.hangs_up.shutdown()
+        self.hangs_up.server_close()
 
 
 def main():
@@ -279,6 +284,8 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave what the readers made")
     parser.add_argument("pages", type=pathlib.Path, nargs="+")
     arguments = parser.parse_args()
+    # Whoever ends the walk ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = []
     for page in arguments.pages:
         folder = pathlib.Path(tempfile.mkdtemp(prefix=f"walk-{page.stem}-"))
@@ -286,7 +293,7 @@ def main():
         try:
             reader.all()
         finally:
-            reader.shell.close()
+            reader.close()
             if arguments.keep:
                 print(f"kept: {folder}")
             else:
