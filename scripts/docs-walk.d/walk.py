@@ -46,7 +46,7 @@ from shell import Shell
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 COMMANDS = ("sh", "bash", "console")
-MARKS = {"not run", "stopped", "before", "each", "after", "exit", "again"}
+MARKS = {"walk", "not run", "stopped", "before", "each", "after", "exit", "again"}
 SERVES = re.compile(r"^(\w+=\S* )*agentrunner (up|serve [a-z-]+)( [^&|]*)?$")
 PATH = re.compile(r"^# ([\w.-]+/)*[\w-]+\.\w+$")
 ASSIGNS = re.compile(r"(?:^|[\s;])([A-Z][A-Z_]*)=")
@@ -95,7 +95,7 @@ def differs(expected, actual, path=""):
         return None
     if isinstance(expected, list) and isinstance(actual, list):
         if expected and not actual:
-            return f"{path} is empty"
+            return f"{path or 'it'} is empty"
         return differs(expected[0], actual[0], f"{path}[0]") if expected else None
     number = (int, float)
     if type(expected) is type(actual) or isinstance(expected, number) and isinstance(actual, number):
@@ -103,14 +103,22 @@ def differs(expected, actual, path=""):
     return f"{path or 'it'} is {json.dumps(actual)[:80]}"
 
 
+def last_json(output):
+    """The last JSON that begins a line, whatever else was said; None without one."""
+    found, index = None, 0
+    while begins := re.compile(r"^[\[{]", re.M).search(output, index):
+        try:
+            found, length = json.JSONDecoder().raw_decode(output[begins.start() :])
+            index = begins.start() + length
+        except ValueError:
+            index = begins.end()
+    return found
+
+
 def unlike(told, output):
     """What a block of output tells that was not shown, or None."""
     if told.language == "json":
-        found = re.search(r"[\[{].*[\]}]", output, re.S)
-        try:
-            actual = json.loads(found[0]) if found else None
-        except ValueError:
-            actual = None
+        actual = last_json(output)
         return "no JSON was shown" if actual is None else differs(json.loads(told.text), actual)
     line = missing(told.text, output)
     return None if line is None else f"nothing like {line!r} was shown"
