@@ -10,6 +10,7 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod idempotency;
+pub(crate) mod kept;
 pub mod limits;
 pub mod metrics;
 pub mod page;
@@ -36,10 +37,12 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::audit::Audit;
 use crate::config::ConfigService;
 use crate::mcp::sessions::Sessions;
+use crate::orchestrator::fleet::Fleet;
 use crate::redact::Redactor;
 use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
+use kept::Kept;
 
 /// An answer of a handler.
 pub type Answer<T> = Result<T, ApiError>;
@@ -123,6 +126,8 @@ pub struct App {
     pub started: Instant,
     /// The sessions of MCP clients.
     pub(crate) mcp: Arc<Sessions>,
+    /// How agents stand, for lists of them.
+    pub(crate) fleet: Arc<Kept<Fleet>>,
     /// Ends streams when the process is to end.
     pub shutdown: CancellationToken,
     /// Places for requests that end soon.
@@ -161,6 +166,7 @@ impl App {
             metrics,
             started: Instant::now(),
             mcp: Arc::new(Sessions::new()),
+            fleet: Arc::default(),
             shutdown,
         }
     }
