@@ -45,6 +45,7 @@ from shell import Shell
 
 HERE = pathlib.Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+GUIDE = "operations-guide.md"
 COMMANDS = ("sh", "bash", "console")
 MARKS = {"walk", "not run", "stopped", "before", "each", "after", "exit", "again"}
 SERVES = re.compile(r"^(\w+=\S* )*agentrunner (up|serve [a-z-]+)( [^&|]*)?$")
@@ -292,6 +293,9 @@ def main():
     parser.add_argument("--keep", action="store_true", help="leave what the readers made")
     parser.add_argument("pages", type=pathlib.Path, nargs="+")
     arguments = parser.parse_args()
+    # It backs up to /backups, prunes images and edits /etc: in its own walk it has containers and a clone for that.
+    if any(page.name == GUIDE for page in arguments.pages):
+        parser.error(f"{GUIDE} is not walked here: make guide-walk")
     # Whoever ends the walk ends what it started.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     rows = []
