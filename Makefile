@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite five-kinds guide-walk chart-check image lint format bench clean
+.PHONY: help run test fault-suite five-kinds guide-walk docs-walk chart-check image lint format bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,9 @@ five-kinds: ## Let the five kinds of agent work together for minutes, and audit 
 
 guide-walk: ## Run every command block of docs/operations-guide.md against the compose stack (KEEP=1, BINARY=)
 	@scripts/guide-walk
+
+docs-walk: ## Run the command blocks of README.md and docs/ (PAGES=, KEEP=1, BINARY=)
+	@scripts/docs-walk
 
 chart-check: ## Render the Helm chart and hold it to Kubernetes' schemas
 	@scripts/chart-check

@@ -11,6 +11,10 @@ import time
 import tomllib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "scripts/docs-walk.d"))
+
+from pages import blocks  # noqa: E402
+
 GUIDE = ROOT / "docs/operations-guide.md"
 TABLE = pathlib.Path(__file__).with_name("blocks.toml")
 PATIENCE = 600
@@ -18,48 +22,17 @@ PATIENCE = 600
 SETTING = re.compile(r"^[A-Z][A-Z0-9_]*=")
 
 
-class Block:
-    def __init__(self, number, line, language, text):
-        self.number, self.line, self.language, self.text = number, line, language, text
-
-    @property
-    def lines(self):
-        return [line.strip() for line in self.text.splitlines()]
-
-    @property
-    def is_settings(self):
-        """Nothing but lines for .env."""
-        said = [line for line in self.lines if line and not line.startswith("#")]
-        return self.language == "bash" and bool(said) and all(SETTING.match(line) for line in said)
-
-    @property
-    def script_name(self):
-        """A script that is to be saved, by the name in its second line."""
-        if self.lines and self.lines[0].startswith("#!"):
-            return self.lines[1].lstrip("# ")
-        return None
-
-    @property
-    def first(self):
-        for line in self.lines:
-            if line and not line.startswith("#"):
-                return line
-        return ""
+def is_settings(block):
+    """Whether a block is nothing but lines for .env."""
+    said = [line for line in block.lines if line and not line.startswith("#")]
+    return block.language == "bash" and bool(said) and all(SETTING.match(line) for line in said)
 
 
-def blocks(page):
-    lines = page.splitlines()
-    found, number, index = [], 0, 0
-    while index < len(lines):
-        fence = re.match(r"^(\s*)```(\w*)$", lines[index])
-        if fence:
-            number += 1
-            end = next(i for i in range(index + 1, len(lines)) if lines[i].strip() == "```")
-            text = "\n".join(line.removeprefix(fence[1]) for line in lines[index + 1 : end])
-            found.append(Block(number, index + 1, fence[2], text + "\n"))
-            index = end
-        index += 1
-    return found
+def script_name(block):
+    """The name in the second line of a script that is to be saved."""
+    if block.lines and block.lines[0].startswith("#!"):
+        return block.lines[1].lstrip("# ")
+    return None
 
 
 def without_comment(line):
@@ -147,7 +120,7 @@ class Walk:
             run(rule["run"], "the replacement", types=rule.get("types", ""), answers=rule.get("answers", ""))
         elif "shown" in rule:
             how = "shown"
-        elif block.is_settings:
+        elif is_settings(block):
             how = "ran"
             with tempfile.TemporaryDirectory() as folder:
                 self.settings(block, pathlib.Path(folder, ".env"))
@@ -157,9 +130,9 @@ class Walk:
                     failed.append("the program does not take these settings")
             if rule.get("applied"):
                 self.settings(block, self.clone / ".env")
-        elif block.script_name:
+        elif script_name(block):
             how = "ran"
-            path = self.clone / block.script_name
+            path = self.clone / script_name(block)
             path.write_text(block.text)
             path.chmod(0o755)
         elif block.language == "bash":

@@ -25,6 +25,7 @@ mod ledger;
 mod limits_audit;
 mod mcp;
 mod outgoing;
+mod pages;
 mod postgres_faults;
 mod product;
 mod project;

@@ -37,8 +37,15 @@ fn every_example_of_an_agent_is_valid() {
 }
 
 #[test]
-fn every_field_of_an_agent_is_described() {
+fn every_field_of_an_agent_is_described_and_has_an_example() {
     let text = page("agents.md");
+    let examples = blocks(&text, "yaml").concat();
+    // What stands before a colon ends with a key.
+    let word = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let shown: BTreeSet<&str> = examples
+        .split(':')
+        .filter_map(|before| before.rsplit(|c| !word(c)).next())
+        .collect();
     let mut missing = BTreeSet::new();
     let mut visit = |schema: &Value| {
         for name in schema["properties"]
@@ -46,7 +53,7 @@ fn every_field_of_an_agent_is_described() {
             .into_iter()
             .flat_map(|p| p.keys())
         {
-            if !text.contains(&format!("`{name}`")) {
+            if !text.contains(&format!("`{name}`")) || !shown.contains(name.as_str()) {
                 missing.insert(name.clone());
             }
         }
@@ -63,7 +70,10 @@ fn every_field_of_an_agent_is_described() {
         .unwrap()
         .values()
         .for_each(&mut visit);
-    assert!(missing.is_empty(), "agents.md says nothing of {missing:?}");
+    assert!(
+        missing.is_empty(),
+        "agents.md says nothing, or has no example, of {missing:?}"
+    );
 }
 
 #[test]
