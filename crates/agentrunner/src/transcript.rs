@@ -332,8 +332,9 @@ impl<'a> Transcript<'a> {
             usage, cost_usd, ..
         } = &self.totals;
         let mut facts = format!(
-            "{} steps · {} tokens ({} in, {} out)",
+            "{} step{} · {} tokens ({} in, {} out)",
             self.steps,
+            if self.steps == 1 { "" } else { "s" },
             usage.total(),
             usage.input_tokens,
             usage.output_tokens

@@ -26,7 +26,7 @@ const MAX_INPUT_BYTES: u64 = 1 << 20;
 Examples:
   agentrunner run helper \"what is 6*7?\"
   git diff | agentrunner run reviewer -
-  agentrunner run incident-summary --file server.log > summary.md
+  agentrunner run incident-summarizer --file server.log > summary.md
   agentrunner run helper \"hello\" --json | jq -r .status")]
 pub(crate) struct Run {
     /// Which agent

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use domain::step::Answer as StepAnswer;
-use domain::{AgentName, ExecutionId, Seq};
+use domain::{AgentName, ExecutionId, Seq, Status};
 use http::Uri;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -398,7 +398,11 @@ pub(super) async fn deliver(
             Err(ApiError::new(Code::InvalidRequest, message).with("open", open))
         }
         InputAnswer::NothingAsked(status) => {
-            let message = format!("execution {id} asks nothing; it is {status}");
+            let message = if status == Status::WaitingForInput {
+                format!("request: that is no open question of execution {id}; GET /inbox?execution_id={id} lists what it asks")
+            } else {
+                format!("execution {id} asks nothing; it is {status}")
+            };
             Err(conflict(message).with("status", status.as_str()))
         }
         InputAnswer::NotFound => Err(no_execution(id)),

@@ -52,6 +52,11 @@ async fn a_question_waits_in_the_inbox_until_it_is_answered_once() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
         assert!(error(&refused).1.contains(words), "{refused}");
     }
+    let (status, refused) = system
+        .post(answer_to, &json!({"request": 99, "text": "x"}))
+        .await;
+    assert_eq!(status, StatusCode::CONFLICT, "{refused}");
+    assert!(error(&refused).1.contains("no open question"), "{refused}");
     let answer = json!({"text": "The second.", "by": "ada"});
     let (status, taken) = system.post(answer_to, &answer).await;
     assert_eq!(
