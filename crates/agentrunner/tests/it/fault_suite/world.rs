@@ -18,7 +18,7 @@ use crate::backing;
 /// All servers.
 pub(super) const SERVERS: [Kind; 3] = [Kind::Postgres, Kind::RabbitMq, Kind::Redis];
 /// How long the product may take to serve after everything is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything that takes part.
 pub(super) struct World {
