@@ -8,6 +8,7 @@ mod pools;
 mod standing;
 mod switch;
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
@@ -108,7 +109,7 @@ pub struct Worker {
     /// How many of these in the last minute or so, per minute.
     pub finished_per_minute: f64,
     /// The agents whose executions it performs.
-    pub agents: Vec<AgentName>,
+    pub agents: BTreeSet<AgentName>,
     /// When it started.
     pub started_at: Time,
     /// When it said all this.

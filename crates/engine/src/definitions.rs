@@ -1,13 +1,14 @@
 //! Definitions as executions need them: the version that each one began with, references replaced.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use domain::definition::expand::MissingVariable;
 use domain::{AgentName, ConfigVersion, Definition, Failure};
 use store::Store;
 
-use crate::Agents;
 use crate::run::corrupt;
+use crate::{Agent, Agents};
 
 /// How many versions are kept in memory.
 const KEPT: usize = 4096;
@@ -17,8 +18,10 @@ const KEPT: usize = 4096;
 pub(crate) struct Definitions {
     store: Arc<dyn Store>,
     agents: Agents,
-    expanded: Mutex<HashMap<(AgentName, ConfigVersion), Arc<Definition>>>,
+    expanded: Mutex<HashMap<Key, Arc<Definition>>>,
 }
+
+type Key = (AgentName, ConfigVersion);
 
 impl Definitions {
     pub(crate) fn new(store: Arc<dyn Store>, agents: Agents) -> Self {
@@ -39,12 +42,7 @@ impl Definitions {
         version: &ConfigVersion,
     ) -> Result<Result<Arc<Definition>, Failure>, store::Error> {
         let key = (agent.clone(), version.clone());
-        if let Some(known) = self
-            .expanded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&key)
-        {
+        if let Some(known) = self.lock().get(&key) {
             return Ok(Ok(known.clone()));
         }
         let current = self
@@ -71,19 +69,39 @@ impl Definitions {
             Ok(expanded) => Arc::new(expanded),
             Err(missing) => return Ok(Err(corrupt(format!("agent {agent}: {missing}")))),
         };
-        let mut cache = self.expanded.lock().unwrap_or_else(PoisonError::into_inner);
+        self.keep(key, expanded.clone());
+        Ok(Ok(expanded))
+    }
+
+    /// What the current version of an agent refers to that is not there.
+    pub(crate) fn missing(&self, agent: &Agent) -> Option<MissingVariable> {
+        let key = (agent.definition.name.clone(), agent.version.clone());
+        if self.lock().contains_key(&key) {
+            return None;
+        }
+        match self.agents.expand(&agent.definition) {
+            Ok(expanded) => {
+                self.keep(key, Arc::new(expanded));
+                None
+            }
+            Err(missing) => Some(missing),
+        }
+    }
+
+    fn keep(&self, key: Key, expanded: Arc<Definition>) {
+        let mut cache = self.lock();
         if cache.len() >= KEPT {
             cache.clear();
         }
-        cache.insert(key, expanded.clone());
-        Ok(Ok(expanded))
+        cache.insert(key, expanded);
     }
 
     /// Forgets everything: variables may have changed.
     pub(crate) fn clear(&self) {
-        self.expanded
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clear();
+        self.lock().clear();
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Key, Arc<Definition>>> {
+        self.expanded.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use domain::execution::Totals;
 use domain::{
-    AgentName, Definition, Event, Failure, FailureCode, Message, Outcome, Seq, Step, StepBody, Time,
+    AgentName, Definition, Event, Failure, FailureCode, Message, Outcome, Seq, Status, Step,
+    StepBody, Time,
 };
 use futures::FutureExt;
 use store::{Append, Claim, Claimed, Then};
@@ -177,13 +178,19 @@ impl Dispatcher {
         let is_scheduled = claimed.execution.metadata.get("schedule").is_some();
         let live = self.core.hub.start(id, lease.clone());
         let totals = totals_of(&claimed.steps);
+        let begins = if claimed.steps.is_empty() {
+            "begins"
+        } else {
+            "goes on"
+        };
+        tracing::info!(execution_id = %id, agent_name = %agent, trace_id = %trace, epoch = %claimed.epoch, "the execution {begins}");
         let work =
             AssertUnwindSafe(self.work((claimed, asked), lease, live.clone())).catch_unwind();
         match work.await {
             Ok(Ok(ended)) => {
                 match ended {
                     Ended::Parked(due) => self.remember(due),
-                    Ended::Finished => {
+                    Ended::Finished(_) => {
                         self.core.presence.count_finished();
                         if is_scheduled {
                             self.core.pace.run_ended();
@@ -191,7 +198,7 @@ impl Dispatcher {
                     }
                     Ended::HandedBack => {}
                 }
-                tracing::debug!(execution_id = %id, agent_name = %agent, trace_id = %trace, "{ended:?}");
+                tracing::info!(execution_id = %id, agent_name = %agent, trace_id = %trace, "the execution {ended}");
             }
             Ok(Err(Stop::Lost)) => {
                 tracing::warn!(execution_id = %id, agent_name = %agent, trace_id = %trace, "the lease was lost; another goes on");
@@ -244,7 +251,7 @@ impl Dispatcher {
             }
         };
         self.fail(&subject, lease, totals, failure).await;
-        Ok(Ended::Finished)
+        Ok(Ended::Finished(Status::Failed))
     }
 
     /// What its conversation holds, as far as it may be shown or has to be summarised. One that brings its own history,

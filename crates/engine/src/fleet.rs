@@ -2,7 +2,7 @@
 //!
 //! The heartbeat is a task of its own: neither a model nor a tool that takes long holds it up.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -123,12 +123,12 @@ pub(crate) fn own(core: &Shared) -> Worker {
 }
 
 /// The agents that this process can perform: of its modes, that take work, and with nothing missing.
-fn performed(core: &Shared) -> Vec<AgentName> {
+fn performed(core: &Shared) -> BTreeSet<AgentName> {
     let can = |agent: &crate::Agent| {
         let definition = &agent.definition;
         agent.takes_work()
             && core.settings.modes.contains(&definition.execution_mode)
-            && core.agents.expand(definition).is_ok()
+            && core.definitions.missing(agent).is_none()
     };
     let agents = core.agents.all().into_iter().filter(can);
     agents.map(|agent| agent.definition.name.clone()).collect()

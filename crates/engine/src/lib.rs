@@ -28,6 +28,7 @@ mod travel;
 use std::sync::Arc;
 use std::time::Duration;
 
+use domain::definition::expand::MissingVariable;
 use domain::event::topics;
 use domain::execution::Origin;
 use domain::{AgentName, Event, ExecutionId, ExecutionMode, Time, TopicPattern, Worker, WorkerId};
@@ -419,6 +420,14 @@ impl Engine {
     /// How many executions it performs now, and how many it can.
     pub fn load(&self) -> (usize, usize) {
         (self.core.leases.count(), self.core.settings.capacity)
+    }
+
+    /// What an agent refers to that is not there, in a process that performs executions: another need not have what
+    /// performing takes.
+    pub fn missing(&self, agent: &Agent) -> Option<MissingVariable> {
+        self.performs()
+            .then(|| self.core.definitions.missing(agent))
+            .flatten()
     }
 
     /// Forgets expanded definitions: call it when variables or secrets may have changed.

@@ -8,8 +8,10 @@ mod team;
 mod tooling;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
+use chrono::SecondsFormat;
 use domain::budget::BudgetLimits;
 use domain::decide::{Cancel, Facts, decide};
 use domain::definition::Provider;
@@ -35,11 +37,24 @@ use crate::task::submitted_event;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ended {
     /// The execution is over.
-    Finished,
+    Finished(Status),
     /// It waits for something, until then at the latest.
     Parked(domain::Time),
     /// It was given back.
     HandedBack,
+}
+
+impl fmt::Display for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Finished(status) => write!(f, "is over: {status}"),
+            Self::Parked(until) => {
+                let until = until.to_rfc3339_opts(SecondsFormat::Secs, true);
+                write!(f, "waits, until {until} at the latest")
+            }
+            Self::HandedBack => f.write_str("is handed back"),
+        }
+    }
 }
 
 /// A stop of the run that is not an end of the execution.
@@ -211,7 +226,7 @@ impl Run {
             Action::Done(outcome) => {
                 self.running.abort_all();
                 let messages = self.conversation_messages(&outcome);
-                let digest = self.digest();
+                let (digest, status) = (self.digest(), outcome.status());
                 self.flush(Then::Finish {
                     outcome,
                     messages,
@@ -219,7 +234,7 @@ impl Run {
                 })
                 .await?;
                 self.tell_relatives();
-                Ok(Some(Ended::Finished))
+                Ok(Some(Ended::Finished(status)))
             }
         }
     }

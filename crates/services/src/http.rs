@@ -10,6 +10,7 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod idempotency;
+pub(crate) mod kept;
 pub mod limits;
 pub mod metrics;
 pub mod page;
@@ -27,8 +28,11 @@ use store::cache::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tools::egress::{Egress, EgressPolicy, SystemResolver};
+use tower_http::CompressionLevel;
 use tower_http::compression::CompressionLayer;
-use tower_http::compression::predicate::{DefaultPredicate, NotForContentType, Predicate};
+use tower_http::compression::predicate::{
+    DefaultPredicate, NotForContentType, Predicate, SizeAbove,
+};
 use tower_http::cors::{AllowOrigin, Any, CorsLayer};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_swagger_ui::SwaggerUi;
@@ -36,10 +40,15 @@ use utoipa_swagger_ui::SwaggerUi;
 use crate::audit::Audit;
 use crate::config::ConfigService;
 use crate::mcp::sessions::Sessions;
+use crate::orchestrator::fleet::Fleet;
 use crate::redact::Redactor;
 use crate::slack::Slack;
 use door::{Door, Routes, Rules};
 pub use error::{ApiError, Code};
+use kept::Kept;
+
+/// From how many bytes on an answer is compressed: less fits into one packet anyway.
+const WORTH_COMPRESSING: u64 = 1024;
 
 /// An answer of a handler.
 pub type Answer<T> = Result<T, ApiError>;
@@ -123,6 +132,8 @@ pub struct App {
     pub started: Instant,
     /// The sessions of MCP clients.
     pub(crate) mcp: Arc<Sessions>,
+    /// How agents stand, for lists of them.
+    pub(crate) fleet: Arc<Kept<Fleet>>,
     /// Ends streams when the process is to end.
     pub shutdown: CancellationToken,
     /// Places for requests that end soon.
@@ -161,6 +172,7 @@ impl App {
             metrics,
             started: Instant::now(),
             mcp: Arc::new(Sessions::new()),
+            fleet: Arc::default(),
             shutdown,
         }
     }
@@ -316,7 +328,14 @@ pub fn router(service: Service, app: App, loopback: bool) -> Router {
         describe::open(&mut api);
     }
     let edge = edge::Edge::new(service, app.clone(), door, loopback);
-    let no_streams = NotForContentType::new("text/event-stream");
+    // JSON shrinks to a tenth at the lowest level already; the default one takes four times as long for a little more.
+    let compression = CompressionLayer::new()
+        .quality(CompressionLevel::Fastest)
+        .compress_when(
+            SizeAbove::new(WORTH_COMPRESSING)
+                .and(DefaultPredicate::new())
+                .and(NotForContentType::new("text/event-stream")),
+        );
     let mut router = routes
         .merge(SwaggerUi::new("/docs").url("/openapi.json", api))
         .fallback(error::no_route)
@@ -325,7 +344,7 @@ pub fn router(service: Service, app: App, loopback: bool) -> Router {
             app.redactor.clone(),
             body::masked,
         ))
-        .layer(CompressionLayer::new().compress_when(DefaultPredicate::new().and(no_streams)))
+        .layer(compression)
         .layer(axum::middleware::from_fn_with_state(edge, edge::pass));
     let origins: Vec<_> = app
         .settings

@@ -10,6 +10,7 @@ mod dead_letters;
 mod effects;
 mod events;
 mod feed;
+pub(crate) mod fleet;
 mod following;
 mod inbox;
 mod keys;

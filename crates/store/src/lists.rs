@@ -117,7 +117,7 @@ pub struct Page {
 }
 
 /// How many rows of a list are counted one by one: who leafs through more does not need to know.
-pub const COUNTED_AT_MOST: u64 = 10_000;
+pub const COUNTED_AT_MOST: u64 = 1_000;
 
 /// How many rows a list has in all.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,14 +1,11 @@
 //! Agents as they are now.
 
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Response};
 use domain::definition::Definition;
 use domain::fleet::{AgentStatus, Circumstances, standing};
-use domain::pin::Pin;
-use domain::{ExecutionMode, Time, Worker};
+use domain::{ExecutionMode, Time};
 use engine::Agent;
 use http::Uri;
 use serde::{Deserialize, Serialize};
@@ -16,6 +13,7 @@ use store::AgentStats;
 use utoipa::{IntoParams, ToSchema};
 
 use super::changed_tools::{self, ChangedToolOut};
+use super::fleet::Fleet;
 use crate::execution::provider;
 use crate::http::caller::Caller;
 use crate::http::error::ErrorBody;
@@ -72,21 +70,15 @@ pub(super) struct AgentOut {
 }
 
 impl AgentOut {
-    fn new(
-        agent: &Agent,
-        stats: Option<&AgentStats>,
-        workers: &[Worker],
-        pins: &[Pin],
-        app: &App,
-    ) -> Self {
+    fn new(agent: &Agent, fleet: &Fleet, app: &App) -> Self {
         let definition = &agent.definition;
+        let stats = fleet.stats(&definition.name);
         let count = |field: fn(&AgentStats) -> u64| stats.map_or(0, field);
         let (completed, failed) = (count(|s| s.completed), count(|s| s.failed));
         let ended = completed + failed;
-        let (status, status_reason) = stands(agent, count(|s| s.active), workers, pins, app);
-        let own = workers
-            .iter()
-            .filter(|worker| worker.serves(&definition.name));
+        let (status, status_reason) = stands(agent, fleet, app);
+        let workers = fleet.workers.iter();
+        let own = workers.filter(|worker| worker.serves(&definition.name));
         Self {
             name: definition.name.to_string(),
             agent_type: definition.agent_type.clone(),
@@ -105,7 +97,7 @@ impl AgentOut {
                 .iter()
                 .map(|tool| tool.name.clone())
                 .collect(),
-            changed_tools: changed_tools::of(pins, &definition.name).collect(),
+            changed_tools: changed_tools::shown(fleet.changed_tools(&definition.name)),
             active_tasks: count(|s| s.active),
             queued_tasks: count(|s| s.queued),
             total_executions: count(|s| s.total),
@@ -116,21 +108,11 @@ impl AgentOut {
     }
 }
 
-/// How an agent stands with these workers, when these tools are withheld.
-fn stands(
-    agent: &Agent,
-    active: u64,
-    workers: &[Worker],
-    pins: &[Pin],
-    app: &App,
-) -> (AgentStatus, Option<String>) {
+/// How an agent stands in this fleet.
+fn stands(agent: &Agent, fleet: &Fleet, app: &App) -> (AgentStatus, Option<String>) {
     let definition = &agent.definition;
-    // A process that performs nothing need not have what performing takes.
-    let lacks = app
-        .engine
-        .performs()
-        .then(|| app.engine.agents().expand(definition).err());
-    let missing = lacks.flatten().map(|missing| missing.to_string());
+    let missing = app.engine.missing(agent);
+    let missing = missing.map(|missing| missing.to_string());
     let circumstances = Circumstances {
         name: &definition.name,
         mode: definition.execution_mode,
@@ -138,14 +120,13 @@ fn stands(
         switched_off: agent.switched_off.as_ref(),
         missing: missing.as_deref(),
         rejected: agent.rejected.as_deref(),
-        withheld: pins
-            .iter()
-            .filter(|pin| pin.agent == definition.name)
-            .count(),
-        active,
+        withheld: fleet.changed_tools(&definition.name).len(),
+        active: fleet
+            .stats(&definition.name)
+            .map_or(0, |stats| stats.active),
     };
     let interval = app.engine.registration().interval;
-    standing(&circumstances, workers, app.engine.now(), interval)
+    standing(&circumstances, &fleet.workers, app.engine.now(), interval)
 }
 
 /// The words for how an agent stands.
@@ -181,7 +162,7 @@ impl ListParams {
     }
 }
 
-/// Lists agents.
+/// Lists agents. While very many ask, what they are told of counts and workers is up to half a second old.
 #[utoipa::path(get, path = "/agents", tag = "agents", params(ListParams), responses(
     (status = 200, description = "Agents by name.", body = Vec<AgentOut>),
     (status = 400, body = ErrorBody),
@@ -194,23 +175,16 @@ pub(super) async fn list(
 ) -> Answer<Response> {
     one_of("execution_mode", params.execution_mode.as_deref(), &MODES)?;
     one_of("status", params.status.as_deref(), &STATUSES)?;
-    let stats = app.engine.store().agent_stats(None).await?;
-    let workers = app.engine.workers().await?;
-    let pins = app.engine.store().changed_tools(None).await?;
-    let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
-    let stats = |agent: &Agent| stats.get(&agent.definition.name).copied();
+    let fleet = app.fleet.get(|| Fleet::read(&app, None)).await?;
     let mut agents = app.engine.agents().all();
     agents.retain(|agent| caller.covers(&agent.definition.name) && params.wants(&agent.definition));
     // How each stands is worked out only for those that are shown, unless it decides who is.
     if let Some(wanted) = &params.status {
-        agents.retain(|agent| {
-            let active = stats(agent).map_or(0, |stats| stats.active);
-            stands(agent, active, &workers, &pins, &app).0.as_str() == wanted
-        });
+        agents.retain(|agent| stands(agent, &fleet, &app).0.as_str() == wanted);
     }
     let cursor = params.cursor.as_deref();
     let listed = Listed::of_all(agents, named, params.limit, cursor, &uri)?;
-    let shown = listed.map(|agent| AgentOut::new(&agent, stats(&agent), &workers, &pins, &app));
+    let shown = listed.map(|agent| AgentOut::new(&agent, &fleet, &app));
     Ok(shown.into_response())
 }
 
@@ -291,9 +265,6 @@ pub(super) fn find(app: &App, name: &str) -> Answer<Agent> {
 }
 
 async fn seen(app: &App, agent: &Agent) -> Answer<AgentOut> {
-    let name = &agent.definition.name;
-    let stats = app.engine.store().agent_stats(Some(name)).await?.pop();
-    let workers = app.engine.workers().await?;
-    let pins = app.engine.store().changed_tools(Some(name)).await?;
-    Ok(AgentOut::new(agent, stats.as_ref(), &workers, &pins, app))
+    let fleet = Fleet::read(app, Some(&agent.definition.name)).await?;
+    Ok(AgentOut::new(agent, &fleet, app))
 }

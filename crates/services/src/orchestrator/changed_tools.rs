@@ -61,13 +61,9 @@ fn entry(server: &str) -> &str {
     server.split('#').next().unwrap_or(server)
 }
 
-/// Those of one agent.
-pub(super) fn of<'a>(
-    pins: &'a [Pin],
-    agent: &'a AgentName,
-) -> impl Iterator<Item = ChangedToolOut> {
-    let own = pins.iter().filter(move |pin| pin.agent == *agent);
-    own.filter_map(ChangedToolOut::new)
+/// As they are shown.
+pub(super) fn shown(pins: &[Pin]) -> Vec<ChangedToolOut> {
+    pins.iter().filter_map(ChangedToolOut::new).collect()
 }
 
 /// What is approved.

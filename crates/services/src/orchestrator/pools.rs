@@ -1,13 +1,12 @@
 //! How busy the workers are, in all processes.
 
-use std::collections::HashMap;
-
 use axum::Json;
 use axum::extract::State;
 use domain::fleet::{AgentLoad, PoolStats, pools};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::fleet::Fleet;
 use crate::http::{Answer, App};
 use crate::worker::WorkerOut;
 
@@ -55,11 +54,9 @@ impl From<PoolStats> for PoolOut {
 ))]
 pub(super) async fn list(State(app): State<App>) -> Answer<Json<Vec<PoolOut>>> {
     let engine = &app.engine;
-    let workers = engine.workers().await?;
-    let stats = engine.store().agent_stats(None).await?;
-    let stats: HashMap<_, _> = stats.iter().map(|stats| (&stats.agent, stats)).collect();
+    let fleet = app.fleet.get(|| Fleet::read(&app, None)).await?;
     let load = |agent: engine::Agent| {
-        let stats = stats.get(&agent.definition.name);
+        let stats = fleet.stats(&agent.definition.name);
         AgentLoad {
             mode: agent.definition.execution_mode,
             queued: stats.map_or(0, |stats| stats.queued),
@@ -68,6 +65,6 @@ pub(super) async fn list(State(app): State<App>) -> Answer<Json<Vec<PoolOut>>> {
     };
     let agents: Vec<AgentLoad> = engine.agents().all().into_iter().map(load).collect();
     let interval = engine.registration().interval;
-    let pools = pools(workers, &agents, engine.now(), interval);
+    let pools = pools(fleet.workers.clone(), &agents, engine.now(), interval);
     Ok(Json(pools.into_iter().map(PoolOut::from).collect()))
 }

@@ -1,5 +1,7 @@
 //! Who performs executions.
 
+use std::collections::BTreeSet;
+
 use domain::{Pool, Worker};
 
 use super::Fixture;
@@ -17,7 +19,7 @@ fn worker(id: &str, heard: i64) -> Worker {
         active: 7,
         finished: u64::from(u32::MAX) + 1,
         finished_per_minute: 12.5,
-        agents: vec!["a".parse().unwrap(), "b-2".parse().unwrap()],
+        agents: ["a", "b-2"].map(|name| name.parse().unwrap()).into(),
         started_at: at(-60),
         last_heartbeat: at(heard),
     }
@@ -33,7 +35,7 @@ pub(crate) async fn a_worker_is_known_as_it_last_said_until_it_leaves(f: &impl F
     assert_eq!(store.workers().await.unwrap(), [first, other.clone()]);
     let busier = Worker {
         active: 8,
-        agents: Vec::new(),
+        agents: BTreeSet::new(),
         ..worker("w-1", 5)
     };
     store.heartbeat(busier.clone(), at(-100)).await.unwrap();
