@@ -5,10 +5,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite five-kinds guide-walk docs-walk chart-check image lint format bench clean
+.PHONY: help run test fault-suite scaled rolling-update five-kinds guide-walk docs-walk chart-check image lint format bench clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: ## Build, serve the starter agents, let one of them work, keep serving (ONCE=1: end then; PROFILE=release; AGENT=, TASK=)
 	@ONCE='$(ONCE)' PROFILE='$(PROFILE)' scripts/run
@@ -18,6 +18,12 @@ test: ## Install what the tests need; check format and lints; run all tests
 
 fault-suite: ## Kill servers and processes under load, and audit (RUNS=3, FAULT_SEED=)
 	@scripts/fault-suite
+
+scaled: ## Three processes of each part; kill some of each kind under load, and audit (FAULT_SEED=)
+	@scripts/scaled
+
+rolling-update: ## To the next version and back under load, with two programs, and audit (OLD=revision)
+	@OLD='$(OLD)' scripts/rolling-update
 
 five-kinds: ## Let the five kinds of agent work together for minutes, and audit (FIVE_KINDS_SECONDS=240)
 	@scripts/five-kinds

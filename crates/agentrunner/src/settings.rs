@@ -266,9 +266,12 @@ impl Settings {
         Self::read(flags, &environment, &file)
     }
 
-    /// For one part of several: of the many that start at once, none changes the schema unless it is told to.
+    /// For one part of several: of the many that start at once, none changes the schema unless it is told to. Nobody sits
+    /// before it, so it waits for servers that start at the same time.
     pub(crate) fn for_a_part(&self) -> Self {
         let mut settings = self.clone();
+        let patience = self.values.number("SERVERS_PATIENCE_SECONDS");
+        settings.servers.patience = Duration::from_secs(patience);
         let is_said = self.values.text("AUTO_MIGRATE").is_some();
         if let Some(postgres) = settings.servers.postgres.as_mut().filter(|_| !is_said) {
             postgres.auto_migrate = false;

@@ -15,9 +15,9 @@ pub enum Error {
         #[source]
         source: Option<Box<dyn std::error::Error + Send + Sync>>,
     },
-    /// The database was made by a newer version of the program.
+    /// The database was made by a newer version of the program, and does not suit this one.
     #[error(
-        "the database has schema version {found}, this program knows up to {known}; use the newer program, or restore a backup made before the update"
+        "the database has schema version {found}, this program knows up to {known}; use the newer program, or undo its migrations with it (`agentrunner migrate down {}`), or restore a backup made before the update", .found.saturating_sub(*.known)
     )]
     TooNew {
         /// Its version.

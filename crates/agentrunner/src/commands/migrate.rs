@@ -95,7 +95,8 @@ impl Schema {
 
     /// Rows to show.
     async fn status(&mut self) -> anyhow::Result<Vec<Value>> {
-        let row = |name, is_applied| json!({ "migration": name, "applied": is_applied });
+        let row =
+            |name: &str, is_applied: bool| json!({ "migration": name, "applied": is_applied });
         Ok(match self {
             Self::Sqlite(schema) => {
                 let statuses = schema.status()?.into_iter();
@@ -103,7 +104,7 @@ impl Schema {
             }
             Self::Postgres(schema) => {
                 let statuses = schema.status().await?.into_iter();
-                statuses.map(|one| row(one.name, one.is_applied)).collect()
+                statuses.map(|one| row(&one.name, one.is_applied)).collect()
             }
         })
     }

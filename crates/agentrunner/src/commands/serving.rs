@@ -28,7 +28,14 @@ pub(super) fn serve_until_told(
         // Before anything else, so that no signal finds the process without an answer to it.
         let mut stop = Stop::listen()?;
         let supervisor = Supervisor::find(&ProcessEnvironment);
-        let system = start.await?;
+        let system = tokio::select! {
+            started = start => started?,
+            // It may be waiting for its servers.
+            which = stop.wait() => {
+                tracing::info!("{which}: stopped before it was ready");
+                return Ok(Exit::Done);
+            }
+        };
         system.say_what_runs();
         tracing::info!("ready in {} ms", began.elapsed().as_millis());
         supervisor.ready();

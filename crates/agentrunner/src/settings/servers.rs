@@ -21,6 +21,8 @@ pub(crate) struct Servers {
     pub(crate) redis_place: String,
     /// How long copies of what was read are kept, wherever they are.
     pub(crate) lifetimes: Lifetimes,
+    /// How long a start goes on trying to use them.
+    pub(crate) patience: Duration,
 }
 
 impl Servers {
@@ -37,6 +39,7 @@ impl Servers {
                 state: Duration::from_secs(values.number("REDIS_STATE_TTL")),
                 other: Duration::from_secs(values.number("REDIS_CACHE_TTL")),
             },
+            patience: Duration::ZERO,
         }
     }
 }

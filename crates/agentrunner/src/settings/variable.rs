@@ -184,6 +184,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("POSTGRES_PASSWORD", Secret, "", "The user's password."),
     variable("DB_POOL_SIZE", Number(1, 1000, "connections"), "20", "How many connections a process keeps."),
     variable("DB_MAX_OVERFLOW", Number(0, 1000, "connections"), "10", "How many more it opens when all are busy."),
+    variable("SERVERS_PATIENCE_SECONDS", Number(0, 3600, "seconds"), "60", "How long `serve` goes on trying at its start when PostgreSQL or RabbitMQ can't be used yet; each try is told in the log. All other commands try once."),
     variable("AUTO_MIGRATE", Switch, "", "Whether a start brings the schema in PostgreSQL up to date; without it a start with missing migrations says what to type. When empty: `true` for `up` and all other commands, `false` for `serve`."),
     variable("REDIS_URL", Secret, "", "The address of Redis with user, password and number of the database: `redis://user:password@host:6379/0`; `rediss` for TLS. Stronger than the names below."),
     variable("REDIS_HOST", Text, "", "The host of Redis. With this or `REDIS_URL` processes share copies of what they read, and counters; without it each has its own."),

@@ -2,21 +2,25 @@
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use bus::{Bus, InProcess, RabbitMq};
 use chrono::{TimeDelta, Utc};
 use engine::Clock;
-use store::Store;
 use store::cache::{Cache, Memory};
 use store::counters::{Counters, LocalCounters};
 use store::postgres::Postgres;
 use store::redis::Redis;
 use store::sqlite::{Options, Sqlite};
+use store::{Class, Store};
 
 use super::part::Role;
 use crate::settings::Settings;
 
+/// Between the first two tries to use a server, and the longest between two.
+const FIRST_PAUSE: Duration = Duration::from_millis(250);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 /// From where on a host's clock is worth a warning.
 const BAD_CLOCK: TimeDelta = TimeDelta::seconds(2);
 
@@ -43,8 +47,11 @@ pub(super) async fn open_store_and_clock(
     let (store, clock): (Arc<dyn Store>, Clock) = match &settings.servers.postgres {
         Some(server) => {
             let place = &settings.servers.postgres_place;
-            let store = Postgres::connect(server.clone()).await;
-            let store = store.with_context(|| format!("PostgreSQL at {place} can't be used"))?;
+            let what = format!("PostgreSQL at {place} can't be used");
+            let may_pass = |error: &store::Error| error.class() == Class::Unavailable;
+            let connect = async || Postgres::connect(server.clone()).await;
+            let store = patiently(settings.servers.patience, &what, may_pass, connect).await;
+            let store = store.context(what)?;
             let clock = store.clock();
             warn_of_hosts_clock(clock.now() - Utc::now());
             (Arc::new(store), Arc::new(move || clock.now()))
@@ -127,12 +134,36 @@ pub(crate) async fn open_bus(settings: &Settings) -> anyhow::Result<Arc<dyn Bus>
         return Ok(Arc::new(InProcess::default()));
     };
     let place = &settings.servers.rabbitmq_place;
-    let bus = RabbitMq::connect(server.clone()).await;
+    let what = format!("RabbitMQ at {place} can't be used");
+    let may_pass = |error: &bus::Error| matches!(error, bus::Error::Unavailable { .. });
+    let connect = async || RabbitMq::connect(server.clone()).await;
+    let bus = patiently(settings.servers.patience, &what, may_pass, connect).await;
     Ok(Arc::new(bus.with_context(|| {
-        format!(
-            "RabbitMQ at {place} can't be used; start it, correct RABBITMQ_*, or unset them for the bus in this process"
-        )
+        format!("{what}; start it, correct RABBITMQ_*, or unset them for the bus in this process")
     })?))
+}
+
+/// Tries until it succeeds, fails for good, or no patience is left. Each failure is told.
+async fn patiently<T, E: std::error::Error>(
+    patience: Duration,
+    what: &str,
+    may_pass: impl Fn(&E) -> bool,
+    connect: impl AsyncFn() -> Result<T, E>,
+) -> Result<T, E> {
+    let began = Instant::now();
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let tried = connect().await;
+        let left = patience.saturating_sub(began.elapsed());
+        match tried {
+            Err(error) if may_pass(&error) && left > pause => {
+                tracing::warn!("{what}: {error}; tried again for {} s more", left.as_secs());
+                tokio::time::sleep(pause).await;
+                pause = (pause * 2).min(LONGEST_PAUSE);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Logs what was chosen, a line each.

@@ -12,34 +12,31 @@ mod load;
 mod model;
 mod moments;
 mod process;
+mod role;
+mod scaled;
 mod schedule;
+mod slack;
+mod stage;
 mod table;
+mod update;
+mod visitors;
 mod world;
 
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use chaos::Chaos;
 use dice::Dice;
-use load::Load;
-use process::Role;
+use load::{Load, Manners};
+use role::Role;
 use schedule::{Fault, Size};
-use store::Store;
+use stage::{Run, Stage};
 use table::Table;
-use testkit::servers::Kind;
 use world::World;
-
-use crate::ledger;
 
 /// The key that the processes have for the model; no log may show it.
 const SECRET: &str = "sk-canary-of-the-fault-suite";
 /// What a process logs when the store refused to take a write because its epoch is over.
 const REFUSED: &str = "a late write was refused";
-/// How long what is under way may take to come to its end after the last fault.
-const SETTLE: Duration = Duration::from_secs(150);
-/// Between two looks at what is still open.
-const GLANCE: Duration = Duration::from_millis(500);
 
 /// Who runs: parts in processes of their own, and one process with all of them. Two of them act on schedules.
 const ROLES: [Role; 5] = [
@@ -110,96 +107,20 @@ async fn run(size: Size) -> Table {
     let mut dice = Dice::new(seed);
     let plan = schedule::plan(&size, &mut dice);
     let orders = Load::orders(&size, &mut dice);
-    let world = Arc::new(World::new(&ROLES, size.lease).await);
-    let (load, chaos) = (Load::new(world.clone()), Chaos::new(world.clone()));
-    let mut background = tokio::task::JoinSet::new();
-    for process in 0..world.processes.len() {
-        let world = world.clone();
-        background.spawn(async move { world.processes[process].supervise(&world.client).await });
-    }
-    assert!(world.all_serve().await, "the processes do not start");
-    background.spawn({
-        let load = load.clone();
-        async move { load.answer_questions().await }
-    });
-
-    clockwork::wind_up(&load, &world.client).await;
-    let began = Instant::now();
-    tokio::join!(chaos.run(&plan), load.hand_in(orders));
-    let took = began.elapsed();
-    if !world.all_ready().await {
-        world.complain("not every process is ready after everything is mended");
-    }
-    let mended = chrono::Utc::now();
-    settle(&world, &load).await;
-    let took_to_settle = began.elapsed() - took;
-    background.shutdown().await;
-
-    let table = Table {
-        seed,
-        took,
-        took_to_settle,
-        accepted: load.accepted().len(),
-        asked_again: load.refused.load(Ordering::Relaxed),
-        unknown_outcomes: load.unknown_outcomes.load(Ordering::Relaxed),
-        answers: load.answers.load(Ordering::Relaxed),
-        starts: sum(&world, |process| process.starts.load(Ordering::Relaxed)),
-        vain_starts: sum(&world, |process| {
-            process.vain_starts.load(Ordering::Relaxed)
-        }),
-        skipped: skipped(&plan, &world),
-        done: chaos.done(),
-        findings: judge(&world, &load, mended).await,
-    };
-    for (number, process) in world.processes.iter().enumerate() {
-        process.keep_log(&table.folder(), number);
-    }
-    println!("{}", table.text());
-    println!("as JSON: {}", table.save().display());
-    table
-}
-
-/// The audit, of what is in the store and of the processes.
-async fn judge(world: &World, load: &Load, mended: domain::Time) -> audit::Findings {
-    let store = audit::open(&world.server(Kind::Postgres).url()).await;
-    let mut findings = audit::audit(&audit::Evidence {
-        store: &store,
-        provider: &world.provider,
-        effects: &world.effects,
-        arrivals: &world.arrivals,
-        accepted: load.accepted(),
-        answered: load.answered(),
-        schedules: &clockwork::SCHEDULES,
-        mended,
-    })
-    .await;
-    audit::processes(world, &mut findings);
-    store.close().await.unwrap();
-    findings
-}
-
-/// Waits until everything is over and every event went out, or no more patience is left: the audit says what is missing.
-async fn settle(world: &World, load: &Load) {
-    let store = audit::open(&world.server(Kind::Postgres).url()).await;
-    clockwork::run_down(load, &world.client, &store).await;
-    let began = Instant::now();
-    while began.elapsed() < SETTLE {
-        let rows = ledger::rows(&store).await;
-        let names: std::collections::HashSet<String> = rows
-            .iter()
-            .filter_map(|row| agents::name_in(&row.execution.input))
-            .collect();
-        let all_there = load
-            .accepted()
-            .iter()
-            .all(|promise| names.contains(&promise.order.name));
-        let all_over = rows.iter().all(|row| row.status.is_terminal());
-        if all_there && all_over && store.outbox(1).await.unwrap().is_empty() {
-            break;
-        }
-        tokio::time::sleep(GLANCE).await;
-    }
-    store.close().await.unwrap();
+    let stage = Stage::open(&ROLES, size.lease, Manners::WhenInDoubt, &[]).await;
+    let chaos = Chaos::new(stage.world.clone());
+    tokio::join!(chaos.run(&plan), stage.load.hand_in(orders));
+    let skipped = skipped(&plan, &stage.world);
+    stage
+        .close(Run {
+            title: "fault suite",
+            seed,
+            done: chaos.done(),
+            skipped,
+            is_orderly: false,
+            figures: Vec::new(),
+        })
+        .await
 }
 
 /// From `FAULT_SEED`, else from the time.
@@ -208,10 +129,6 @@ fn seed() -> u64 {
         Ok(seed) => seed.parse().expect("FAULT_SEED is a number"),
         Err(_) => UNIX_EPOCH.elapsed().unwrap().subsec_nanos().into(),
     }
-}
-
-fn sum(world: &World, of: impl Fn(&process::Process) -> usize) -> usize {
-    world.processes.iter().map(of).sum()
 }
 
 fn skipped(plan: &[schedule::Planned], world: &World) -> Vec<String> {

@@ -9,6 +9,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+/// The binary.
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_agentrunner");
+
 /// A folder with agents and data.
 pub(crate) struct Project {
     folder: TempDir,
@@ -32,7 +35,12 @@ impl Project {
 
     /// The binary, in this folder, with no variables but these.
     pub(crate) fn command(&self, variables: &[(&str, &str)]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_agentrunner"));
+        self.command_of(Path::new(PROGRAM), variables)
+    }
+
+    /// The same for another build of it.
+    pub(crate) fn command_of(&self, program: &Path, variables: &[(&str, &str)]) -> Command {
+        let mut command = Command::new(program);
         command
             .current_dir(self.path())
             .env_clear()

@@ -180,16 +180,8 @@ impl Project {
 
     async fn start(&self, args: &[&str], environment: &[(&str, &str)]) -> Server {
         let mut command = self.command(args);
-        command
-            .envs(environment.iter().copied())
-            .stdout(Stdio::null());
-        let mut child = command.spawn().unwrap();
-        let lines = lines_of(child.stderr.take().unwrap());
-        let mut server = Server {
-            child,
-            lines,
-            log: String::new(),
-        };
+        command.envs(environment.iter().copied());
+        let mut server = Server::of(command);
         server.wait_for_line("ready in").await;
         server
     }
@@ -290,6 +282,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// Starts it, and waits for nothing.
+    pub(crate) fn of(mut command: Command) -> Self {
+        let mut child = command.stdout(Stdio::null()).spawn().unwrap();
+        let lines = lines_of(child.stderr.take().unwrap());
+        Self {
+            child,
+            lines,
+            log: String::new(),
+        }
+    }
+
     pub(crate) async fn wait_for_line(&mut self, part: &str) {
         let reading = async {
             while let Some(line) = self.lines.recv().await {

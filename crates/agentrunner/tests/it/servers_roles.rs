@@ -319,3 +319,42 @@ async fn a_part_that_could_not_work_is_refused_with_what_to_do() {
     assert_eq!(ran.code, 2, "{ran:?}");
     assert!(!project.path().join("data").exists(), "nothing was made");
 }
+
+/// A part, started while its database does not answer yet.
+async fn started_too_early(proxy: &testkit::FaultProxy, patience: &str) -> (Project, Server) {
+    let (postgres, rabbitmq) = tokio::join!(backing::postgres(), backing::rabbitmq());
+    let url = testkit::servers::by_way_of(&postgres[0].1, proxy.address());
+    let project = Project::new();
+    let mut command = project.command(&["serve", "state-manager"]);
+    command.envs(borrowed(&rabbitmq)).envs([
+        ("DATABASE_URL", url.as_str()),
+        ("AUTO_MIGRATE", "true"),
+        ("SERVERS_PATIENCE_SECONDS", patience),
+    ]);
+    let mut server = Server::of(command);
+    server.wait_for_line("can't be used").await;
+    (project, server)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_part_waits_for_its_servers_and_says_so() {
+    let url = testkit::servers::shared(testkit::servers::Kind::Postgres).await;
+    let proxy = testkit::FaultProxy::start(testkit::servers::address(url));
+    proxy.set(testkit::Weather::Reset);
+    let (project, mut server) = started_too_early(&proxy, "300").await;
+    proxy.set(testkit::Weather::Clear);
+    server.wait_for_line("ready in").await;
+    let (status, _) = get(&project.state_url("/health/ready")).await;
+    assert_eq!(status, 200);
+    end(server).await;
+
+    // Whoever does not want to wait for it need not.
+    proxy.set(testkit::Weather::Reset);
+    let (_project, server) = started_too_early(&proxy, "300").await;
+    end(server).await;
+
+    let (_project, server) = started_too_early(&proxy, "1").await;
+    let (code, log) = server.ended().await;
+    assert_eq!(code, 1, "{log}");
+    assert!(log.contains("tried again for 0 s more"), "{log}");
+}

@@ -399,7 +399,9 @@ pub(super) async fn deliver(
         }
         InputAnswer::NothingAsked(status) => {
             let message = if status == Status::WaitingForInput {
-                format!("request: that is no open question of execution {id}; GET /inbox?execution_id={id} lists what it asks")
+                format!(
+                    "request: that is no open question of execution {id}; GET /inbox?execution_id={id} lists what it asks"
+                )
             } else {
                 format!("execution {id} asks nothing; it is {status}")
             };

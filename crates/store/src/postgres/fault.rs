@@ -87,6 +87,13 @@ impl Fault {
         }
     }
 
+    /// Whether a lock was not given in time, or not at all because two waited for each other.
+    pub(super) fn is_wait_for_lock(&self) -> bool {
+        self.code().is_some_and(|code| {
+            *code == SqlState::LOCK_NOT_AVAILABLE || *code == SqlState::T_R_DEADLOCK_DETECTED
+        })
+    }
+
     /// Whether the same again may go well at once: two transactions were in each other's way, or the tables changed
     /// under a prepared statement.
     pub(super) fn is_passing(&self) -> bool {

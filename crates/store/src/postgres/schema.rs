@@ -3,8 +3,13 @@
 //! Each migration is one transaction together with the row that says that it was made, so a program that is killed
 //! half-way has made it or has not. An advisory lock lets one process migrate at a time; the others wait and find that
 //! it was made.
+//!
+//! Processes work meanwhile, and go on to: those of the program before as well. So a migration says which programs it
+//! suits, and that is kept in its row, where a program finds it that does not know the migration (decision 0025). And a
+//! migration waits only briefly for the lock of a table: whoever asks for the table after it waits behind it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Settings;
 use super::connection::{Conn, Role};
@@ -17,8 +22,18 @@ use crate::{Error, Result};
 /// Names our advisory lock: "AgRn".
 const LOCK: i64 = 0x4167_526e;
 
+/// How long a migration waits for the lock of a table before it lets those pass who stand behind it.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+/// How long these may pass before it asks again.
+const LOCK_PAUSE: Duration = Duration::from_millis(250);
+/// How long it goes on asking.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 struct Migration {
     name: &'static str,
+    /// The oldest program that may work when this is made, by the number of migrations that it knows. Where it is not
+    /// at least the one before, no update is possible without a stop: see decision 0025 before writing such a one.
+    suits: u32,
     up: &'static str,
     down: &'static str,
 }
@@ -26,71 +41,85 @@ struct Migration {
 const MIGRATIONS: [Migration; 14] = [
     Migration {
         name: "0001_journal",
+        suits: 0,
         up: include_str!("../../migrations/postgres/0001_journal.up.sql"),
         down: include_str!("../../migrations/postgres/0001_journal.down.sql"),
     },
     Migration {
         name: "0002_agents",
+        suits: 1,
         up: include_str!("../../migrations/postgres/0002_agents.up.sql"),
         down: include_str!("../../migrations/postgres/0002_agents.down.sql"),
     },
     Migration {
         name: "0003_workers",
+        suits: 2,
         up: include_str!("../../migrations/postgres/0003_workers.up.sql"),
         down: include_str!("../../migrations/postgres/0003_workers.down.sql"),
     },
     Migration {
         name: "0004_outbox_claims",
+        suits: 3,
         up: include_str!("../../migrations/postgres/0004_outbox_claims.up.sql"),
         down: include_str!("../../migrations/postgres/0004_outbox_claims.down.sql"),
     },
     Migration {
         name: "0005_conversations",
+        suits: 4,
         up: include_str!("../../migrations/postgres/0005_conversations.up.sql"),
         down: include_str!("../../migrations/postgres/0005_conversations.down.sql"),
     },
     Migration {
         name: "0006_schedules",
+        suits: 5,
         up: include_str!("../../migrations/postgres/0006_schedules.up.sql"),
         down: include_str!("../../migrations/postgres/0006_schedules.down.sql"),
     },
     Migration {
         name: "0007_inbox",
+        suits: 6,
         up: include_str!("../../migrations/postgres/0007_inbox.up.sql"),
         down: include_str!("../../migrations/postgres/0007_inbox.down.sql"),
     },
     Migration {
         name: "0008_shared_state",
+        suits: 7,
         up: include_str!("../../migrations/postgres/0008_shared_state.up.sql"),
         down: include_str!("../../migrations/postgres/0008_shared_state.down.sql"),
     },
     Migration {
         name: "0009_api_keys",
+        suits: 8,
         up: include_str!("../../migrations/postgres/0009_api_keys.up.sql"),
         down: include_str!("../../migrations/postgres/0009_api_keys.down.sql"),
     },
     Migration {
         name: "0010_audit_log",
+        suits: 9,
         up: include_str!("../../migrations/postgres/0010_audit_log.up.sql"),
         down: include_str!("../../migrations/postgres/0010_audit_log.down.sql"),
     },
     Migration {
         name: "0011_outgoing",
+        suits: 10,
         up: include_str!("../../migrations/postgres/0011_outgoing.up.sql"),
         down: include_str!("../../migrations/postgres/0011_outgoing.down.sql"),
     },
     Migration {
         name: "0012_errands",
+        suits: 11,
         up: include_str!("../../migrations/postgres/0012_errands.up.sql"),
         down: include_str!("../../migrations/postgres/0012_errands.down.sql"),
     },
     Migration {
         name: "0013_agent_switches",
+        suits: 12,
         up: include_str!("../../migrations/postgres/0013_agent_switches.up.sql"),
         down: include_str!("../../migrations/postgres/0013_agent_switches.down.sql"),
     },
     Migration {
         name: "0014_tool_pins",
+        suits: 13,
         up: include_str!("../../migrations/postgres/0014_tool_pins.up.sql"),
         down: include_str!("../../migrations/postgres/0014_tool_pins.down.sql"),
     },
@@ -100,7 +129,7 @@ const MIGRATIONS: [Migration; 14] = [
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MigrationStatus {
     /// Its number and name.
-    pub name: &'static str,
+    pub name: String,
     /// Whether it was made.
     pub is_applied: bool,
 }
@@ -116,7 +145,7 @@ impl Schema {
     /// Connects to a database without migrating it.
     ///
     /// # Errors
-    /// It can't be reached, or is newer than this program.
+    /// It can't be reached, or is newer than this program and does not suit it.
     pub async fn connect(settings: &Settings) -> Result<Self> {
         let server = Arc::new(Server::new(settings)?);
         let mut conn = Conn::open(&server, Role::General).await?;
@@ -124,19 +153,29 @@ impl Schema {
         Ok(Self { conn })
     }
 
-    /// All migrations that this program knows, in order.
+    /// All migrations that this program knows, in order, and those of a newer program that the database has.
     ///
     /// # Errors
     /// The database can't be read.
     pub async fn status(&mut self) -> Result<Vec<MigrationStatus>> {
         let version = version(&mut self.conn).await? as usize;
-        let statuses = MIGRATIONS.iter().enumerate();
-        Ok(statuses
+        let known = MIGRATIONS.iter().enumerate();
+        let mut statuses: Vec<_> = known
             .map(|(index, migration)| MigrationStatus {
-                name: migration.name,
+                name: migration.name.to_owned(),
                 is_applied: index < version,
             })
-            .collect())
+            .collect();
+        if version > MIGRATIONS.len() {
+            let sql = "SELECT name FROM schema_migrations WHERE version > $1 ORDER BY version";
+            for row in self.conn.all(sql, &[&(MIGRATIONS.len() as i32)]).await? {
+                statuses.push(MigrationStatus {
+                    name: get(&row, 0)?,
+                    is_applied: true,
+                });
+            }
+        }
+        Ok(statuses)
     }
 
     /// Makes all migrations that are missing; answers how many.
@@ -150,10 +189,10 @@ impl Schema {
     /// Undoes the last `n` migrations, with all data in what they had made; answers how many.
     ///
     /// # Errors
-    /// The database can't be written; those undone before stay undone.
+    /// The database can't be written, or the last one is a newer program's; those undone before stay undone.
     pub async fn down(&mut self, n: usize) -> Result<usize> {
         let mut undone = 0;
-        while undone < n && undo_one(&mut self.conn).await? {
+        while undone < n && patiently(&mut self.conn, Way::Down).await? {
             undone += 1;
         }
         Ok(undone)
@@ -184,13 +223,18 @@ pub(super) async fn settle(conn: &mut Conn, auto_migrate: bool) -> Outcome<()> {
     if found < needed && !auto_migrate {
         return Err(Error::Pending { found, needed }.into());
     }
+    if found > needed {
+        tracing::warn!(
+            "the database has schema version {found}, which a newer program made; this one knows up to {needed}, and works with it"
+        );
+    }
     up(conn).await?;
     Ok(())
 }
 
 async fn up(conn: &mut Conn) -> Outcome<usize> {
     let mut made = 0;
-    while make_one(conn).await? {
+    while patiently(conn, Way::Up).await? {
         made += 1;
     }
     if made > 0 {
@@ -199,7 +243,7 @@ async fn up(conn: &mut Conn) -> Outcome<usize> {
     Ok(made)
 }
 
-/// The number of migrations that were made.
+/// The number of migrations that were made. More than there are, when a newer program made some that suit this one.
 async fn version(conn: &mut Conn) -> Outcome<u32> {
     // From the catalogue itself: `to_regclass` would remember that there was no such table before the lock was given.
     let row = conn
@@ -222,15 +266,22 @@ async fn version(conn: &mut Conn) -> Outcome<u32> {
         }
         return Ok(0);
     }
+    // By way of JSON, for the table of a program that did not write down what its migrations suit.
     let row = conn
         .first(
-            "SELECT coalesce(max(version), 0) FROM schema_migrations",
-            &[],
+            "SELECT coalesce(max(version), 0),
+                 coalesce(max(coalesce((to_jsonb(m) ->> 'suits')::integer, version)) FILTER (WHERE version > $1), 0)
+             FROM schema_migrations m",
+            &[&(MIGRATIONS.len() as i32)],
         )
         .await?;
-    let found: i32 = row.map_or(Ok(0), |row| get(&row, 0))?;
-    let (found, known) = (u32::try_from(found).unwrap_or(0), MIGRATIONS.len() as u32);
-    if found > known {
+    let (found, needed): (i32, i32) = match &row {
+        Some(row) => (get(row, 0)?, get(row, 1)?),
+        None => (0, 0),
+    };
+    let known = MIGRATIONS.len() as u32;
+    let found = u32::try_from(found).unwrap_or(0);
+    if u32::try_from(needed).unwrap_or(0) > known {
         return Err(Error::TooNew { found, known }.into());
     }
     Ok(found)
@@ -244,9 +295,42 @@ pub(super) async fn lock(conn: &mut Conn) -> Outcome<()> {
     Ok(())
 }
 
+/// Which way the schema goes.
+#[derive(Debug, Clone, Copy)]
+enum Way {
+    Up,
+    Down,
+}
+
+/// Goes one migration that way, if there is one. When the lock of a table is not given soon it steps back and asks again.
+async fn patiently(conn: &mut Conn, way: Way) -> Outcome<bool> {
+    let began = Instant::now();
+    loop {
+        let gone = match way {
+            Way::Up => make_one(conn).await,
+            Way::Down => undo_one(conn).await,
+        };
+        match gone {
+            Err(fault) if fault.is_wait_for_lock() && began.elapsed() < PATIENCE => {
+                conn.roll_back().await?;
+                tracing::info!("a migration waits for a table that somebody works with");
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            other => return other,
+        }
+    }
+}
+
+/// From now on, for this transaction: no statement of work stands long behind ours.
+async fn be_brief(conn: &mut Conn) -> Outcome<()> {
+    let milliseconds = LOCK_PATIENCE.as_millis();
+    conn.script(&format!("SET LOCAL lock_timeout = {milliseconds}"))
+        .await
+}
+
 async fn make_one(conn: &mut Conn) -> Outcome<bool> {
     // Looked at first without a lock, so that connecting to a current database waits for nobody.
-    if version(conn).await? as usize == MIGRATIONS.len() {
+    if version(conn).await? as usize >= MIGRATIONS.len() {
         return Ok(false);
     }
     lock(conn).await?;
@@ -255,15 +339,21 @@ async fn make_one(conn: &mut Conn) -> Outcome<bool> {
         conn.roll_back().await?;
         return Ok(false);
     };
+    be_brief(conn).await?;
     conn.script(
         "CREATE TABLE IF NOT EXISTS schema_migrations (
-             version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())",
+             version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+         ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS suits integer",
     )
     .await?;
     conn.script(migration.up).await?;
     conn.run(
-        "INSERT INTO schema_migrations (version, name) VALUES ($1, $2)",
-        &[&(version as i32 + 1), &migration.name],
+        "INSERT INTO schema_migrations (version, name, suits) VALUES ($1, $2, $3)",
+        &[
+            &(version as i32 + 1),
+            &migration.name,
+            &(migration.suits as i32),
+        ],
     )
     .await?;
     conn.commit().await?;
@@ -273,19 +363,40 @@ async fn make_one(conn: &mut Conn) -> Outcome<bool> {
 
 async fn undo_one(conn: &mut Conn) -> Outcome<bool> {
     lock(conn).await?;
-    let version = version(conn).await?;
-    let below = version.checked_sub(1);
-    let migration = below.and_then(|below| MIGRATIONS.get(below as usize));
-    let Some(migration) = migration else {
+    let found = version(conn).await?;
+    let Some(below) = found.checked_sub(1) else {
         conn.roll_back().await?;
         return Ok(false);
     };
+    let Some(migration) = MIGRATIONS.get(below as usize) else {
+        conn.roll_back().await?;
+        let known = MIGRATIONS.len() as u32;
+        return Err(Error::TooNew { found, known }.into());
+    };
+    be_brief(conn).await?;
     conn.script(migration.down).await?;
     conn.run(
         "DELETE FROM schema_migrations WHERE version = $1",
-        &[&(version as i32)],
+        &[&(found as i32)],
     )
     .await?;
     conn.commit().await?;
+    tracing::info!(migration = migration.name, "a migration was undone");
     Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_migration_suits_the_program_before_it() {
+        for (before, migration) in (0..).zip(&MIGRATIONS) {
+            assert!(
+                migration.suits <= before,
+                "{}: no update without a stop",
+                migration.name
+            );
+        }
+    }
 }

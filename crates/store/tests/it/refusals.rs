@@ -214,6 +214,102 @@ async fn many_that_migrate_at_once_migrate_once() {
     assert_eq!(made.len(), schema.status().await.unwrap().len());
 }
 
+/// Pretends that a newer program made one more migration.
+async fn made_by_a_newer_program(url: &str, version: usize, suits: usize) {
+    let sql =
+        format!("INSERT INTO schema_migrations VALUES ({version}, 'of {version}', now(), {suits})");
+    session(url).await.batch_execute(&sql).await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_newer_program_made_is_worked_with_while_it_suits() {
+    let url = database().await;
+    let mut schema = Schema::connect(&settings(&url)).await.unwrap();
+    let known = schema.status().await.unwrap().len();
+    made_by_a_newer_program(&url, known + 1, known).await;
+    for auto_migrate in [true, false] {
+        let store = Postgres::connect(Settings {
+            auto_migrate,
+            ..settings(&url)
+        });
+        store.await.unwrap().check().await.unwrap();
+    }
+    let all = schema.status().await.unwrap();
+    assert_eq!(all.len(), known + 1);
+    assert_eq!(all[known].name, format!("of {}", known + 1));
+    assert!(all[known].is_applied);
+    assert_eq!(schema.up().await.unwrap(), 0);
+    // It does not know how.
+    let error = schema.down(1).await.unwrap_err();
+    assert!(
+        error.to_string().contains("agentrunner migrate down 1"),
+        "{error}"
+    );
+
+    // One that suits this program does not make up for one that does not.
+    made_by_a_newer_program(&url, known + 2, known + 1).await;
+    made_by_a_newer_program(&url, known + 3, known).await;
+    let error = Postgres::connect(settings(&url)).await.unwrap_err();
+    let found_now = known as u32 + 3;
+    assert!(
+        matches!(error, Error::TooNew { found, .. } if found == found_now),
+        "{error}"
+    );
+    assert!(
+        error.to_string().contains("agentrunner migrate down 3"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_database_of_before_programs_said_what_they_suit_is_brought_up_to_date() {
+    let url = database().await;
+    let client = session(&url).await;
+    let sql = "ALTER TABLE schema_migrations DROP COLUMN suits";
+    client.batch_execute(sql).await.unwrap();
+    let mut schema = Schema::connect(&settings(&url)).await.unwrap();
+    drop(connect(&url).await);
+    assert_eq!(schema.down(1).await.unwrap(), 1);
+    drop(connect(&url).await);
+    let sql = "SELECT count(*) = 1 FROM schema_migrations WHERE suits = version - 1";
+    let row = client.query_one(sql, &[]).await.unwrap();
+    assert!(row.get::<_, bool>(0));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_waits_behind_a_migration_is_let_pass() {
+    let url = database().await;
+    let mut schema = Schema::connect(&settings(&url)).await.unwrap();
+    let all = schema.status().await.unwrap();
+    // The next one changes the outbox.
+    let before = all
+        .iter()
+        .position(|one| one.name.contains("outbox"))
+        .unwrap();
+    schema.down(all.len() - before).await.unwrap();
+    let (holder, worker) = tokio::join!(session(&url), session(&url));
+    let hold = "BEGIN; LOCK TABLE outbox IN ACCESS SHARE MODE";
+    holder.batch_execute(hold).await.unwrap();
+    let migrating = tokio::spawn(async move { schema.up().await });
+    let waits =
+        "SELECT count(*) > 0 FROM pg_locks WHERE relation = 'outbox'::regclass AND NOT granted";
+    while !worker
+        .query_one(waits, &[])
+        .await
+        .unwrap()
+        .get::<_, bool>(0)
+    {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let work = worker.query_one("SELECT count(*) FROM outbox", &[]);
+    let done = tokio::time::timeout(Duration::from_secs(30), work).await;
+    done.expect("work goes on while the migration waits")
+        .unwrap();
+    assert!(!migrating.is_finished());
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert_eq!(migrating.await.unwrap().unwrap(), all.len() - before);
+}
+
 #[tokio::test]
 async fn what_is_newer_or_not_ours_is_refused_untouched() {
     let url = database().await;

@@ -53,6 +53,8 @@ pub(super) const LEADS_BUDGET: u64 = 200_000;
 pub(super) const PLAN: [(&str, Kind); 3] = [("find", Scout), ("weigh", Scout), ("write", Writer)];
 /// What starts a listener.
 pub(super) const TOPIC: &str = "fault.happened";
+/// What happens in Slack that starts one too.
+pub(super) const HAPPENING: &str = "reaction_added";
 /// How many conversations each talking agent has: few, so that messages wait for one another.
 pub(super) const CONVERSATIONS: usize = 3;
 /// How many messages of a conversation the chronicler is shown: so few that a summary is made again and again.
@@ -211,11 +213,12 @@ pub(super) fn subject(text: &str) -> String {
 
 /// The name in the input of an execution.
 pub(super) fn name_in(input: &Value) -> Option<String> {
-    let name = &input["event"]["data"]["name"];
+    let data = &input["event"]["data"];
+    let names = [&data["name"], &data["event"]["reaction"]];
     let texts = ["prompt", "task", "task_description"].map(|field| input[field].as_str());
     let text = texts.into_iter().flatten().next();
     text.map(subject)
-        .or_else(|| name.as_str().map(str::to_owned))
+        .or_else(|| Some(names.into_iter().find_map(Value::as_str)?.to_owned()))
 }
 
 /// Writes the files of agents.
@@ -238,7 +241,9 @@ fn definition(kind: Kind, url: &str) -> String {
          llm_config: {{ provider: openai, model: gpt-4o-mini }}\n"
     );
     match kind {
-        Listener => text += &format!("event_subscriptions: [{TOPIC}]\n"),
+        Listener => {
+            text += &format!("event_subscriptions: [{TOPIC}, slack.event.{HAPPENING}]\n");
+        }
         Spender => text += &format!("budget: {{ max_tool_calls: {SPENDERS_BUDGET} }}\n"),
         Chronicler => {
             text += &format!(

@@ -156,6 +156,8 @@ pub(super) struct Evidence<'a> {
     pub(super) schedules: &'static [Clockwork],
     /// When everything was well again.
     pub(super) mended: Time,
+    /// Whether every process that ended was told to, so that nothing is done again by the next owner.
+    pub(super) is_orderly: bool,
 }
 
 /// Connects to the database itself, without any process of the product.

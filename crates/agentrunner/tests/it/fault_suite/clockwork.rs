@@ -9,7 +9,7 @@ use store::{RunState, Store};
 
 use super::agents::Kind;
 use super::load::Load;
-use super::process::Door;
+use super::role::Door;
 
 /// How long the schedulers may take to be where the time is, and to begin what waits, once everything is well.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -170,15 +170,24 @@ pub(super) async fn run_down(load: &Load, client: &reqwest::Client, store: &dyn 
     let began = Instant::now();
     for (n, one) in SCHEDULES.iter().enumerate() {
         loop {
-            if one.is_up_to(now, store).await || began.elapsed() > PATIENCE {
+            while !one.is_up_to(now, store).await && began.elapsed() < PATIENCE {
+                tokio::time::sleep(GLANCE).await;
+            }
+            set_enabled(load, client, n, false).await;
+            // One more may have come due meanwhile.
+            if !one.waits(store).await || began.elapsed() > PATIENCE {
                 break;
             }
-            tokio::time::sleep(GLANCE).await;
+            set_enabled(load, client, n, true).await;
         }
-        load.insist(Door::Schedules, n, &[200], |url| {
-            let request = client.patch(format!("{url}/schedules/{}/enabled", one.name));
-            request.json(&json!({ "enabled": false }))
-        })
-        .await;
     }
+}
+
+async fn set_enabled(load: &Load, client: &reqwest::Client, n: usize, is_enabled: bool) {
+    let path = format!("/schedules/{}/enabled", SCHEDULES[n].name);
+    load.insist(Door::Schedules, n, &[200], |url| {
+        let request = client.patch(format!("{url}{path}"));
+        request.json(&json!({ "enabled": is_enabled }))
+    })
+    .await;
 }

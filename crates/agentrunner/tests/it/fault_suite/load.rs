@@ -12,12 +12,16 @@ use testkit::effects::Route;
 
 use super::agents::{self, CONVERSATIONS, Kind, TOPIC};
 use super::dice::Dice;
-use super::process::{Door, Process};
+use super::process::Process;
+use super::role::Door;
 use super::schedule::Size;
+use super::slack;
 use super::world::World;
 
 /// How long a client waits for an answer before it asks again, with the same key.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long one waits who may not ask again: longer than anything takes on a busy machine.
+const LONG_PATIENCE: Duration = Duration::from_secs(90);
 /// How long a person takes to look into the book before they say whether a call happened: what a killed process has
 /// sent is there by then. While a process is frozen nobody says so at all: it may have been stopped between a look at
 /// its lease and the call, and no program can take back what it does then. See docs/fault-suite.md.
@@ -39,6 +43,8 @@ pub(super) struct Order {
     conversation: Option<String>,
     /// Whether a person must approve its plan.
     plan_approval: bool,
+    /// Something that happened in Slack.
+    by_slack: bool,
 }
 
 impl Order {
@@ -52,7 +58,16 @@ impl Order {
             twice: false,
             conversation: None,
             plan_approval: false,
+            by_slack: false,
         }
+    }
+
+    /// What an event starts may happen in Slack as well.
+    #[must_use]
+    pub(super) fn by_slack(mut self) -> Self {
+        assert_eq!(self.kind, Kind::Listener);
+        self.by_slack = true;
+        self
     }
 
     /// A message of a conversation.
@@ -126,9 +141,20 @@ pub(super) struct Seen {
     pub(super) calls: usize,
 }
 
+/// What a client takes for a reason to ask again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// No answer, and an answer that says so: processes are killed.
+    WhenInDoubt,
+    /// That nobody is there to connect to, and an answer that says so and when: nothing is killed, and whoever took a
+    /// request answers it.
+    WhenTold,
+}
+
 /// Everybody who uses the product.
 pub(super) struct Load {
     world: Arc<World>,
+    manners: Manners,
     accepted: Mutex<Vec<Accepted>>,
     /// How often a client had to ask again.
     pub(super) refused: AtomicUsize,
@@ -140,9 +166,10 @@ pub(super) struct Load {
 }
 
 impl Load {
-    pub(super) fn new(world: Arc<World>) -> Arc<Self> {
+    pub(super) fn new(world: Arc<World>, manners: Manners) -> Arc<Self> {
         Arc::new(Self {
             world,
+            manners,
             accepted: Mutex::default(),
             refused: AtomicUsize::new(0),
             unknown_outcomes: AtomicUsize::new(0),
@@ -228,6 +255,13 @@ impl Load {
     /// Until it is accepted.
     async fn submit(&self, n: usize, order: &Order) -> Option<String> {
         let name = &order.name;
+        if order.by_slack {
+            self.insist(Door::Slack, n, &[200], |url| {
+                slack::happening(&self.world.client, url, name)
+            })
+            .await;
+            return None;
+        }
         let (path, body) = order.request();
         let accepted = self
             .insist(Door::Tasks, n, &[200, 202], |url| {
@@ -264,20 +298,25 @@ impl Load {
         wanted: &[u16],
         request: impl Fn(&str) -> reqwest::RequestBuilder,
     ) -> (u16, Value) {
+        let patience = match self.manners {
+            Manners::WhenInDoubt => PATIENCE,
+            Manners::WhenTold => LONG_PATIENCE,
+        };
         for again in 0.. {
             if let Some(url) = self.world.any_url(door, n + again) {
-                // Without an answer it is not known what became of the request.
-                if let Ok(answer) = request(&url).timeout(PATIENCE).send().await {
-                    let status = answer.status().as_u16();
-                    let text = answer.text().await;
-                    if wanted.contains(&status)
-                        && let Ok(text) = &text
-                    {
-                        return (status, serde_json::from_str(text).unwrap_or_default());
+                match Reply::to(request(&url).timeout(patience)).await {
+                    Ok(reply) if wanted.contains(&reply.status) => {
+                        let body = serde_json::from_str(&reply.text).unwrap_or_default();
+                        return (reply.status, body);
                     }
-                    if !wanted.contains(&status) && !matches!(status, 429 | 503) {
-                        self.world.complain(format!("{url}: {status}: {text:?}"));
+                    Ok(reply) if reply.may_be_asked_again(self.manners) => {}
+                    Ok(reply) => self.world.complain(format!("{url}: {reply:?}")),
+                    Err(error) if self.manners == Manners::WhenTold && !error.is_connect() => {
+                        self.world
+                            .complain(format!("{url}: it was cut off: {error:?}"));
                     }
+                    // Without an answer it is not known what became of the request.
+                    Err(_) => {}
                 }
             }
             self.refused.fetch_add(1, Ordering::Relaxed);
@@ -366,6 +405,29 @@ impl Load {
     /// How many tool calls had arrived when an execution's approval was first answered.
     pub(super) fn answered(&self) -> HashMap<String, usize> {
         self.answered.lock().unwrap().clone()
+    }
+}
+
+/// What was answered.
+#[derive(Debug)]
+struct Reply {
+    status: u16,
+    says_when: bool,
+    text: String,
+}
+
+impl Reply {
+    async fn to(request: reqwest::RequestBuilder) -> Result<Self, reqwest::Error> {
+        let answer = request.send().await?;
+        Ok(Self {
+            status: answer.status().as_u16(),
+            says_when: answer.headers().contains_key("retry-after"),
+            text: answer.text().await?,
+        })
+    }
+
+    fn may_be_asked_again(&self, manners: Manners) -> bool {
+        matches!(self.status, 429 | 503) && (self.says_when || manners == Manners::WhenInDoubt)
     }
 }
 

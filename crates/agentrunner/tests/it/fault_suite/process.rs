@@ -1,15 +1,17 @@
 //! One process of the product, and whoever starts it again when it is gone: what a supervisor does in production.
 
-use std::path::PathBuf;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::process::Child;
 
 use super::agents;
-use crate::product::{Project, free_ports};
+use super::role::{Door, PORTS, Role};
+use crate::product::Project;
 
 /// Between two looks at the process.
 const GLANCE: Duration = Duration::from_millis(100);
@@ -17,88 +19,8 @@ const GLANCE: Duration = Duration::from_millis(100);
 const WORTH_KILLING: Duration = Duration::from_secs(10);
 /// How long one that ended before it served is left alone.
 const REST: Duration = Duration::from_millis(500);
-
-/// What a process does. Any mix of them shares one set of servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    /// All services and all pools.
-    Everything,
-    /// Takes tasks in and answers for them.
-    Orchestrator,
-    /// Performs them.
-    Pool,
-    /// Starts what schedules say.
-    Scheduler,
-}
-
-/// Where a process can be asked something.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Door {
-    /// About tasks.
-    Tasks,
-    /// About schedules.
-    Schedules,
-}
-
-impl Door {
-    /// The variable of its port.
-    const fn port(self) -> &'static str {
-        match self {
-            Self::Tasks => "ORCHESTRATOR_PORT",
-            Self::Schedules => "SCHEDULER_SERVICE_PORT",
-        }
-    }
-}
-
-impl Role {
-    const fn arguments(self) -> &'static [&'static str] {
-        match self {
-            Self::Everything => &["up"],
-            Self::Orchestrator => &["serve", "agent-orchestrator"],
-            Self::Pool => &["serve", "autonomous-agent-pool"],
-            Self::Scheduler => &["serve", "scheduler-service"],
-        }
-    }
-
-    /// Its name in the table of kills.
-    pub(super) const fn name(self) -> &'static str {
-        match self {
-            Self::Everything => "process with all parts",
-            Self::Orchestrator => "orchestrator",
-            Self::Pool => "worker",
-            Self::Scheduler => "scheduler",
-        }
-    }
-
-    /// Whether it has such a door.
-    const fn has(self, door: Door) -> bool {
-        match self {
-            Self::Everything => true,
-            Self::Orchestrator => matches!(door, Door::Tasks),
-            Self::Scheduler => matches!(door, Door::Schedules),
-            Self::Pool => false,
-        }
-    }
-
-    /// The variable of the port that tells of its health.
-    const fn port(self) -> &'static str {
-        match self {
-            Self::Everything | Self::Orchestrator => Door::Tasks.port(),
-            Self::Pool => "AGENT_POOL_PORT",
-            Self::Scheduler => Door::Schedules.port(),
-        }
-    }
-}
-
-/// The variables of all ports: each process gets one of its own for each.
-const PORTS: [&str; 6] = [
-    "STATE_MANAGER_PORT",
-    "CONFIG_SERVICE_PORT",
-    "ORCHESTRATOR_PORT",
-    "SCHEDULER_SERVICE_PORT",
-    "SLACK_GATEWAY_PORT",
-    "AGENT_POOL_PORT",
-];
+/// How long a stop or a start may take on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A place where a process runs, one after the other.
 pub(super) struct Process {
@@ -106,9 +28,13 @@ pub(super) struct Process {
     variables: Vec<(&'static str, String)>,
     project: Project,
     running: Mutex<Option<Running>>,
+    /// The program that it is started from.
+    program: Mutex<PathBuf>,
     /// Whether it should run.
     is_wanted: AtomicBool,
     is_frozen: AtomicBool,
+    /// Whether it was told to stop, by us.
+    is_leaving: AtomicBool,
     /// How often it was started, and how often it ended before it served, for want of a server.
     pub(super) starts: AtomicUsize,
     pub(super) vain_starts: AtomicUsize,
@@ -145,8 +71,10 @@ impl Process {
             variables,
             project,
             running: Mutex::default(),
+            program: Mutex::new(crate::product::PROGRAM.into()),
             is_wanted: AtomicBool::new(true),
             is_frozen: AtomicBool::new(false),
+            is_leaving: AtomicBool::new(false),
             starts: AtomicUsize::new(0),
             vain_starts: AtomicUsize::new(0),
             own_ends: Mutex::default(),
@@ -173,6 +101,9 @@ impl Process {
     /// Starts what is gone and wanted; `false` when it ended before it served.
     fn look(&self) -> bool {
         let mut running = self.lock();
+        if self.is_leaving.load(Ordering::Acquire) {
+            return true;
+        }
         if let Some(one) = running.as_mut()
             && let Some(status) = one.child.try_wait().unwrap()
         {
@@ -193,7 +124,7 @@ impl Process {
 
     fn start(&self) -> Running {
         self.starts.fetch_add(1, Ordering::Relaxed);
-        let ports: Vec<(&str, u16)> = PORTS.into_iter().zip(free_ports(PORTS.len())).collect();
+        let ports = PORTS.map(|name| (name, quiet_port())).to_vec();
         let log = std::fs::OpenOptions::new()
             .create(true)
             .append(true)
@@ -204,9 +135,10 @@ impl Process {
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
+        let program = self.program.lock().unwrap().clone();
         let child = self
             .project
-            .command(&variables)
+            .command_of(&program, &variables)
             .envs(ports.iter().map(|(name, port)| (name, port.to_string())))
             .args(self.role.arguments())
             .stdout(log.try_clone().unwrap())
@@ -276,6 +208,66 @@ impl Process {
         was_alive
     }
 
+    /// Starts the next one from another program.
+    pub(super) fn use_program(&self, program: &Path) {
+        program.clone_into(&mut self.program.lock().unwrap());
+    }
+
+    /// SIGTERM; who sends requests goes elsewhere once it says that it is not ready. Then it must end with 0, and the
+    /// next one is waited for.
+    ///
+    /// # Errors
+    /// It does otherwise.
+    pub(super) async fn replace(&self, client: &reqwest::Client) -> Result<(), String> {
+        let name = self.role.name();
+        let (Some(id), Some(url)) = (self.id(), self.health_url()) else {
+            return Err(format!("{name} does not run"));
+        };
+        self.is_leaving.store(true, Ordering::Release);
+        assert!(signal(id, "TERM"));
+        let began = Instant::now();
+        let mut said = None;
+        while said.is_none() && began.elapsed() < PATIENCE {
+            let ready = client.get(format!("{url}/health/ready")).send().await;
+            match ready.map(|answer| answer.status().as_u16()) {
+                Ok(200) => tokio::time::sleep(GLANCE / 4).await,
+                Ok(503) => said = Some(Ok(())),
+                other => said = Some(Err(format!("{name} said {other:?} when it was to stop"))),
+            }
+        }
+        let taken = self.lock().take();
+        let mut one = taken.expect("nobody else ends it");
+        let ended = tokio::time::timeout(PATIENCE, one.child.wait()).await;
+        self.is_leaving.store(false, Ordering::Release);
+        match ended {
+            Ok(Ok(status)) if status.success() => {}
+            other => {
+                return Err(format!(
+                    "{name} was to stop: {other:?}\n{}",
+                    self.log_tail()
+                ));
+            }
+        }
+        said.unwrap_or_else(|| Err(format!("{name} never says that it stops")))?;
+        while !self.is_ready(client).await {
+            if began.elapsed() > 2 * PATIENCE {
+                return Err(format!("{name} does not start\n{}", self.log_tail()));
+            }
+            tokio::time::sleep(GLANCE).await;
+        }
+        Ok(())
+    }
+
+    /// Whether it says that it is ready, its servers included.
+    pub(super) async fn is_ready(&self, client: &reqwest::Client) -> bool {
+        let Some(url) = self.health_url() else {
+            return false;
+        };
+        let ready = client.get(format!("{url}/health/ready"));
+        let ready = ready.timeout(Duration::from_secs(5)).send().await;
+        ready.is_ok_and(|answer| answer.status().is_success())
+    }
+
     /// SIGSTOP, and SIGCONT after `length`. Tells whether there was something to stop.
     pub(super) async fn freeze(&self, length: Duration) -> bool {
         let Some(id) = self.id() else { return false };
@@ -322,7 +314,7 @@ impl Process {
     }
 
     /// Keeps its log in a folder, under its number.
-    pub(super) fn keep_log(&self, folder: &std::path::Path, number: usize) {
+    pub(super) fn keep_log(&self, folder: &Path, number: usize) {
         std::fs::create_dir_all(folder).unwrap();
         std::fs::copy(
             self.log_path(),
@@ -339,6 +331,23 @@ impl Process {
 
     fn lock(&self) -> MutexGuard<'_, Option<Running>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A port that nobody has: not among those that the system gives to connections, of which there are hundreds here, and
+/// another each time, since many processes start at once.
+fn quiet_port() -> u16 {
+    const FIRST: u32 = 12_000;
+    const COUNT: u32 = 20_000;
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    loop {
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        // Other tests begin elsewhere.
+        let place = std::process::id().wrapping_mul(97).wrapping_add(next) % COUNT;
+        let port = u16::try_from(FIRST + place).expect("it is below 32,000");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            return port;
+        }
     }
 }
 

@@ -11,6 +11,7 @@ use super::chaos::Done;
 
 /// What came of a run.
 pub(super) struct Table {
+    pub(super) title: &'static str,
     pub(super) seed: u64,
     pub(super) took: Duration,
     pub(super) took_to_settle: Duration,
@@ -22,6 +23,7 @@ pub(super) struct Table {
     pub(super) vain_starts: usize,
     pub(super) skipped: Vec<String>,
     pub(super) done: Done,
+    pub(super) figures: Vec<(String, String)>,
     pub(super) findings: Findings,
 }
 
@@ -82,6 +84,9 @@ impl Table {
             "acts that came late from a lost owner",
             findings.late_arrivals.to_string(),
         );
+        for (what, figure) in &self.figures {
+            row(what, figure.clone());
+        }
         for check in Check::ALL {
             row(check.name(), self.count(check).to_string());
         }
@@ -95,7 +100,8 @@ impl Table {
     /// Plain text, and what was wrong below it.
     pub(super) fn text(&self) -> String {
         let mut text = format!(
-            "fault suite, seed {}: {:.0} s of faults, settled after {:.0} s\n",
+            "{}, seed {}: {:.0} s of faults, settled after {:.0} s\n",
+            self.title,
             self.seed,
             self.took.as_secs_f64(),
             self.took_to_settle.as_secs_f64()
@@ -114,7 +120,7 @@ impl Table {
 
     /// Where what is left of a run is put.
     pub(super) fn folder(&self) -> PathBuf {
-        let all = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("fault-suite");
+        let all = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(self.title.replace(' ', "-"));
         all.join(format!("seed-{}", self.seed))
     }
 

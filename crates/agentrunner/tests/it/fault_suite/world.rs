@@ -6,17 +6,19 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use testkit::servers::{Kind, Server, by_way_of};
+use testkit::slack::SIGNING_SECRET;
 use testkit::{EffectsStandIn, FaultProxy, ProviderStandIn, Weather};
 
 use super::disk::SmallDisk;
 use super::model::{self, Arrivals};
-use super::process::{Door, Process, Role};
+use super::process::Process;
+use super::role::{Door, Role};
 use crate::backing;
 
 /// All servers.
 pub(super) const SERVERS: [Kind; 3] = [Kind::Postgres, Kind::RabbitMq, Kind::Redis];
 /// How long the product may take to serve after everything is well.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Everything that takes part.
 pub(super) struct World {
@@ -43,8 +45,12 @@ pub(super) const fn name(server: Kind) -> &'static str {
 }
 
 impl World {
-    /// Starts everything but the processes.
-    pub(super) async fn new(roles: &[Role], lease: Duration) -> Self {
+    /// Starts everything but the processes; these get `more` variables.
+    pub(super) async fn new(
+        roles: &[Role],
+        lease: Duration,
+        more: &[(&'static str, &str)],
+    ) -> Self {
         let (postgres, rabbitmq, redis) = tokio::join!(
             Server::start(Kind::Postgres),
             Server::start(Kind::RabbitMq),
@@ -77,7 +83,12 @@ impl World {
                 .iter()
                 .map(|(name, server)| (*name, FaultProxy::start(server.address())))
                 .collect();
-            let process = Process::new(*role, &world.effects.url(), world.variables(&links, lease));
+            let mut variables = world.variables(&links, lease);
+            variables.extend(
+                more.iter()
+                    .map(|(name, value)| (*name, (*value).to_owned())),
+            );
+            let process = Process::new(*role, &world.effects.url(), variables);
             world.processes.push(process);
             world.links.push(links);
         }
@@ -98,6 +109,7 @@ impl World {
             .collect();
         variables.extend([
             ("OPENAI_API_KEY", super::SECRET.to_owned()),
+            ("SLACK_SIGNING_SECRET", SIGNING_SECRET.to_owned()),
             ("OPENAI_BASE_URL", self.provider.openai_url()),
             // Small enough that all processes have some of the work.
             ("AGENT_CAPACITY", "30".to_owned()),
@@ -147,14 +159,7 @@ impl World {
         let mut all = self.all_serve().await;
         for process in &self.processes {
             all &= self
-                .eventually(async || {
-                    let Some(url) = process.health_url() else {
-                        return false;
-                    };
-                    let ready = self.client.get(format!("{url}/health/ready"));
-                    let ready = ready.timeout(Duration::from_secs(5)).send().await;
-                    ready.is_ok_and(|answer| answer.status().is_success())
-                })
+                .eventually(async || process.is_ready(&self.client).await)
                 .await;
         }
         all

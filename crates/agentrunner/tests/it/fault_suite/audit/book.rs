@@ -23,6 +23,8 @@ pub(super) struct Book {
     calls_before: HashMap<usize, usize>,
     request_count: usize,
     call_count: usize,
+    /// Whether every process that ended was told to.
+    is_orderly: bool,
 }
 
 /// A call that arrived.
@@ -76,6 +78,7 @@ impl Book {
             calls_before: evidence.arrivals.lock().unwrap().iter().copied().collect(),
             request_count: all.len(),
             call_count,
+            is_orderly: evidence.is_orderly,
         }
     }
 
@@ -112,10 +115,34 @@ impl Book {
 
     /// I1, R5, R6 for one execution.
     pub(super) fn check(&self, case: &Case, findings: &mut Findings) {
+        if self.is_orderly {
+            self.nothing_was_done_again(case, findings);
+        }
         self.model_calls_are_explained(case, findings);
         self.tool_calls_are_explained(case, findings);
         self.effects_happened_once(case, findings);
         self.count_late_arrivals(case, findings);
+    }
+
+    /// Whoever hands an execution back in order has done what it had begun: the next owner begins with something else.
+    fn nothing_was_done_again(&self, case: &Case, findings: &mut Findings) {
+        let of_timer = |step: &&domain::Step| matches!(step.body, StepBody::Timer { .. });
+        let failures = case.steps.iter().filter(of_timer).count();
+        let mut times: HashMap<String, usize> = HashMap::new();
+        for (turn, _) in self.requests.get(&case.name).into_iter().flatten() {
+            *times.entry(format!("turn {turn}")).or_default() += 1;
+        }
+        for seen in self.calls.get(&case.name).into_iter().flatten() {
+            *times.entry(seen.what.clone()).or_default() += 1;
+        }
+        for (what, times) in times {
+            if times > 1 + failures {
+                findings.wrong(
+                    Check::RepeatedStep,
+                    format!("{}: {what} was done {times} times", case.name),
+                );
+            }
+        }
     }
 
     /// Each owner asked at most once for each turn, beside the failures that are in the journal; and none asked for a

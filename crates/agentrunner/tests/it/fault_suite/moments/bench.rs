@@ -455,6 +455,7 @@ impl Bench {
             answered: self.answered.clone(),
             schedules: &[],
             mended: chrono::Utc::now(),
+            is_orderly: false,
         })
         .await;
         assert!(findings.wrong.is_empty(), "{:#?}", findings.wrong);

@@ -183,6 +183,7 @@ async fn judge(pair: Pair, store: &dyn Store, mended: domain::Time) {
         answered: std::collections::HashMap::new(),
         schedules: &QUICK,
         mended,
+        is_orderly: false,
     })
     .await;
     assert!(findings.wrong.is_empty(), "{:#?}", findings.wrong);
