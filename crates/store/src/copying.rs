@@ -167,7 +167,8 @@ impl Layout {
                 return wrong(format!("the columns of {:?} are not names", table.name));
             }
         }
-        if !known_first(&self.tables) {
+        let first = self.tables.first().map(|table| table.name.as_str());
+        if first != Some("executions") {
             return wrong("it does not begin with the executions".to_owned());
         }
         let is_month = |month: &String| {
@@ -178,13 +179,6 @@ impl Layout {
         }
         Ok(())
     }
-}
-
-fn known_first(tables: &[TableLayout]) -> bool {
-    let first = tables
-        .first()
-        .is_some_and(|table| table.name == "executions");
-    first || tables.is_empty()
 }
 
 /// A piece of a copy.
@@ -221,6 +215,11 @@ pub fn channel() -> (Pieces, Coming) {
 /// The answer when pieces end without [`Piece::End`].
 pub(crate) fn cut_off() -> crate::Error {
     refused("the copy was cut off; nothing was changed")
+}
+
+/// The answer of a database in which nothing was made yet.
+pub(crate) fn nothing() -> crate::Error {
+    refused("it holds nothing of AgentRunner; nothing was copied")
 }
 
 /// The answer to a sender whose receiver is gone: that one knows why.

@@ -70,8 +70,11 @@ fn good(folder: &Path) -> PathBuf {
     written(folder, pieces).unwrap().path
 }
 
+/// Its name, kind and content.
+type Entry<'a> = (&'a str, tar::EntryType, &'a [u8]);
+
 /// A file with these entries and a right seal.
-fn forged(path: &Path, entries: &[(&str, tar::EntryType, &[u8])]) {
+fn forged(path: &Path, entries: &[Entry<'_>]) {
     let file = fs::File::create(path).unwrap();
     let encoder = zstd::Encoder::new(Sealing::new(file), 1).unwrap();
     let mut archive = tar::Builder::new(encoder);
@@ -151,7 +154,7 @@ fn rows_that_do_not_come_to_their_end_leave_no_file() {
 }
 
 /// Each of these files is refused with these words.
-fn refused(cases: Vec<(Vec<(&str, tar::EntryType, &[u8])>, &str)>) {
+fn refused(cases: Vec<(Vec<Entry<'_>>, &str)>) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("forged");
     for (entries, wanted) in cases {

@@ -1,7 +1,7 @@
 //! Writing a backup: beside its place, under a name that says that it is not whole; its own name it gets when it is on disk.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, BufWriter};
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -177,7 +177,5 @@ fn create(path: &Path) -> io::Result<File> {
     options.write(true).create(true).truncate(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    let mut file = options.open(path)?;
-    file.flush()?;
-    Ok(file)
+    options.open(path)
 }

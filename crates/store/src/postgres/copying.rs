@@ -13,7 +13,7 @@ use super::settings::{Server, Settings};
 use super::sql::get;
 use super::{Postgres, partitions, schema};
 use crate::Result;
-use crate::copying::{Cell, KEPT, Kept, Layout, Lines, Piece, Pieces, TableLayout, unheard};
+use crate::copying::{self, Cell, KEPT, Kept, Layout, Lines, Piece, Pieces, TableLayout, unheard};
 
 /// How long a copy may take.
 const PATIENCE: std::time::Duration = std::time::Duration::from_secs(6 * 60 * 60);
@@ -36,14 +36,13 @@ impl Postgres {
 }
 
 /// A session for long work.
-pub(super) async fn connect(settings: &Settings) -> Outcome<(Conn, Server)> {
+pub(super) async fn connect(settings: &Settings) -> Outcome<Conn> {
     let settings = Settings {
         statement_timeout: PATIENCE,
         ..settings.clone()
     };
     let server = Server::new(&settings)?;
-    let conn = Conn::open(&server, Role::General).await?;
-    Ok((conn, server))
+    Conn::open(&server, Role::General).await
 }
 
 /// Takes out all that the database holds.
@@ -51,19 +50,17 @@ pub(super) async fn connect(settings: &Settings) -> Outcome<(Conn, Server)> {
 /// # Errors
 /// It can't be reached or read, or whoever takes the pieces has gone.
 pub async fn dump(settings: &Settings, pieces: Pieces) -> Result<()> {
-    let (mut conn, _) = connect(settings).await?;
+    let mut conn = connect(settings).await?;
+    let there = tables(&mut conn).await?;
+    if there.is_empty() {
+        return Err(copying::nothing());
+    }
     conn.script("BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
         .await?;
     // Before the snapshot, which the first query takes.
-    let there = tables(&mut conn).await?;
-    if !there.is_empty() {
-        let names: Vec<&str> = there.iter().map(|kept| kept.name).collect();
-        conn.script(&format!(
-            "LOCK TABLE {} IN ACCESS SHARE MODE",
-            names.join(", ")
-        ))
-        .await?;
-    }
+    let names: Vec<&str> = there.iter().map(|kept| kept.name).collect();
+    let lock = format!("LOCK TABLE {} IN ACCESS SHARE MODE", names.join(", "));
+    conn.script(&lock).await?;
     let layout = layout(&mut conn, &there).await?;
     let tables = layout.tables.clone();
     send(&pieces, Piece::Begin(layout)).await?;
@@ -101,11 +98,7 @@ async fn layout(conn: &mut Conn, there: &[&Kept]) -> Outcome<Layout> {
             columns: columns(conn, kept).await?,
         });
     }
-    let months = if tables.is_empty() {
-        Vec::new()
-    } else {
-        partitions::months(conn).await?
-    };
+    let months = partitions::months(conn).await?;
     Ok(Layout {
         schema,
         taken_at: taken_at.unwrap_or_default(),

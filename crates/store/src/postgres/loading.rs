@@ -31,7 +31,7 @@ const DERIVED: [&str; 2] = [
 /// # Errors
 /// It can't be reached or read, or is newer than this program.
 pub async fn target(settings: &Settings) -> Result<Target> {
-    let (mut conn, _) = connect(settings).await?;
+    let mut conn = connect(settings).await?;
     Ok(look(&mut conn).await?)
 }
 
@@ -61,7 +61,7 @@ async fn look(conn: &mut Conn) -> Outcome<Target> {
 /// Something is there already and was not named, it can't be reached or written, or what comes is not whole; the database
 /// is as it was.
 pub async fn load(settings: &Settings, mut coming: Coming, mut wish: Wish) -> Result<()> {
-    let (mut conn, _) = connect(settings).await?;
+    let mut conn = connect(settings).await?;
     if let Some(restored) = &mut wish.restored {
         // Causes have the server's time.
         restored.at = now(&mut conn).await?.unwrap_or(restored.at);
@@ -76,7 +76,12 @@ pub async fn load(settings: &Settings, mut coming: Coming, mut wish: Wish) -> Re
     clear(&mut conn, &wish).await?;
     schema::make(&mut conn, layout.schema).await?;
     prepare_months(&mut conn, &layout).await?;
+    // A copy has each counter in one row.
+    conn.script("ALTER TABLE usage_daily ALTER COLUMN slot SET DEFAULT 0")
+        .await?;
     put_in(&mut conn, &layout, &mut coming, &wish).await?;
+    conn.script("ALTER TABLE usage_daily ALTER COLUMN slot DROP DEFAULT")
+        .await?;
     for sql in DERIVED {
         conn.script(sql).await?;
     }

@@ -52,6 +52,9 @@ pub async fn dump(path: PathBuf, now: Time, pieces: Pieces) -> Result<()> {
         let conn = open_existing(&path)?;
         conn.execute_batch("BEGIN").map_err(Fault::from)?;
         let layout = layout(&conn, now)?;
+        if layout.tables.is_empty() {
+            return Err(copying::nothing());
+        }
         let tables: Vec<_> = layout.tables.clone();
         send(&pieces, Piece::Begin(layout))?;
         for (number, table) in tables.iter().enumerate() {
