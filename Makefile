@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite backup-rounds five-kinds lint format bench clean
+.PHONY: help run test fault-suite backup-rounds five-kinds guide-walk chart-check image lint format bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,15 @@ backup-rounds: ## Lose everything and go on from a backup, again and again (BACK
 
 five-kinds: ## Let the five kinds of agent work together for minutes, and audit (FIVE_KINDS_SECONDS=240)
 	@scripts/five-kinds
+
+guide-walk: ## Run every command block of docs/operations-guide.md against the compose stack (KEEP=1, BINARY=)
+	@scripts/guide-walk
+
+chart-check: ## Render the Helm chart and hold it to Kubernetes' schemas
+	@scripts/chart-check
+
+image: ## Build the container image with a binary that is built here (PROFILE=dist, BINARY=)
+	@scripts/image
 
 lint: ## Check format, lints, shell scripts, licences
 	@scripts/lint

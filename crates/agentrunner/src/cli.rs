@@ -9,6 +9,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 
 use crate::client::Unreachable;
 use crate::commands;
+use crate::commands::health::Health;
 use crate::screen::Screen;
 use crate::settings::{Mistakes, ProcessEnvironment, Settings, Source};
 
@@ -138,6 +139,8 @@ pub(crate) enum Command {
     Mcp(commands::mcp::Mcp),
     /// Check agent files without running anything
     Validate(commands::validate::Validate),
+    /// Ask each service whether it can work
+    Health(Health),
     /// Find what is wrong, and say what to type
     Doctor(commands::doctor::Doctor),
     /// Show and change the version of the database
@@ -146,6 +149,8 @@ pub(crate) enum Command {
     Bench(commands::bench::Bench),
     /// Print a completion script for a shell
     Completions(commands::completions::Completions),
+    /// Print the manual page, or write one for each command
+    Man(commands::man::Man),
     /// The stand-in model of the bench
     #[command(hide = true)]
     BenchProvider(commands::bench::Provider),
@@ -187,8 +192,10 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
     // These work where the settings do not.
     match &command {
         Command::Completions(command) => return command.run(&mut Cli::command()),
+        Command::Man(command) => return command.run(Cli::command()),
         Command::BenchProvider(command) => return command.run(),
         Command::Doctor(command) => return command.run_or_explain(&flags, screen),
+        Command::Health(command) if command.own => return Health::run_own(&flags, screen),
         _ => {}
     }
     let settings = Settings::from_process(&flags)?;
@@ -219,9 +226,13 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Cleanup(command) => command.run(&context),
         Command::Mcp(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
+        Command::Health(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),
-        Command::Completions(_) | Command::BenchProvider(_) | Command::Doctor(_) => Ok(Exit::Done),
+        Command::Completions(_)
+        | Command::Man(_)
+        | Command::BenchProvider(_)
+        | Command::Doctor(_) => Ok(Exit::Done),
     }
 }
 
@@ -311,6 +322,7 @@ mod tests {
             "agentrunner transfer",
             "agentrunner transfer --to mysql",
             "agentrunner bench --executions none",
+            "agentrunner health --self --server http://localhost:8003",
         ] {
             assert!(
                 parse(line).is_err_and(|error| error.exit_code() == 2),

@@ -14,6 +14,7 @@ mod secrets;
 mod settings;
 #[cfg(debug_assertions)]
 mod skew;
+mod systemd;
 mod telemetry;
 mod transcript;
 mod wiring;

@@ -12,13 +12,14 @@ mod variable;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use domain::definition::Provider;
 use secrecy::SecretString;
+use services::Service;
 use services::redact::{Redactor, can_be_found};
 use tools::EgressPolicy;
 
@@ -30,6 +31,7 @@ pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use tls::Trust;
 pub(crate) use values::{Mistake, Values, read_secret};
 pub(crate) use variable::VARIABLES;
+use variable::Variable;
 
 const DAY_SECONDS: u64 = 24 * 60 * 60;
 
@@ -86,6 +88,29 @@ pub(crate) struct Listen {
     pub(crate) pool: u16,
     /// What TLS is spoken with.
     pub(crate) tls: Option<services::tls::Files>,
+}
+
+impl Listen {
+    /// The port of a service.
+    pub(crate) const fn port(&self, service: Service) -> u16 {
+        match service {
+            Service::StateManager => self.state_manager,
+            Service::ConfigService => self.config_service,
+            Service::AgentOrchestrator => self.orchestrator,
+            Service::SchedulerService => self.scheduler,
+            Service::SlackGateway => self.slack,
+            Service::AgentPool => self.pool,
+        }
+    }
+
+    /// Where this machine finds its own listeners.
+    pub(crate) fn own_address(&self) -> IpAddr {
+        match self.address {
+            IpAddr::V4(any) if any.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(any) if any.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            address => address,
+        }
+    }
 }
 
 /// Which requests are answered.
@@ -203,14 +228,7 @@ impl Settings {
     /// # Errors
     /// All mistakes that there are.
     pub(crate) fn from_process(flags: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
-        let file = source::read_env_file(Path::new(".env")).map_err(|message| {
-            Mistakes(vec![Mistake {
-                name: ".env".to_owned(),
-                value: String::new(),
-                message,
-            }])
-        })?;
-        let mut layers = [ProcessEnvironment.all(), file];
+        let mut layers = layers()?;
         let (managers, references) = secrets::resolve(&mut layers).map_err(Mistakes)?;
         let [environment, file] = layers;
         let settings = Self::read(flags, &environment, &file)?;
@@ -226,6 +244,28 @@ impl Settings {
         })
     }
 
+    /// Reads only where the listeners are and what TLS is spoken with: for asking them, whatever else is set.
+    ///
+    /// # Errors
+    /// All mistakes that there are in that.
+    pub(crate) fn of_listeners(flags: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
+        let is_meant = |name: &str| {
+            name == "BIND_ADDRESS"
+                || name.ends_with("_PORT")
+                || name.contains("TLS")
+                || ["CA", "CERT", "KEY"]
+                    .iter()
+                    .any(|what| name == format!("AGENTRUNNER_{what}_PATH"))
+        };
+        let [mut environment, mut file] = layers()?;
+        for layer in [&mut environment, &mut file] {
+            layer.retain(|name, _| is_meant(name) && Variable::named(name).is_some());
+        }
+        // Who may ask is none of its business.
+        environment.insert("ALLOW_UNAUTHENTICATED".to_owned(), "true".to_owned());
+        Self::read(flags, &environment, &file)
+    }
+
     /// For one part of several: of the many that start at once, none changes the schema unless it is told to.
     pub(crate) fn for_a_part(&self) -> Self {
         let mut settings = self.clone();
@@ -239,10 +279,6 @@ impl Settings {
     /// Where the command line finds AgentOrchestrator.
     pub(crate) fn server_url(&self) -> String {
         self.server.clone().unwrap_or_else(|| {
-            let address = match self.listen.address {
-                address if address.is_unspecified() => IpAddr::from([127, 0, 0, 1]),
-                address => address,
-            };
             let scheme = if self.listen.tls.is_some() {
                 "https"
             } else {
@@ -250,7 +286,7 @@ impl Settings {
             };
             format!(
                 "{scheme}://{}",
-                SocketAddr::new(address, self.listen.orchestrator)
+                SocketAddr::new(self.listen.own_address(), self.listen.orchestrator)
             )
         })
     }
@@ -357,6 +393,18 @@ impl Settings {
             values: Arc::new(values),
         }
     }
+}
+
+/// The environment, and `.env` in the working directory.
+fn layers() -> Result<[BTreeMap<String, String>; 2], Mistakes> {
+    let file = source::read_env_file(Path::new(".env")).map_err(|message| {
+        Mistakes(vec![Mistake {
+            name: ".env".to_owned(),
+            value: String::new(),
+            message,
+        }])
+    })?;
+    Ok([ProcessEnvironment.all(), file])
 }
 
 /// Without keys, only this machine may reach the services, unless the operator says otherwise.

@@ -1,12 +1,10 @@
 //! Log lines on standard error: compact JSON for machines, text for people.
 
+mod file;
 mod json;
 mod masked;
 
-use std::fs::{File, OpenOptions};
 use std::io::Write;
-use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Context as _;
 use tracing_subscriber::EnvFilter;
@@ -15,6 +13,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::cli::Context;
 use crate::settings::{Log, Origin};
+use file::LogFile;
 use json::JsonLines;
 use masked::Masked;
 use services::redact::Redactor;
@@ -22,7 +21,7 @@ use services::redact::Redactor;
 /// Begins to write log lines. Called once.
 ///
 /// # Errors
-/// The folder of the logs can't be written.
+/// They are written already.
 pub(crate) fn start(log: &Log, is_json: bool, redactor: &Redactor) -> anyhow::Result<()> {
     let writer = redactor.clone();
     let stderr = if is_json {
@@ -34,7 +33,11 @@ pub(crate) fn start(log: &Log, is_json: bool, redactor: &Redactor) -> anyhow::Re
             .with_target(false)
             .boxed()
     };
-    let file = log.dir.as_deref().map(file_in).transpose()?;
+    let (file, missing) = match log.dir.as_deref().map(|dir| (dir, LogFile::open(dir))) {
+        None => (None, None),
+        Some((_, Ok(file))) => (Some(file), None),
+        Some((dir, Err(error))) => (None, Some((dir, error))),
+    };
     tracing_subscriber::registry()
         .with(EnvFilter::new(filter(&log.level)))
         // First, so that a line which somebody saw is in the file.
@@ -43,6 +46,13 @@ pub(crate) fn start(log: &Log, is_json: bool, redactor: &Redactor) -> anyhow::Re
         .try_init()
         .context("log lines are written already")?;
     tell_panics(redactor.clone());
+    // The work does not depend on the second copy of the log.
+    if let Some((dir, error)) = missing {
+        tracing::warn!(
+            "LOG_DIR: {} can't be written, so log lines go to standard error only: {error}",
+            dir.display()
+        );
+    }
     Ok(())
 }
 
@@ -50,7 +60,7 @@ pub(crate) fn start(log: &Log, is_json: bool, redactor: &Redactor) -> anyhow::Re
 /// screen is for the answer.
 ///
 /// # Errors
-/// The folder of the logs can't be written.
+/// They are written already.
 pub(crate) fn start_quiet(context: &Context) -> anyhow::Result<()> {
     let mut log = context.settings.log.clone();
     if context.settings.values.origin("LOG_LEVEL") == Origin::Default {
@@ -103,33 +113,4 @@ fn filter(level: &str) -> String {
         "warn,lapin=off,lapin::thread=error,rmcp=off,{}",
         ours.join(",")
     )
-}
-
-fn file_in(dir: &Path) -> anyhow::Result<SharedFile> {
-    let path = dir.join("agentrunner.log");
-    let open = || -> std::io::Result<File> {
-        std::fs::create_dir_all(dir)?;
-        OpenOptions::new().create(true).append(true).open(&path)
-    };
-    let file = open().with_context(|| format!("LOG_DIR: {} can't be written", path.display()))?;
-    Ok(SharedFile(Arc::new(Mutex::new(file))))
-}
-
-/// A file that several threads append to.
-struct SharedFile(Arc<Mutex<File>>);
-
-impl Write for SharedFile {
-    fn write(&mut self, line: &[u8]) -> std::io::Result<usize> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .write(line)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .flush()
-    }
 }

@@ -125,7 +125,7 @@ impl Backend {
 }
 
 /// The same host at another port.
-fn beside(base: &str, port: u16) -> String {
+pub(super) fn beside(base: &str, port: u16) -> String {
     match reqwest::Url::parse(base) {
         Ok(mut url) => {
             // Only an address without a host can't have a port, and such a one was refused with the settings.

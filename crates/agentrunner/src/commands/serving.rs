@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::cli::{Context, Exit, block_on};
+use crate::settings::ProcessEnvironment;
+use crate::systemd::Supervisor;
 use crate::telemetry;
 use crate::wiring::System;
 
@@ -25,10 +27,16 @@ pub(super) fn serve_until_told(
     block_on(async {
         // Before anything else, so that no signal finds the process without an answer to it.
         let mut stop = Stop::listen()?;
+        let supervisor = Supervisor::find(&ProcessEnvironment);
         let system = start.await?;
         system.say_what_runs();
         tracing::info!("ready in {} ms", began.elapsed().as_millis());
-        let which = stop.wait().await;
+        supervisor.ready();
+        let which = tokio::select! {
+            which = stop.wait() => which,
+            never = supervisor.keep_telling() => match never {},
+        };
+        supervisor.stopping();
         tracing::info!("{which}: stopping; once more ends at once");
         // A person at a terminal has no load balancer.
         let drain = match which {

@@ -311,6 +311,64 @@ fn the_page_lists_every_variable_with_its_default() {
     }
 }
 
+/// Names that docker-compose.yml reads besides ours.
+const OF_COMPOSE: [&str; 5] = [
+    "COMPOSE_PROJECT_NAME",
+    "AGENTRUNNER_IMAGE",
+    "AGENTRUNNER_UID",
+    "AGENTRUNNER_GID",
+    "RABBITMQ_MANAGEMENT_PORT",
+];
+
+/// The name and the value of a line of `.env.example`, and whether it is set there or only shown.
+fn assignment(line: &str) -> Option<(&str, &str, bool)> {
+    let shown = line.strip_prefix('#');
+    let (name, value) = shown.unwrap_or(line).split_once('=')?;
+    let is_name = |c: char| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_';
+    (!name.is_empty() && name.chars().all(is_name)).then_some((name, value, shown.is_none()))
+}
+
+#[test]
+fn the_example_of_an_env_file_explains_every_variable_once() {
+    let page = include_str!("../../../../.env.example");
+    let mut found = BTreeMap::new();
+    let mut about = Vec::new();
+    for line in page.lines() {
+        if let Some((name, value, is_set)) = assignment(line) {
+            let said = std::mem::take(&mut about).join(" ");
+            let earlier = found.insert(name, (said, value, is_set));
+            assert!(earlier.is_none(), "{name} stands there twice");
+        } else if let Some(words) = line.strip_prefix("# ") {
+            about.push(words);
+        } else {
+            about.clear();
+        }
+    }
+    for variable in VARIABLES {
+        let (about, value, is_set) = found
+            .remove(variable.name)
+            .unwrap_or_else(|| panic!("{} is missing in .env.example", variable.name));
+        assert_eq!(about, variable.about, "{}", variable.name);
+        assert!(is_set || value == variable.default, "{}", variable.name);
+    }
+    for name in found.keys() {
+        assert!(OF_COMPOSE.contains(name), "{name} is no variable");
+    }
+}
+
+#[test]
+fn the_example_of_an_env_file_can_be_used_as_it_is() {
+    let page = include_str!("../../../../.env.example");
+    let set: Vec<_> = page
+        .lines()
+        .filter_map(assignment)
+        .filter_map(|(name, value, is_set)| is_set.then_some((name, value)))
+        .collect();
+    let settings = read(&set).ok().unwrap();
+    assert_eq!(settings.servers.postgres_place, "postgres:5432");
+    assert!(settings.models.openai_key.is_none());
+}
+
 #[test]
 fn keys_need_a_first_one() {
     let key = "0123456789abcdef";

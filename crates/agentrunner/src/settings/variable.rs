@@ -243,13 +243,16 @@ pub(crate) const PREFIXES: &[&str] = &[
     "TRUSTED_",
 ];
 
-/// Names that belong to other programs, our own scripts among them, and look like slips of ours.
+/// Names that belong to other programs, our own scripts and docker-compose.yml among them, and look like slips of ours.
 pub(crate) const FOREIGN: &[&str] = &[
+    "AGENTRUNNER_GID",
+    "AGENTRUNNER_IMAGE",
     "AGENTRUNNER_SERVICES",
     "AGENTRUNNER_SERVICES_PATIENCE",
     "AGENTRUNNER_TEST_POSTGRES_URL",
     "AGENTRUNNER_TEST_RABBITMQ_URL",
     "AGENTRUNNER_TEST_REDIS_URL",
+    "AGENTRUNNER_UID",
     "AWS_REGIONS",
     "AWS_DEFAULT_REGION",
     "OPENAI_API_BASE",

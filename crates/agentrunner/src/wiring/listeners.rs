@@ -29,17 +29,9 @@ impl Listeners {
     /// # Errors
     /// One can't be had; it is named with its variable.
     pub(super) async fn bind(listen: &Listen, services: &[Service]) -> anyhow::Result<Self> {
-        let port = |service| match service {
-            Service::StateManager => listen.state_manager,
-            Service::ConfigService => listen.config_service,
-            Service::AgentOrchestrator => listen.orchestrator,
-            Service::SchedulerService => listen.scheduler,
-            Service::SlackGateway => listen.slack,
-            Service::AgentPool => listen.pool,
-        };
         // Read first: the message about a certificate is worth more than one about a port.
         let tls = listen.tls.clone().map(Tls::open).transpose()?;
-        let address = |service| SocketAddr::new(listen.address, port(service));
+        let address = |service| SocketAddr::new(listen.address, listen.port(service));
         Self::at(services, address, tls).await
     }
 

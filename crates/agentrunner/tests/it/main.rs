@@ -18,6 +18,7 @@ mod crash_people;
 mod fault_suite;
 mod five_kinds;
 mod fleet;
+mod health;
 mod init;
 mod keys;
 mod ledger;

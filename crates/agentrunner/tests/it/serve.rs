@@ -136,6 +136,18 @@ async fn log_lines_go_to_a_folder_too() {
 }
 
 #[tokio::test]
+async fn a_folder_for_logs_that_cannot_be_written_keeps_nobody_from_working() {
+    let project = Project::new();
+    project.write("logs", "a file");
+    let server = project.up_with(&[("LOG_DIR", "logs")]).await;
+    assert!(
+        server.log.contains("LOG_DIR: logs can't be written"),
+        "{}",
+        server.log
+    );
+}
+
+#[tokio::test]
 async fn a_missing_folder_of_agents_is_explained_and_taken_in_when_it_comes() {
     let project = Project::empty();
     let server = project.up().await;

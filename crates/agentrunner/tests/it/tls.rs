@@ -182,6 +182,8 @@ async fn the_command_line_asks_by_tls() {
     // The server of the same settings, at 127.0.0.1: a name that is not in the certificate.
     let ran = server.run(&[], &["agents", "--json"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
+    let ran = server.run(&[], &["health", "--self"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
     let named = ["--server", &server.url(""), "agents", "--json"];
     let off = ("ENABLE_TLS", "false");
     let ran = server.run(&[off], &named).await;

@@ -130,3 +130,21 @@ async fn shells_learn_the_command_line() {
         assert!(ran.stdout.contains("validate"), "{shell}");
     }
 }
+
+#[tokio::test]
+async fn the_manual_has_a_page_for_each_command() {
+    let project = Project::new();
+    let ran = project.run(&["man"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(ran.stdout.contains(".TH agentrunner 1"), "{}", ran.stdout);
+    let ran = project.run(&["man", "pages/man1"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    for page in [
+        "agentrunner.1",
+        "agentrunner-health.1",
+        "agentrunner-tasks-list.1",
+    ] {
+        let path = project.path().join("pages/man1").join(page);
+        assert!(path.is_file(), "{page}");
+    }
+}
