@@ -32,11 +32,11 @@ const MAX_REFUSAL: usize = 64 << 10;
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(value_type = Object, example = json!({"jsonrpc": "2.0", "id": 1, "method": "tools/list"}))]
 #[serde(transparent)]
-pub(super) struct MessageIn(Map<String, Value>);
+pub(super) struct McpMessageIn(Map<String, Value>);
 
-impl Payload for MessageIn {}
+impl Payload for McpMessageIn {}
 
-impl MessageIn {
+impl McpMessageIn {
     fn text(&self, name: &str) -> Option<&str> {
         self.0.get(name).and_then(Value::as_str)
     }
@@ -54,7 +54,7 @@ impl MessageIn {
         ("MCP-Protocol-Version" = Option<String>, Header, description = "The version that was agreed on; 2025-03-26 when absent."),
         ("Mcp-Session-Id" = Option<String>, Header, description = "The session, as the answer to `initialize` named it."),
     ),
-    request_body = MessageIn,
+    request_body = McpMessageIn,
     responses(
         (status = 200, description = "The answer.", content((Value = "application/json"), (String = "text/event-stream"))),
         (status = 202, description = "It is taken; nothing is answered to such a message."),
@@ -67,7 +67,7 @@ pub(super) async fn message(
     caller: Caller,
     trace: Trace,
     headers: HeaderMap,
-    body: JsonBody<MessageIn>,
+    body: JsonBody<McpMessageIn>,
 ) -> Answer<Response> {
     let session = session(&app, &caller, &headers)?;
     let message = body.value;
@@ -143,7 +143,7 @@ fn owner(app: &App, caller: &Caller) -> (Option<[u8; 32]>, String) {
 }
 
 /// What a call holds while it goes on: a place among those who wait, and its name for whoever cancels it.
-fn hold(app: &App, session: Option<Session>, message: &MessageIn) -> Answer<Held> {
+fn hold(app: &App, session: Option<Session>, message: &McpMessageIn) -> Answer<Held> {
     let place = app.streams.clone().try_acquire_owned();
     let place = place.map_err(|_| full())?;
     let id = message.0.get("id").map(ToString::to_string);
@@ -160,7 +160,7 @@ async fn serve(
     agents: Agents,
     prefers_json: bool,
     headers: &HeaderMap,
-    message: &MessageIn,
+    message: &McpMessageIn,
 ) -> Answer<Response> {
     let config = StreamableHttpServerConfig::default()
         .disable_allowed_hosts()
