@@ -127,6 +127,8 @@ pub enum Progress {
         epoch: Epoch,
         /// The key sent with it.
         key: String,
+        /// A person said that it is to be made, whatever happened before.
+        by_word: bool,
     },
     /// It was called, and nobody knows whether it happened.
     Unknown {
@@ -485,6 +487,7 @@ impl State {
         call.progress = Progress::Intended {
             epoch,
             key: intent.key.clone(),
+            by_word: matches!(call.progress, Progress::Allowed { key: Some(_) }),
         };
         self.totals.tool_calls += 1;
         Ok(())

@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use domain::fleet::{Switch, SwitchedOff};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
-    KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
+    KeyId, Message, Restored, ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -179,6 +179,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await
+    }
+    async fn restored(&self) -> Result<Option<Restored>> {
+        self.inner.restored().await
     }
 
     async fn agent_state(

@@ -22,6 +22,7 @@ mod audits;
 pub mod cache;
 mod codec;
 mod consumption;
+pub mod copying;
 pub mod counters;
 mod errands;
 mod error;
@@ -31,6 +32,7 @@ mod lists;
 mod news;
 mod outgoing;
 pub mod postgres;
+pub mod preflight;
 pub mod redis;
 mod request;
 mod schedules;
@@ -42,8 +44,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, Worker, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Restored, ScheduleName,
+    Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -239,6 +241,11 @@ pub trait Store: Keys + Audits + Switches + Errands + Outgoing {
         Ok(None)
     }
 
+    /// The latest restore of a backup into this database; `None` when there was none.
+    async fn restored(&self) -> Result<Option<Restored>> {
+        Ok(None)
+    }
+
     /// What is kept under the name of a conversation, or of an agent, with at most `messages` of its messages.
     async fn agent_state(
         &self,
@@ -290,7 +297,8 @@ pub trait Store: Keys + Audits + Switches + Errands + Outgoing {
     async fn leave(&self, worker: &WorkerId) -> Result<()>;
 
     /// Forgets executions that were over before a time, with their journals, tasks, questions and results, but not the
-    /// children of one that goes on. What they consumed stays counted. A call is many small transactions and deletes
+    /// children of one that goes on; and conversations and dead letters of which nothing was heard since. What they consumed
+    /// stays counted. A call is many small transactions and deletes
     /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
     /// month is over. May be repeated.
     async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;

@@ -10,7 +10,7 @@ use async_trait::async_trait;
 use domain::fleet::{Switch, SwitchedOff};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
-    KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
+    KeyId, Message, Restored, ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -409,6 +409,9 @@ impl Store for Cached {
     }
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await
+    }
+    async fn restored(&self) -> Result<Option<Restored>> {
+        self.inner.restored().await
     }
 }
 
