@@ -126,6 +126,12 @@ pub(crate) enum Command {
     Keys(commands::keys::Keys),
     /// Check the audit log
     Audit(commands::audit::Audit),
+    /// Write all that the database and the folder of agents hold into a file; check such a file
+    Backup(commands::backup::Backup),
+    /// Make a database of a backup
+    Restore(commands::restore::Restore),
+    /// Move from the embedded database to PostgreSQL, or back
+    Transfer(commands::transfer::Transfer),
     /// Delete executions that were over long ago
     Cleanup(commands::cleanup::Cleanup),
     /// Check agent files without running anything
@@ -205,6 +211,9 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Schedules(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
         Command::Audit(command) => command.run(&context),
+        Command::Backup(command) => command.run(&context),
+        Command::Restore(command) => command.run(&context),
+        Command::Transfer(command) => command.run(&context),
         Command::Cleanup(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
@@ -291,6 +300,13 @@ mod tests {
             "agentrunner agents enable",
             "agentrunner configs upload",
             "agentrunner cleanup --older-than 0",
+            "agentrunner backup --keep 0",
+            "agentrunner backup --keep 3 --keep-days 3",
+            "agentrunner backup verify",
+            "agentrunner backup --output x verify f",
+            "agentrunner restore",
+            "agentrunner transfer",
+            "agentrunner transfer --to mysql",
             "agentrunner bench --executions none",
         ] {
             assert!(
