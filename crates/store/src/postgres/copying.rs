@@ -110,7 +110,7 @@ async fn layout(conn: &mut Conn, there: &[&Kept]) -> Outcome<Layout> {
 async fn columns(conn: &mut Conn, kept: &Kept) -> Outcome<Vec<String>> {
     let sql = format!(
         "SELECT attname::text FROM pg_attribute
-         WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attnum",
+         WHERE attrelid = '{}'::regclass AND attnum > 0 AND NOT attisdropped ORDER BY attname",
         kept.name
     );
     let rows = conn.query(&sql, &[]).await?;

@@ -112,9 +112,10 @@ fn layout(conn: &Connection, now: Time) -> Result<Layout> {
     })
 }
 
+/// By name: the databases have them in different orders.
 fn columns(conn: &Connection, kept: &Kept) -> Result<Vec<String>> {
     let found: Vec<String> = conn.all(
-        "SELECT name FROM pragma_table_info(?1) ORDER BY cid",
+        "SELECT name FROM pragma_table_info(?1) ORDER BY name",
         [kept.name],
         |row| row.get(0),
     )?;

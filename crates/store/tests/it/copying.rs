@@ -485,7 +485,10 @@ async fn a_copy_is_of_one_moment_while_others_write() {
     let place = Place::at(fixture.url().to_owned());
     for _ in 0..4 {
         let dump = place.dump().await;
-        let ids = |table: &str, column: usize| {
+        let ids = |table: &str, column: &str| {
+            let mut layouts = dump.layout().tables.iter();
+            let layout = layouts.find(|one| one.name == table).unwrap();
+            let place = layout.columns.iter().position(|one| one == column);
             let lines = dump
                 .tables
                 .get(table)
@@ -493,13 +496,19 @@ async fn a_copy_is_of_one_moment_while_others_write() {
                 .unwrap_or_default();
             let ids = lines.lines().map(|line| {
                 let row: Vec<serde_json::Value> = serde_json::from_str(line).unwrap();
-                row[column]["b64"].as_str().unwrap().to_owned()
+                row[place.unwrap()]["b64"].as_str().unwrap().to_owned()
             });
             ids.collect::<std::collections::BTreeSet<_>>()
         };
         // Each execution is there with its task; each that is over with its journal and its result.
-        assert_eq!(ids("executions", 0), ids("execution_specs", 0));
-        assert_eq!(ids("steps", 0), ids("execution_results", 0));
+        assert_eq!(
+            ids("executions", "id"),
+            ids("execution_specs", "execution_id")
+        );
+        assert_eq!(
+            ids("steps", "execution_id"),
+            ids("execution_results", "execution_id")
+        );
     }
     stop.store(true, Ordering::Relaxed);
     assert!(writing.await.unwrap() > 0);
