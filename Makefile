@@ -5,10 +5,10 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite five-kinds guide-walk chart-check image lint format bench clean
+.PHONY: help run test fault-suite backup-rounds five-kinds guide-walk chart-check image lint format bench clean
 
 help: ## List the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
 
 run: ## Build, serve the starter agents, let one of them work, keep serving (ONCE=1: end then; PROFILE=release; AGENT=, TASK=)
 	@ONCE='$(ONCE)' PROFILE='$(PROFILE)' scripts/run
@@ -18,6 +18,9 @@ test: ## Install what the tests need; check format and lints; run all tests
 
 fault-suite: ## Kill servers and processes under load, and audit (RUNS=3, FAULT_SEED=)
 	@scripts/fault-suite
+
+backup-rounds: ## Lose everything and go on from a backup, again and again (BACKUP_ROUNDS=20, BACKUP_SEED=)
+	@scripts/backup-rounds
 
 five-kinds: ## Let the five kinds of agent work together for minutes, and audit (FIVE_KINDS_SECONDS=240)
 	@scripts/five-kinds

@@ -44,13 +44,18 @@ pub(super) struct CleanupOut {
     before: Time,
     /// How many executions, each with its journal, task, questions and result.
     executions: u64,
+    /// How many conversations in which nothing was said or kept since, with their messages.
+    conversations: u64,
+    /// How many dead letters.
+    dead_letters: u64,
     /// The months that went whole, as YYYY-MM; their executions are counted in `executions`.
     months: Vec<String>,
     /// Whether there is more: a request deletes some ten thousand at most. Ask again.
     has_more: bool,
 }
 
-/// Forgets executions that were over long ago, with all that belongs to them, or only counts them (`dry_run`). Nothing that
+/// Forgets executions that were over long ago, with all that belongs to them, and conversations and dead letters of which
+/// nothing was heard since; or only counts them (`dry_run`). Nothing that
 /// goes on is touched, nor the children of what goes on. What was consumed stays counted in `/usage`. The services do the
 /// same by themselves every hour, by STATE_RETENTION_DAYS.
 #[utoipa::path(post, path = "/maintenance/cleanup", tag = "maintenance",
@@ -95,6 +100,8 @@ pub(super) async fn clean_up(
         dry_run: given.dry_run,
         before: cleanup.before,
         executions: cleaned.executions,
+        conversations: cleaned.conversations,
+        dead_letters: cleaned.dead_letters,
         months: cleaned.months,
         has_more: cleaned.has_more,
     }))
