@@ -9,10 +9,10 @@ use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// What the answer counts.
-const COUNTED: [&str; 3] = ["executions", "conversations", "dead_letters"];
+const COUNTED: [&str; 4] = ["executions", "conversations", "dead_letters", "audit_rows"];
 
-/// Deletes executions that were over long ago, with all that belongs to them, and conversations and dead letters of which
-/// nothing was heard since.
+/// Deletes executions that were over long ago, with all that belongs to them, conversations and dead letters of which nothing
+/// was heard since, and old rows of the audit log.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
