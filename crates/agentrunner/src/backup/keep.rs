@@ -7,6 +7,7 @@ use domain::{Time, TimeDelta};
 
 const BEFORE: &str = "agentrunner-";
 const AFTER: &str = ".tar.zst";
+const UNFINISHED: &str = ".part";
 const MOMENT: &str = "%Y%m%dT%H%M%SZ";
 
 /// Which older ones are kept.
@@ -21,8 +22,21 @@ pub(crate) enum Keep {
 }
 
 /// What a backup of that moment is called.
-pub(crate) fn file_name(taken_at: Time) -> String {
+pub(super) fn file_name(taken_at: Time) -> String {
     format!("{BEFORE}{}{AFTER}", taken_at.format(MOMENT))
+}
+
+/// What it is called while it is written.
+pub(super) fn unfinished_name(name: &str) -> String {
+    format!(".{name}{UNFINISHED}")
+}
+
+/// Whether a name is that of a backup that is being written, or that nobody finished.
+pub(super) fn is_unfinished(name: &str) -> bool {
+    let name = name
+        .strip_prefix('.')
+        .and_then(|name| name.strip_suffix(UNFINISHED));
+    name.is_some_and(|name| moment(name).is_some())
 }
 
 /// Of which moment a backup of that name is; none when it is not ours.

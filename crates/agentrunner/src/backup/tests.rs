@@ -153,6 +153,25 @@ fn rows_that_do_not_come_to_their_end_leave_no_file() {
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
 }
 
+#[test]
+fn what_a_killed_backup_left_goes_and_what_another_writes_stays() {
+    let dir = tempfile::tempdir().unwrap();
+    let place = |name: &str| dir.path().join(name);
+    let left = place(".agentrunner-20200101T000000Z.tar.zst.part");
+    let held = place(".agentrunner-20210101T000000Z.tar.zst.part");
+    let foreign = place(".agentrunner-notes.tar.zst.part");
+    for path in [&left, &held, &foreign] {
+        fs::write(path, "x").unwrap();
+    }
+    let other = fs::File::open(&held).unwrap();
+    other.lock().unwrap();
+    good(dir.path());
+    assert_eq!(
+        [&left, &held, &foreign].map(|path| path.exists()),
+        [false, true, true]
+    );
+}
+
 /// Each of these files is refused with these words.
 fn refused(cases: Vec<(Vec<Entry<'_>>, &str)>) {
     let dir = tempfile::tempdir().unwrap();

@@ -9,7 +9,7 @@ use domain::Time;
 use serde::Serialize;
 use store::copying::{Coming, Piece};
 
-use super::keep::file_name;
+use super::keep::{file_name, is_unfinished, unfinished_name};
 use super::seal::Sealing;
 use super::{CONFIG, FORMAT, FileSum, HEAD, Head, MANIFEST, Manifest, Sums, TABLES, sha256};
 
@@ -66,12 +66,14 @@ pub(crate) fn write(
     let name = file_name(head.layout.taken_at);
     let path = folder.join(&name);
     anyhow::ensure!(!path.exists(), "{} is there already", path.display());
+    let full = || format!("{} can't be written", path.display());
+    forget_unfinished(folder).with_context(full)?;
+    let beside = folder.join(unfinished_name(&name));
+    let file = create(&beside).with_context(full)?;
     let mut unfinished = Unfinished {
-        path: folder.join(format!(".{name}.part")),
+        path: beside,
         is_finished: false,
     };
-    let full = || format!("{} can't be written", path.display());
-    let file = create(&unfinished.path).with_context(full)?;
     let sealing = Sealing::new(BufWriter::with_capacity(1 << 18, file));
     let mut encoder = zstd::Encoder::new(sealing, LEVEL).with_context(full)?;
     encoder.include_checksum(true).with_context(full)?;
@@ -173,9 +175,26 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 /// For this user alone: what agents were told and said is in it.
 fn create(path: &Path) -> io::Result<File> {
     let mut options = fs::OpenOptions::new();
-    // One that a killed backup left is written anew.
-    options.write(true).create(true).truncate(true);
+    options.write(true).create_new(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.open(path)
+    let file = options.open(path)?;
+    // For as long as this process lives: what nobody holds was left by one that was killed.
+    file.lock()?;
+    Ok(file)
+}
+
+/// Removes what killed backups left in a folder; what another one is writing stays.
+fn forget_unfinished(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)?.flatten() {
+        let name = entry.file_name();
+        if !name.to_str().is_some_and(is_unfinished) {
+            continue;
+        }
+        let is_left = File::open(entry.path()).is_ok_and(|file| file.try_lock().is_ok());
+        if is_left {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
