@@ -1,6 +1,7 @@
 //! Changing the schema, as an operator does it: what is told before, what is refused, and what is left when it is killed.
 
-use std::time::Duration;
+use std::process::Stdio;
+use std::time::Instant;
 
 use serde_json::Value;
 use testkit::servers::Kind as ServerKind;
@@ -8,8 +9,8 @@ use testkit::servers::Kind as ServerKind;
 use crate::backing::{self, Variables};
 use crate::project::{Project, Ran};
 
-/// How often a migration is killed, each time a little later.
-const KILLS: u32 = 6;
+/// At how many points of its time a migration is killed, up and down by turns; `MIGRATION_KILLS` says another number.
+const KILLS: u32 = 20;
 
 fn applied(ran: &Ran) -> usize {
     assert_eq!(ran.code, 0, "{ran:?}");
@@ -50,8 +51,10 @@ async fn going_back_is_refused_while_workers_live_and_says_what_it_loses() {
     assert_eq!(applied(&project.run(&["migrate", "up"]).await), all);
 }
 
-/// Kills `migrate up` and `migrate down` ever later, and lets each go to its end the next time.
-async fn kill(variables: &Variables) {
+/// Kills `migrate up` and `migrate down` at ever later points, and lets each go to its end the next time.
+async fn kill(variables: &Variables, kills: u32) {
+    let said = std::env::var("MIGRATION_KILLS").ok();
+    let kills = said.map_or(kills, |n| n.parse().expect("MIGRATION_KILLS is a number"));
     let project = Project::new();
     let command = |args: &[&str]| {
         let mut command = project.command(args);
@@ -62,32 +65,33 @@ async fn kill(variables: &Variables) {
         );
         command
     };
+    let began = Instant::now();
     let all = Ran::of(command(&["migrate", "up"])).await;
+    // The points are spread over what it takes here, so that it is killed in its midst on a slow machine, too.
+    let pause = began.elapsed() / kills;
     let all = applied(&all);
-    let down = ["migrate", "down", "99"];
-    for n in 0..KILLS {
-        for (args, wanted) in [(&down[..], 0), (&["migrate", "up"][..], all)] {
-            let mut killed = command(args).spawn().unwrap();
-            tokio::time::sleep(Duration::from_millis(u64::from(n) * 25)).await;
-            killed.kill().await.unwrap();
-            let again = Ran::of(command(args)).await;
-            assert_eq!(
-                applied(&again),
-                wanted,
-                "killed after {n} pauses: {again:?}"
-            );
-        }
+    for n in 0..kills {
+        let (args, wanted) = match n % 2 {
+            0 => (&["migrate", "down", "99"][..], 0),
+            _ => (&["migrate", "up"][..], all),
+        };
+        let mut killed = command(args).stderr(Stdio::null()).spawn().unwrap();
+        tokio::time::sleep(pause * n).await;
+        killed.kill().await.unwrap();
+        let again = Ran::of(command(args)).await;
+        assert_eq!(applied(&again), wanted, "killed at point {n}: {again:?}");
     }
 }
 
 #[tokio::test]
 async fn a_migration_that_is_killed_is_done_when_it_is_run_again() {
-    kill(&Variables::new()).await;
+    kill(&Variables::new(), KILLS).await;
 }
 
 #[tokio::test]
 async fn servers_a_migration_that_is_killed_is_done_when_it_is_run_again() {
-    kill(&backing::postgres().await).await;
+    // A server takes longer for all of it, again and again.
+    kill(&backing::postgres().await, KILLS / 4).await;
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use chrono::{TimeDelta, Utc};
-use domain::{Epoch, Restored, Time};
+use domain::{Epoch, Execution, Restored, Time};
 use rusqlite::Connection;
 use store::copying::{self, LEFT_OUT, Layout, Piece, Target, Wish, newest_schema, tables};
 use store::postgres::{self, Settings};
@@ -21,7 +21,7 @@ use crate::suite::given::{
     append, at, claim_this, commit, event, leased, notes, park, submit, task,
 };
 use crate::suite::{
-    Fixture, audits, cleanup, errands, input, keys, memory, outgoing, schedules, shared,
+    Fixture, audits, cleanup, errands, input, keys, memory, outgoing, pins, schedules, shared,
     submit as submits, switches, workers,
 };
 
@@ -197,9 +197,11 @@ async fn fill(f: &impl Fixture) {
     memory::facts_are_kept_once_per_write(f).await;
     memory::versions_of_definitions_are_kept(f).await;
     memory::states_are_written_and_read(f).await;
+    memory::a_conversation_is_kept_in_order(f).await;
     shared::values_have_versions_and_a_repeated_write_is_one(f).await;
     schedules::a_skipped_run_keeps_its_reason(f).await;
     input::several_open_requests_are_ambiguous(f).await;
+    pins::a_tool_that_changes_is_withheld_until_it_is_approved(f).await;
     outgoing::one_of_many_evaluators_keeps_what_it_found(f).await;
     for seconds in 0..3 {
         cleanup::over(&*store, task("a")).await;
@@ -354,7 +356,11 @@ async fn what_was_under_way_goes_on_above_all_epochs_and_is_in_doubt() {
         let row = store.execution(ended).await.unwrap().unwrap();
         assert_eq!(row.execution.restored, None);
         // What is asked for from now on is not in doubt, and the next one's claim begins as ever.
-        let young = submit(&*store, task("b")).await;
+        let young = Execution {
+            created_at: now,
+            ..task("b")
+        };
+        let young = submit(&*store, young).await;
         let young = claim_this(&*store, young, now).await.unwrap();
         assert_eq!(young.execution.restored, None);
     }
@@ -414,7 +420,8 @@ async fn only_what_is_named_is_replaced() {
         let old = submit(&*store, task("old")).await;
         let mut worker = workers::worker("w-9", 0);
         worker.last_heartbeat = Utc::now();
-        store.heartbeat(worker, at(-1000)).await.unwrap();
+        let silent = Utc::now() - TimeDelta::hours(1);
+        store.heartbeat(worker, silent).await.unwrap();
         store.close().await.unwrap();
         drop(store);
         let target = place.target().await;

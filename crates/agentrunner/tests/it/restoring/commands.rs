@@ -138,18 +138,34 @@ async fn the_newest_backups_are_kept() {
 }
 
 #[tokio::test]
-async fn a_full_disk_leaves_no_file() {
+async fn a_disk_that_is_full_or_becomes_so_leaves_no_file() {
     let project = worked().await;
+    // A comment that can't be compressed to what the disk has.
+    let mut dice = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'a' + (dice >> 33) as u8 % 26)
+    });
+    let comment = format!("# {}\n", noise.take(400_000).collect::<String>());
     let disk = SmallDisk::mount(&project.path().join("small"), "size=64k");
+    let is_told = async |left: &[&str]| {
+        let ran = project.run(&["backup", "--output", "small"]).await;
+        assert_eq!(ran.code, 1, "{ran:?}");
+        for part in ["small/agentrunner-", "can't be written", "No space left"] {
+            assert!(ran.stderr.contains(part), "{ran:?}");
+        }
+        let files = fs::read_dir(disk.path()).unwrap();
+        let names = files.map(|file| file.unwrap().file_name());
+        assert_eq!(names.collect::<Vec<_>>(), left);
+    };
     disk.fill();
-    let ran = project.run(&["backup", "--output", "small"]).await;
-    assert_eq!(ran.code, 1, "{ran:?}");
-    assert!(ran.stderr.contains("No space left"), "{ran:?}");
-    let left: Vec<_> = fs::read_dir(disk.path())
-        .unwrap()
-        .map(|file| file.unwrap().file_name())
-        .collect();
-    assert_eq!(left, ["filler"]);
+    is_told(&["filler"]).await;
+    disk.free();
+    project.write("config/agents/noise.yml", &comment);
+    is_told(&[]).await;
+    fs::remove_file(project.path().join("config/agents/noise.yml")).unwrap();
+    let made = project.run(&["backup", "--output", "small"]).await;
+    assert_eq!(made.code, 0, "{made:?}");
 }
 
 #[tokio::test]

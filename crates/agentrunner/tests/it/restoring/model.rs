@@ -27,7 +27,7 @@ pub(super) fn provider() -> ProviderStandIn {
 
 fn answer(request: &Request) -> Answer {
     // Different each time, so that the backup and the loss find executions at all places.
-    let pause = Duration::from_millis(10 + (request.number as u64 * 7919) % 260);
+    let pause = Duration::from_millis(10 + (request.number as u64 * 7919) % 700);
     let system = request.messages.iter().find(|m| m.role == Role::System);
     let kind = system.and_then(|system| system.text.strip_prefix("You are "));
     let kind = kind.map(|kind| kind.trim_end_matches(|c: char| !c.is_alphabetic()));

@@ -11,9 +11,9 @@ use serde_json::json;
 use store::Store;
 use store::postgres::{Postgres, Settings};
 use store::sqlite::{Options, Sqlite};
-use testkit::effects::Route;
+use testkit::effects::{EffectFault, Route};
 use testkit::servers::Kind as ServerKind;
-use testkit::{EffectsStandIn, ProviderStandIn};
+use testkit::{EffectsStandIn, Filter, ProviderStandIn};
 
 use super::Kind;
 use super::model::{self, ASKED_FOR, KINDS};
@@ -45,6 +45,11 @@ impl World {
     pub(super) async fn new(kind: Kind, seed: u64) -> Self {
         let project = Project::new();
         let effects = Arc::new(EffectsStandIn::start());
+        // Long enough for backups and losses to come between a charge and its answer.
+        let charged = Filter::any()
+            .with("route", "charge")
+            .with("point", "after_effect");
+        effects.fail(charged, None, EffectFault::Delay { ms: 200 });
         model::write(&project, &effects.url());
         Self {
             seed,
@@ -124,7 +129,7 @@ impl World {
         (self.project.path().join(file), late)
     }
 
-    /// How many charges the tool's book has.
+    /// How many unsafe calls the tool's book has.
     pub(super) fn charges(&self) -> usize {
         self.effects.effects(Route::Charge).len()
     }
@@ -271,19 +276,21 @@ impl World {
         let flaws = ledger::flaws(over.iter().copied());
         assert!(flaws.is_empty(), "seed {seed}: {flaws:#?}");
 
-        let mut charges: BTreeMap<String, usize> = BTreeMap::new();
-        for charge in self.effects.effects(Route::Charge) {
-            let what = charge.body["what"].as_str().unwrap_or_default().to_owned();
-            *charges.entry(what).or_default() += 1;
+        let mut times: BTreeMap<String, usize> = BTreeMap::new();
+        for route in [Route::Charge, Route::Order] {
+            for effect in self.effects.effects(route) {
+                let what = effect.body["what"].as_str().unwrap_or_default().to_owned();
+                *times.entry(what).or_default() += 1;
+            }
         }
-        let doubled: Vec<_> = charges.iter().filter(|(_, times)| **times > 1).collect();
+        let doubled: Vec<_> = times.iter().filter(|(_, times)| **times > 1).collect();
         assert!(doubled.is_empty(), "seed {seed}: made twice: {doubled:?}");
-        let made: BTreeSet<String> = charges.into_keys().collect();
+        let made: BTreeSet<String> = times.into_keys().collect();
         for name in kept.values() {
             let kind = name.split('-').next().unwrap();
             let (_, calls) = KINDS.iter().find(|(one, _)| *one == kind).unwrap();
             for (turn, call) in calls.iter().enumerate() {
-                if call.ends_with("charge") {
+                if call.ends_with("charge") || *call == "order" {
                     let what = format!("{name}.{turn}");
                     assert!(made.contains(&what), "seed {seed}: {what} was never made");
                 }
