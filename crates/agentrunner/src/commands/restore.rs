@@ -53,14 +53,19 @@ impl Restore {
         let how = checked.how_it_goes_on(now);
         let place = Place::of(settings);
         let target = block_on(place.target())?;
-        target.check(self.over.as_deref())?;
-        if !self.dry_run {
-            checked
-                .files
-                .write()
-                .with_context(|| format!("{} can't be written", settings.config_dir.display()))?;
-            block_on(self.load(context, &place, checked.opened, &checked.head))?;
+        let may_be = target.check(self.over.as_deref());
+        if self.dry_run {
+            // How it would go on is of interest, too, where it would be refused.
+            self.tell(context, &checked.files, &how);
+            may_be?;
+            return Ok(Exit::Done);
         }
+        may_be?;
+        checked
+            .files
+            .write()
+            .with_context(|| format!("{} can't be written", settings.config_dir.display()))?;
+        block_on(self.load(context, &place, checked.opened, &checked.head))?;
         self.tell(context, &checked.files, &how);
         Ok(Exit::Done)
     }

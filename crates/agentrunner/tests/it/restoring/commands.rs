@@ -65,6 +65,11 @@ async fn a_backup_is_made_checked_and_restored() {
         "{refused:?}"
     );
 
+    let looked = project.run(&["restore", file, "--dry-run"]).await;
+    assert_eq!(looked.code, 1, "{looked:?}");
+    assert!(looked.stderr.contains("--over"), "{looked:?}");
+    assert_eq!(looked.json()["goes_on"][0]["count"], 1);
+
     let tasks = project.run(&["tasks", "list"]).await.json();
     fs::remove_dir_all(project.path().join("data")).unwrap();
     fs::remove_file(project.path().join("config/agents/greeter.yml")).unwrap();
