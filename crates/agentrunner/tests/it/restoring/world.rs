@@ -209,16 +209,38 @@ impl World {
                 if status == 404 && late.contains_key(id) {
                     break;
                 }
-                assert_eq!(status, 200, "{name} was accepted before the backup: {task}");
+                let seed = self.seed;
+                assert_eq!(
+                    status,
+                    200,
+                    "{name} was accepted before the backup: {task}; seed {seed}; {}",
+                    self.product().log()
+                );
                 let state: Status = task["status"].as_str().unwrap().parse().unwrap();
                 if state.is_terminal() {
                     assert_eq!(state, Status::Completed, "{name}: {task}");
                     break;
                 }
-                assert!(began.elapsed() < PATIENCE, "{name} stays {task}");
+                if began.elapsed() >= PATIENCE {
+                    panic!("{name} stays {task}: {}", self.unfinished().await);
+                }
                 tokio::time::sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+
+    /// What is not over, what people are asked, and what the product has logged, for whoever looks into a failure.
+    async fn unfinished(&self) -> String {
+        let product = self.product();
+        let tasks = product.get("/tasks?limit=1000").await;
+        let is_open = |task: &&serde_json::Value| {
+            let status = task["status"].as_str().unwrap_or_default();
+            !status.parse::<Status>().unwrap().is_terminal()
+        };
+        let open: Vec<_> = tasks.as_array().unwrap().iter().filter(is_open).collect();
+        let inbox = product.get("/inbox?limit=500").await;
+        let (open, log) = (serde_json::to_string_pretty(&open).unwrap(), product.log());
+        format!("seed {}\n{open}\n{inbox:#}\n{log}", self.seed)
     }
 
     /// Waits until the schedule has started a run after the restore.
