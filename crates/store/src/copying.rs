@@ -163,7 +163,7 @@ impl Layout {
                 (1..=63).contains(&name.len())
                     && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
             };
-            let is_good = !columns.is_empty() && columns.iter().all(|name| is_name(name));
+            let is_good = !columns.is_empty() && columns.iter().all(is_name);
             if !is_good || columns.len() != table.columns.len() {
                 return wrong(format!("the columns of {:?} are not names", table.name));
             }
