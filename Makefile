@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite scaled rolling-update five-kinds guide-walk docs-walk chart-check image lint format bench clean
+.PHONY: help run test fault-suite backup-rounds scaled rolling-update five-kinds guide-walk docs-walk chart-check image lint format bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -24,6 +24,8 @@ scaled: ## Three processes of each part; kill some of each kind under load, and 
 
 rolling-update: ## To the next version and back under load, with two programs, and audit (OLD=revision)
 	@OLD='$(OLD)' scripts/rolling-update
+backup-rounds: ## Lose everything and go on from a backup, again and again (BACKUP_ROUNDS=20, BACKUP_SEED=)
+	@scripts/backup-rounds
 
 five-kinds: ## Let the five kinds of agent work together for minutes, and audit (FIVE_KINDS_SECONDS=240)
 	@scripts/five-kinds

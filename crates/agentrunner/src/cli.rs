@@ -127,6 +127,12 @@ pub(crate) enum Command {
     Keys(commands::keys::Keys),
     /// Check the audit log
     Audit(commands::audit::Audit),
+    /// Write all that the database and the folder of agents hold into a file; check such a file
+    Backup(commands::backup::Backup),
+    /// Make a database of a backup
+    Restore(commands::restore::Restore),
+    /// Move from the embedded database to PostgreSQL, or back
+    Transfer(commands::transfer::Transfer),
     /// Delete executions that were over long ago
     Cleanup(commands::cleanup::Cleanup),
     /// Offer the agents to assistants and editors, as an MCP server on standard input and output
@@ -214,6 +220,9 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Schedules(command) => command.run(&context),
         Command::Keys(command) => command.run(&context),
         Command::Audit(command) => command.run(&context),
+        Command::Backup(command) => command.run(&context),
+        Command::Restore(command) => command.run(&context),
+        Command::Transfer(command) => command.run(&context),
         Command::Cleanup(command) => command.run(&context),
         Command::Mcp(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
@@ -305,6 +314,13 @@ mod tests {
             "agentrunner agents enable",
             "agentrunner configs upload",
             "agentrunner cleanup --older-than 0",
+            "agentrunner backup --keep 0",
+            "agentrunner backup --keep 3 --keep-days 3",
+            "agentrunner backup verify",
+            "agentrunner backup --output x verify f",
+            "agentrunner restore",
+            "agentrunner transfer",
+            "agentrunner transfer --to mysql",
             "agentrunner bench --executions none",
             "agentrunner health --self --server http://localhost:8003",
         ] {

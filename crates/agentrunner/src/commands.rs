@@ -3,6 +3,7 @@
 pub(crate) mod agents;
 pub(crate) mod alerts;
 pub(crate) mod audit;
+pub(crate) mod backup;
 pub(crate) mod bench;
 pub(crate) mod callbacks;
 pub(crate) mod chat;
@@ -18,10 +19,12 @@ pub(crate) mod keys;
 pub(crate) mod man;
 pub(crate) mod mcp;
 pub(crate) mod migrate;
+pub(crate) mod restore;
 pub(crate) mod run;
 pub(crate) mod schedules;
 pub(crate) mod serve;
 pub(crate) mod tasks;
+pub(crate) mod transfer;
 pub(crate) mod up;
 pub(crate) mod validate;
 

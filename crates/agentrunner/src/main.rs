@@ -1,7 +1,8 @@
 //! AgentRunner: agents that survive crashes, in one binary. This file hands the command line to [`cli`]; the rooms
 //! behind it are `commands/` (one file per command), `settings` (every variable), `wiring` (what is built of what),
-//! `client` (asking a server), `secrets` (those that are kept elsewhere) and `bench/` (measuring).
+//! `client` (asking a server), `secrets` (those that are kept elsewhere), `backup` (the file of one) and `bench/` (measuring).
 
+mod backup;
 mod bench;
 mod cli;
 mod client;

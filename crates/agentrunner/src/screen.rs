@@ -154,6 +154,20 @@ impl Screen {
         }
     }
 
+    /// A bar on standard error that shows how much of so many bytes is done; hidden where nobody looks.
+    pub(crate) fn progress(&self, message: &str, bytes: u64) -> ProgressBar {
+        if !self.is_watched || self.json {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new(bytes);
+        let look = "{msg} {bar:30} {bytes}/{total_bytes} {elapsed:.dim}";
+        if let Ok(style) = ProgressStyle::with_template(look) {
+            bar.set_style(style);
+        }
+        bar.set_message(message.to_owned());
+        bar
+    }
+
     /// A spinner on standard error; hidden where nobody looks.
     pub(crate) fn spinner(&self, message: &str) -> ProgressBar {
         if !self.is_watched || self.json {

@@ -171,6 +171,10 @@ pub struct Execution {
     /// How many events led to it.
     #[serde(default)]
     pub hops: u8,
+    /// The moment of the backup that it came back from, or that what caused it came back from: what it did after that is
+    /// forgotten. See [`crate::Restored`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub restored: Option<Time>,
     /// Where to send the result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub callback_url: Option<String>,

@@ -10,6 +10,7 @@
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
 //! - [`alert`] tells when somebody is to be told that something is wrong.
+//! - [`Restored`] is what a restored backup means for work.
 //! - [`delivery`] is what is sent out until it has arrived.
 //! - [`access`] tells who may do what: scopes, and the keys that carry them.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
@@ -31,6 +32,7 @@ pub mod plan;
 pub mod prompt;
 pub mod pruning;
 pub mod quantity;
+mod restored;
 pub mod retry;
 pub mod schedule;
 pub mod state;
@@ -55,6 +57,7 @@ pub use plan::{Plan, PlanStep};
 pub use prompt::{Prompt, Purpose};
 pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
+pub use restored::Restored;
 pub use schedule::Schedule;
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};

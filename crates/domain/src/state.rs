@@ -123,6 +123,8 @@ pub enum Progress {
         epoch: Epoch,
         /// The key sent with it.
         key: String,
+        /// A person said that it is to be made, whatever happened before.
+        by_word: bool,
     },
     /// It was called, and nobody knows whether it happened.
     Unknown {

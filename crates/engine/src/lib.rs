@@ -188,6 +188,7 @@ impl Engine {
             pace: Pace::default(),
             look_at_switches: switches::Look::default(),
             new_id,
+            restored: tokio::sync::OnceCell::new(),
         };
         Self {
             core: Arc::new(core),

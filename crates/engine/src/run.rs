@@ -472,6 +472,7 @@ impl Run {
             origin: None,
             event_id: None,
             hops: self.execution.hops,
+            restored: self.execution.restored,
             callback_url: None,
             metadata,
         };

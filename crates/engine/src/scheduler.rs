@@ -143,6 +143,7 @@ impl Scheduler {
         &'a self,
         hurry: &mut Option<Hurry<'a>>,
     ) -> Result<Looked, store::Error> {
+        self.core.learn_restored().await?;
         let now = self.core.now();
         let ahead = now.checked_add_signed(SKEW).unwrap_or(now);
         let found = self
@@ -353,6 +354,9 @@ impl Scheduler {
                 .event_id(fire_time)
                 .filter(|_| kind == RunKind::Schedule),
             hops: 0,
+            restored: (kind == RunKind::Schedule)
+                .then(|| self.core.doubt(fire_time))
+                .flatten(),
             callback_url: None,
             metadata: json!({
                 "schedule": schedule.name, "fire_time": fire_time, "trigger": kind.as_str(),

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use domain::{Restored, Time};
 use store::counters::Counters;
 use store::{Append, Appended};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 
 use crate::definitions::Definitions;
 use crate::feed::Feed;
@@ -40,12 +41,29 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     pub(crate) look_at_switches: Look,
     pub(crate) new_id: NewId,
+    /// Whether the database came from a backup, once that was read. It does not change while a process uses it.
+    pub(crate) restored: OnceCell<Option<Restored>>,
 }
 
 impl Shared {
     /// The time.
-    pub(crate) fn now(&self) -> domain::Time {
+    pub(crate) fn now(&self) -> Time {
         (self.ports.clock)()
+    }
+
+    /// Reads whether the database came from a backup, if that is not known yet.
+    ///
+    /// # Errors
+    /// The store can't be read.
+    pub(crate) async fn learn_restored(&self) -> store::Result<()> {
+        let read = || self.ports.store.restored();
+        self.restored.get_or_try_init(read).await.map(drop)
+    }
+
+    /// What an execution carries that was caused at that time; [`Shared::learn_restored`] comes first.
+    pub(crate) fn doubt(&self, cause: Time) -> Option<Time> {
+        let restored = self.restored.get().copied().flatten();
+        restored.and_then(|restored| restored.doubt(cause))
     }
 
     /// Commits as the owner of a lease; a refusal is counted and logged.

@@ -119,9 +119,10 @@ async fn start_all(core: &Shared, event: &Event, agents: Vec<Agent>) -> Result<(
         return Ok(());
     }
     refuse_loops(core, event).await?;
+    core.learn_restored().await?;
     let mut refusal = None;
     for agent in agents {
-        match task::submit(core, task(&agent, event)).await {
+        match task::submit(core, task(core, &agent, event)).await {
             Ok(accepted) => {
                 tracing::debug!(execution_id = %accepted.id, agent_name = %accepted.agent, "started by an event");
             }
@@ -169,10 +170,11 @@ fn input(event: &Event) -> Value {
     })
 }
 
-fn task(agent: &Agent, event: &Event) -> NewTask {
+fn task(core: &Shared, agent: &Agent, event: &Event) -> NewTask {
     NewTask {
         event_id: Some(event.id.clone()),
         hops: event.hops,
+        restored: core.doubt(event.time),
         ..NewTask::new(
             agent.definition.name.as_str(),
             input(event),

@@ -7,7 +7,7 @@ use domain::definition::OnConcurrent;
 use domain::event::topics;
 use domain::{
     AgentName, ConversationId, Definition, Event, EventId, Execution, ExecutionId, ExecutionMode,
-    Message, Priority, TraceId,
+    Message, Priority, Time, TraceId,
 };
 use serde_json::{Value, json};
 use store::{IdempotencyKey, Submission, Submitted, WhenBusy};
@@ -44,6 +44,8 @@ pub struct NewTask {
     pub event_id: Option<EventId>,
     /// How many events led to it.
     pub hops: u8,
+    /// The backup that what caused it came back from: [`Execution::restored`].
+    pub restored: Option<Time>,
     /// Where to send the result.
     pub callback_url: Option<String>,
     /// The caller's own notes.
@@ -66,6 +68,7 @@ impl NewTask {
             trace_id,
             event_id: None,
             hops: 0,
+            restored: None,
             callback_url: None,
             metadata: Value::Null,
             idempotency: None,
@@ -141,6 +144,7 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
         origin: None,
         event_id: task.event_id,
         hops: task.hops,
+        restored: task.restored,
         callback_url: task.callback_url,
         metadata: task.metadata,
     };

@@ -280,6 +280,7 @@ async fn execution(
         origin: Some(origin),
         event_id: None,
         hops: old.hops,
+        restored: old.restored,
         callback_url: old.callback_url.clone().filter(|_| !is_fork),
         metadata: wish
             .metadata

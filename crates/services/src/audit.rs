@@ -217,14 +217,19 @@ impl Audit {
         }
     }
 
-    /// Forgets rows of the table that are older than this.
+    /// Forgets rows of the table that are older than this, or only counts them (`dry_run`); answers how many.
     ///
     /// # Errors
     /// The store can't do it.
-    pub async fn forget(&self, store: &dyn Store, before: Time) -> store::Result<()> {
+    pub async fn forget(
+        &self,
+        store: &dyn Store,
+        before: Time,
+        dry_run: bool,
+    ) -> store::Result<u64> {
         match &self.0 {
-            Some(inner) => table_verify::forget(store, &inner.seal, before).await,
-            None => Ok(()),
+            Some(inner) => table_verify::forget(store, &inner.seal, before, dry_run).await,
+            None => Ok(0),
         }
     }
 

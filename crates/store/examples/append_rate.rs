@@ -225,6 +225,7 @@ fn task() -> Result<Execution, Failure> {
         origin: None,
         event_id: None,
         hops: 0,
+        restored: None,
         callback_url: None,
         metadata: Value::Null,
     })

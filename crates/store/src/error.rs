@@ -43,6 +43,15 @@ pub enum Error {
         /// Why not.
         message: String,
     },
+    /// It is not done, and nothing was changed.
+    #[error("{message}")]
+    Refused {
+        /// Why not, and what to do.
+        message: String,
+    },
+    /// Whoever took the pieces of a copy has gone: that one knows why.
+    #[error("whoever took the copy has gone")]
+    Unheard,
     /// Something in this crate is wrong.
     #[error("the store failed: {message}")]
     Internal {
@@ -80,17 +89,28 @@ impl Error {
         match self {
             Self::Unavailable { .. } => Class::Unavailable,
             Self::Corrupt { .. } => Class::Corrupt,
-            Self::TooNew { .. } | Self::Pending { .. } | Self::Internal { .. } => Class::Fatal,
+            Self::TooNew { .. }
+            | Self::Pending { .. }
+            | Self::Refused { .. }
+            | Self::Unheard
+            | Self::Internal { .. } => Class::Fatal,
         }
+    }
+
+    /// Whether it only says that nobody takes the pieces of a copy any more.
+    pub const fn is_unheard(&self) -> bool {
+        matches!(self, Self::Unheard)
     }
 
     /// Whether the write happened.
     pub const fn certainty(&self) -> Certainty {
         match self {
             Self::Unavailable { certainty, .. } => *certainty,
-            Self::TooNew { .. } | Self::Pending { .. } | Self::Corrupt { .. } => {
-                Certainty::NotApplied
-            }
+            Self::TooNew { .. }
+            | Self::Pending { .. }
+            | Self::Corrupt { .. }
+            | Self::Refused { .. }
+            | Self::Unheard => Certainty::NotApplied,
             Self::Internal { .. } => Certainty::Unknown,
         }
     }
@@ -101,6 +121,13 @@ pub(crate) fn corrupt(what: impl Into<String>, message: impl ToString) -> Error 
     Error::Corrupt {
         what: what.into(),
         message: message.to_string(),
+    }
+}
+
+/// Something that is not done; nothing was changed.
+pub(crate) fn refused(message: impl Into<String>) -> Error {
+    Error::Refused {
+        message: message.into(),
     }
 }
 

@@ -8,7 +8,7 @@ use domain::fleet::{Switch, SwitchedOff};
 use domain::pin::{Pin, Seen, Sight};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
-    KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
+    KeyId, Message, Restored, ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use uuid::Uuid;
@@ -180,6 +180,9 @@ impl<I: Intercept> Store for Intercepted<I> {
     }
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await
+    }
+    async fn restored(&self) -> Result<Option<Restored>> {
+        self.inner.restored().await
     }
 
     async fn agent_state(

@@ -22,6 +22,7 @@ mod audits;
 pub mod cache;
 mod codec;
 mod consumption;
+pub mod copying;
 pub mod counters;
 mod errands;
 mod error;
@@ -32,6 +33,7 @@ mod news;
 mod outgoing;
 mod pins;
 pub mod postgres;
+pub mod preflight;
 pub mod redis;
 mod request;
 mod schedules;
@@ -43,8 +45,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, Worker, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Restored, ScheduleName,
+    Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -242,6 +244,11 @@ pub trait Store: Keys + Audits + Switches + Errands + Outgoing + Pins {
         Ok(None)
     }
 
+    /// The latest restore of a backup into this database; `None` when there was none.
+    async fn restored(&self) -> Result<Option<Restored>> {
+        Ok(None)
+    }
+
     /// What is kept under the name of a conversation, or of an agent, with at most `messages` of its messages.
     async fn agent_state(
         &self,
@@ -293,7 +300,8 @@ pub trait Store: Keys + Audits + Switches + Errands + Outgoing + Pins {
     async fn leave(&self, worker: &WorkerId) -> Result<()>;
 
     /// Forgets executions that were over before a time, with their journals, tasks, questions and results, but not the
-    /// children of one that goes on. What they consumed stays counted. A call is many small transactions and deletes
+    /// children of one that goes on; and conversations and dead letters of which nothing was heard since. What they consumed
+    /// stays counted. A call is many small transactions and deletes
     /// so much only, then says that there is more; where months can be dropped whole, an execution is kept until its
     /// month is over. May be repeated.
     async fn cleanup(&self, cleanup: Cleanup) -> Result<Cleaned>;

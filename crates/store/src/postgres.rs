@@ -27,6 +27,7 @@ mod cleanup;
 mod clock;
 mod configs;
 mod connection;
+mod copying;
 mod dead_letters;
 mod errands;
 mod fault;
@@ -38,6 +39,7 @@ mod inbox;
 mod journal;
 mod keys;
 mod listen;
+mod loading;
 mod memory;
 mod outbox;
 mod outgoing;
@@ -57,6 +59,7 @@ mod switches;
 mod turns;
 mod usage;
 mod wake;
+mod wire;
 mod workers;
 
 use std::sync::Arc;
@@ -64,8 +67,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, Worker, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Restored, ScheduleName,
+    Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -89,7 +92,9 @@ use crate::{
 
 pub use asleep::{Asleep, fill_asleep};
 pub use clock::ServerClock;
+pub use copying::dump;
 pub use fill::fill;
+pub use loading::{load, target};
 pub use schema::{MigrationStatus, Schema};
 pub use settings::Settings;
 
@@ -378,6 +383,10 @@ impl Store for Postgres {
 
     async fn identity(&self) -> Result<Option<String>> {
         self.own_name().await
+    }
+
+    async fn restored(&self) -> Result<Option<Restored>> {
+        self.latest_restore().await
     }
 
     async fn agent_state(

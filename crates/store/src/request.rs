@@ -317,6 +317,10 @@ pub struct Cleanup {
 pub struct Cleaned {
     /// How many executions went, or would go, with all that belongs to them.
     pub executions: u64,
+    /// How many conversations went, or would go, in which nothing was said or kept since, with their messages.
+    pub conversations: u64,
+    /// How many dead letters went, or would go.
+    pub dead_letters: u64,
     /// The months that went whole, as `YYYY-MM`; their executions are counted above.
     pub months: Vec<String>,
     /// Whether a call deletes so much only, and there is more.

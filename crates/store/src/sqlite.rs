@@ -13,6 +13,7 @@ mod claims;
 mod cleanup;
 mod configs;
 mod connection;
+mod copying;
 mod dead_letters;
 mod errands;
 mod fault;
@@ -47,8 +48,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use domain::{
-    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, ScheduleName, Seq, Step,
-    Time, Worker, WorkerId,
+    AgentName, ConfigVersion, ConversationId, Event, ExecutionId, Message, Restored, ScheduleName,
+    Seq, Step, Time, Worker, WorkerId,
 };
 use serde_json::Value;
 use tokio::sync::Notify;
@@ -65,6 +66,8 @@ use crate::{
     Total, UsageFilter, UsageRow, Waiting,
 };
 
+pub use copying::{dump, load, target};
+pub(crate) use schema::NEWEST;
 pub use schema::{MigrationStatus, Schema};
 
 /// How the file is used.
@@ -279,6 +282,10 @@ impl Store for Sqlite {
         conversation: &ConversationId,
     ) -> Result<Option<String>> {
         self.talk_version(agent, conversation).await
+    }
+
+    async fn restored(&self) -> Result<Option<Restored>> {
+        self.latest_restore().await
     }
 
     async fn agent_state(

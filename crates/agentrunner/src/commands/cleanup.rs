@@ -8,7 +8,11 @@ use crate::cli::{Context, Exit, block_on};
 use crate::telemetry;
 use crate::wiring::Purpose;
 
-/// Deletes executions that were over long ago, with all that belongs to them.
+/// What the answer counts.
+const COUNTED: [&str; 4] = ["executions", "conversations", "dead_letters", "audit_rows"];
+
+/// Deletes executions that were over long ago, with all that belongs to them, conversations and dead letters of which nothing
+/// was heard since, and old rows of the audit log.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
@@ -37,17 +41,20 @@ impl Cleanup {
     /// A request deletes so much only: it is asked again until nothing is left.
     async fn perform(&self, context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
         let body = json!({ "older_than_days": self.older_than, "dry_run": self.dry_run });
-        let mut gone = 0;
+        let mut gone = [0; COUNTED.len()];
         loop {
             let mut answer = backend.state.post("/maintenance/cleanup", &body).await?;
-            let count = |answer: &Value| answer.get("executions").and_then(Value::as_u64);
-            gone += count(&answer).unwrap_or_default();
+            for (gone, name) in gone.iter_mut().zip(COUNTED) {
+                *gone += answer.get(name).and_then(Value::as_u64).unwrap_or_default();
+            }
             let has_more = answer.get("has_more").and_then(Value::as_bool);
             if has_more == Some(true) && !self.dry_run {
                 continue;
             }
             if let Some(fields) = answer.as_object_mut() {
-                fields.insert("executions".to_owned(), gone.into());
+                for (gone, name) in gone.into_iter().zip(COUNTED) {
+                    fields.insert(name.to_owned(), gone.into());
+                }
             }
             context.screen.value(&answer);
             return Ok(Exit::Done);

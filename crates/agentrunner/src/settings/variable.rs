@@ -121,7 +121,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     variable("AGENT_HEALTH_CHECK_INTERVAL", Number(1, DAY, "seconds"), "60", "Within which time it shows that a worker is gone and its agents are unavailable."),
     variable("CONTINUOUS_AGENT_IDLE_TIMEOUT", Number(1, 365 * DAY, "seconds"), "600", "After how much silence a conversation is called idle, when its agent does not say. A silent one takes no memory from the beginning."),
     variable("STATE_COMPRESSION_THRESHOLD", Number(0, 1 << 40, "bytes"), "1048576", "From which size on tasks, steps, results, messages and what agents remember are kept compressed."),
-    variable("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long executions that are over are kept, with their journals and results."),
+    variable("STATE_RETENTION_DAYS", Number(1, 36_500, "days"), "30", "How long executions that are over are kept, with their journals and results; and silent conversations, dead letters and the audit log."),
     // Models.
     variable("OPENAI_API_KEY", Secret, "", "The key for OpenAI."),
     variable("OPENAI_BASE_URL", Url, "", "The address of OpenAI, or of a server compatible with it."),

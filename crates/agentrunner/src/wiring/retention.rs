@@ -49,10 +49,13 @@ async fn forget(
     };
     let before = cleanup.before;
     let cleaned = engine.store().cleanup(cleanup).await?;
-    audit.forget(&**engine.store(), before).await?;
-    if cleaned.executions > 0 {
+    let audit_rows = audit.forget(&**engine.store(), before, false).await?;
+    if cleaned.executions + cleaned.conversations + cleaned.dead_letters + audit_rows > 0 {
         tracing::info!(
             executions = cleaned.executions,
+            conversations = cleaned.conversations,
+            dead_letters = cleaned.dead_letters,
+            audit_rows,
             months = cleaned.months.join(", "),
             "deleted what was over before STATE_RETENTION_DAYS"
         );

@@ -24,7 +24,7 @@
 //! | A20 | planted secrets | `bad_input::secrets` |
 //! | A21 | requests that are no requests | `connections::a21_…` |
 //! | A22 | watchers that never read | `connections::a22_…`; how many there may be: `edge::what_is_under_way_is_bounded` of the services |
-//! | A23 | damaged backups | with backups |
+//! | A23 | damaged backups | `restoring::hostile::a23_…`; what a file with a right seal may try: `backup::tests` |
 //! | A24 | a changed audit log | `limits_audit::a_changed_or_missing_line_is_named_…` |
 //! | A25 | line breaks and terminal codes | `logs::a25_…` |
 //! | A26 | providers that answer wrongly | `bad_input::models`, on the wire of all four |

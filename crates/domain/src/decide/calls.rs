@@ -2,6 +2,7 @@
 
 use super::people::{self, expiry};
 use super::{Action, Facts, MAX_CALLS_PER_TURN, ToolRun, end, fail, limits};
+use crate::Time;
 use crate::budget::Exceeded;
 use crate::definition::{Definition, Effect, OnUnknown};
 use crate::execution::{Execution, FailureCode};
@@ -136,7 +137,15 @@ fn advance(
                 intent(execution, call, seq, key.clone())
             }
         })),
-        Progress::Intended { epoch, key } => in_doubt_or_new(definition, call, *epoch, key, facts),
+        Progress::Intended {
+            epoch,
+            key,
+            by_word,
+        } => {
+            // What it did after the backup that it came back from is forgotten: the call may be among it.
+            let forgotten = execution.restored.filter(|_| !by_word);
+            in_doubt_or_new(definition, call, (*epoch, key), forgotten, facts)
+        }
         Progress::Unknown { key, times, known } => {
             unknown(definition, execution, call, (key, *times, known), facts)
         }
@@ -222,12 +231,13 @@ fn intent(execution: &Execution, call: &Call, seq: Seq, key: Option<String>) -> 
     })
 }
 
-/// A call with an intent and no result: new in this lease, under way, or left behind by a lost worker.
+/// A call with an intent and no result: new in this lease, under way, left behind by a lost worker, or one that may have
+/// been made in a time that is forgotten.
 fn in_doubt_or_new(
     definition: &Definition,
     call: &Call,
-    epoch: Epoch,
-    key: &str,
+    (epoch, key): (Epoch, &str),
+    forgotten: Option<Time>,
     facts: &Facts,
 ) -> Next {
     if facts.in_flight.contains(&call.call) {
@@ -235,14 +245,21 @@ fn in_doubt_or_new(
     }
     let effect = call.effect().unwrap_or_default();
     let inherited = epoch < facts.epoch;
-    match (inherited, effect) {
-        (true, Effect::Unsafe) => Next::Record(Box::new(StepBody::ToolResult(ToolResult {
-            call: call.call,
-            outcome: ToolOutcome::Unknown {
-                message: "the worker was lost between the call and its answer; it may or may not have happened".to_owned(),
-            },
-            took_ms: 0,
-        }))),
+    match (inherited || forgotten.is_some(), effect) {
+        (true, Effect::Unsafe) => {
+            let message = match forgotten {
+                Some(backup) => format!(
+                    "this work was restored from a backup made at {}; what it did later is forgotten, and the call may be among it",
+                    backup.format("%Y-%m-%d %H:%M:%S UTC")
+                ),
+                None => "the worker was lost between the call and its answer; it may or may not have happened".to_owned(),
+            };
+            Next::Record(Box::new(StepBody::ToolResult(ToolResult {
+                call: call.call,
+                outcome: ToolOutcome::Unknown { message },
+                took_ms: 0,
+            })))
+        }
         (true, Effect::Checkable) => run(definition, call, key, effect, true),
         (_, Effect::ReadOnly | Effect::Idempotent | Effect::Checkable | Effect::Unsafe) => {
             run(definition, call, key, effect, false)

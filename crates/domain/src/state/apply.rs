@@ -213,6 +213,7 @@ impl State {
         call.progress = Progress::Intended {
             epoch,
             key: intent.key.clone(),
+            by_word: matches!(call.progress, Progress::Allowed { key: Some(_) }),
         };
         self.totals.tool_calls += 1;
         Ok(())

@@ -57,6 +57,27 @@ proptest! {
         }
     }
 
+    /// R18: of work that came back from a backup, an unsafe call is made only as often as a person said so, and it is made
+    /// when he did.
+    #[test]
+    fn r18_restored_work_makes_no_unsafe_call_without_a_persons_word(lots in lots()) {
+        let mut walk = Walk::new(definition(json!({})), BudgetLimits::default(), lots);
+        walk.execution.restored = Some(start());
+        walk.go_to_the_end();
+        for step in &walk.journal {
+            let StepBody::ModelCall(call) = &step.body else { continue };
+            for (index, target) in (0u16..).zip(&call.targets) {
+                let call = agentrunner_domain::CallRef { turn: step.seq, index };
+                let made = walk.made.get(&call).copied().unwrap_or(0);
+                let allowed = walk.repeats_allowed.get(&call).copied().unwrap_or(0);
+                if matches!(target, CallTarget::Tool { effect: Effect::Unsafe, .. }) {
+                    prop_assert!(made <= allowed, "{made} > {allowed}");
+                }
+            }
+        }
+        prop_assert!(walk.is_over());
+    }
+
     /// S16: a call that needs a person's word is made only with it.
     #[test]
     fn s16_what_needs_approval_waits_for_it(lots in lots()) {
@@ -228,6 +249,42 @@ fn the_answers_length_is_bounded_by_what_the_budget_leaves() {
         }
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn restored_work_asks_before_an_unsafe_call_and_checks_a_checkable_one() {
+    let mut walk = Walk::new(definition(json!({})), BudgetLimits::default(), Vec::new());
+    walk.execution.restored = Some(start());
+    walk.ask_for(&[
+        ("read", Effect::ReadOnly),
+        ("order", Effect::Checkable),
+        ("charge", Effect::Unsafe),
+    ]);
+    let Action::Record(bodies) = decide(&walk.definition, &walk.execution, &walk.state, &facts())
+    else {
+        panic!("it goes on");
+    };
+    let unknown: Vec<u16> = bodies.iter().filter_map(unknown_call).collect();
+    assert_eq!(unknown, [2], "the unsafe one, and only that");
+    bodies.into_iter().for_each(|body| walk.record(body));
+    let Action::Record(bodies) = decide(&walk.definition, &walk.execution, &walk.state, &facts())
+    else {
+        panic!("it goes on");
+    };
+    assert!(
+        matches!(bodies.as_slice(), [StepBody::InputRequested(request)] if request.call.index == 2),
+        "{bodies:?}"
+    );
+    bodies.into_iter().for_each(|body| walk.record(body));
+    let Action::RunTools(runs) = decide(&walk.definition, &walk.execution, &walk.state, &facts())
+    else {
+        panic!("it waits for the person alone");
+    };
+    let runs: Vec<_> = runs
+        .iter()
+        .map(|run| (run.call.index, run.check_first))
+        .collect();
+    assert_eq!(runs, [(0, false), (1, true)]);
 }
 
 #[test]

@@ -35,6 +35,7 @@ mod frozen;
 mod looking;
 mod pausing;
 mod people;
+mod restored;
 mod rig;
 mod running;
 mod scheduling;

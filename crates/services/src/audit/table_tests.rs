@@ -222,9 +222,8 @@ async fn nothing_is_signed_for_a_row_that_was_made_older() {
         .unwrap()
         .iter_mut()
         .for_each(|row| row.at = long_ago);
-    table_verify::forget(&tables, &seal, Time::from_timestamp_nanos(2))
-        .await
-        .unwrap();
+    let gone = table_verify::forget(&tables, &seal, Time::from_timestamp_nanos(2), false).await;
+    assert_eq!(gone.unwrap(), 0);
     assert_eq!(tables.rows.lock().unwrap().len(), 8);
     assert_eq!(flaws(&tables).await.len(), 8);
 }
@@ -233,10 +232,12 @@ async fn nothing_is_signed_for_a_row_that_was_made_older() {
 async fn what_is_forgotten_leaves_a_chain_that_can_be_checked() {
     let seal = Seal::new(Some(&KEY.into()));
     let tables = tables(&seal);
-    table_verify::forget(&tables, &seal, Time::from_timestamp_nanos(3_000_000_000))
-        .await
-        .unwrap();
-    assert_eq!(tables.rows.lock().unwrap().len(), 4);
+    let before = Time::from_timestamp_nanos(3_000_000_000);
+    for (dry_run, gone, left) in [(true, 4, 8), (false, 4, 4), (false, 0, 4)] {
+        let told = table_verify::forget(&tables, &seal, before, dry_run).await;
+        assert_eq!(told.unwrap(), gone);
+        assert_eq!(tables.rows.lock().unwrap().len(), left);
+    }
     assert_eq!(flaws(&tables).await, []);
     tables.rows.lock().unwrap().retain(|row| row.seq != 3);
     assert_eq!(flaws(&tables).await.len(), 2);

@@ -83,8 +83,14 @@ fn is_itself(row: &AuditRow) -> bool {
     }
 }
 
-/// Forgets rows that are older than `before`; what is kept can still be checked.
-pub(super) async fn forget(store: &dyn Audits, seal: &Seal, before: Time) -> store::Result<()> {
+/// Forgets rows that are older than `before`, or only counts them; answers how many. What is kept can still be checked.
+pub(super) async fn forget(
+    store: &dyn Audits,
+    seal: &Seal,
+    before: Time,
+    dry_run: bool,
+) -> store::Result<u64> {
+    let mut gone = 0;
     for chain in store.audit_chains().await? {
         let Some(row) = store.audit_before(chain.chain, before).await? else {
             continue;
@@ -97,6 +103,14 @@ pub(super) async fn forget(store: &dyn Audits, seal: &Seal, before: Time) -> sto
         if !is_itself(&row) || seal.of(open) != hash {
             continue;
         }
+        let first = store.audit_chain(chain.chain, 0, 1).await?;
+        // The numbers of a chain have no gaps.
+        gone += first
+            .first()
+            .map_or(0, |first| (row.seq + 1).saturating_sub(first.seq));
+        if dry_run {
+            continue;
+        }
         let end = End {
             seq: row.seq,
             hash: hash.to_owned(),
@@ -104,5 +118,5 @@ pub(super) async fn forget(store: &dyn Audits, seal: &Seal, before: Time) -> sto
         let anchor = Mark::new(seal, Place::Anchor, chain.chain, &end).text();
         store.forget_audit(chain.chain, row.seq, &anchor).await?;
     }
-    Ok(())
+    Ok(gone)
 }

@@ -44,15 +44,22 @@ pub(super) struct CleanupOut {
     before: Time,
     /// How many executions, each with its journal, task, questions and result.
     executions: u64,
+    /// How many conversations in which nothing was said or kept since, with their messages.
+    conversations: u64,
+    /// How many dead letters.
+    dead_letters: u64,
+    /// How many rows of the audit log; what is kept of it can still be checked.
+    audit_rows: u64,
     /// The months that went whole, as YYYY-MM; their executions are counted in `executions`.
     months: Vec<String>,
     /// Whether there is more: a request deletes some ten thousand at most. Ask again.
     has_more: bool,
 }
 
-/// Forgets executions that were over long ago, with all that belongs to them, or only counts them (`dry_run`). Nothing that
-/// goes on is touched, nor the children of what goes on. What was consumed stays counted in `/usage`. The services do the
-/// same by themselves every hour, by STATE_RETENTION_DAYS.
+/// Forgets executions that were over long ago, with all that belongs to them, conversations and dead letters of which
+/// nothing was heard since, and old rows of the audit log; or only counts them (`dry_run`). Nothing that goes on is touched,
+/// nor the children of what goes on. What was consumed stays counted in `/usage`. The services do the same by themselves every
+/// hour, by STATE_RETENTION_DAYS.
 #[utoipa::path(post, path = "/maintenance/cleanup", tag = "maintenance",
     request_body(content = Option<CleanupIn>, content_type = "application/json"),
     responses(
@@ -86,7 +93,12 @@ pub(super) async fn clean_up(
     };
     caller.note("before", cleanup.before.to_rfc3339());
     caller.note("dry_run", given.dry_run.to_string());
-    let cleaned = app.engine.store().cleanup(cleanup).await?;
+    let store = app.engine.store();
+    let cleaned = store.cleanup(cleanup).await?;
+    let audit_rows = app
+        .audit
+        .forget(&**store, cleanup.before, cleanup.dry_run)
+        .await?;
     if !given.dry_run {
         let executions = cleaned.executions;
         tracing::info!(executions, before = %cleanup.before, by = caller.name(), "old executions were deleted");
@@ -95,6 +107,9 @@ pub(super) async fn clean_up(
         dry_run: given.dry_run,
         before: cleanup.before,
         executions: cleaned.executions,
+        conversations: cleaned.conversations,
+        dead_letters: cleaned.dead_letters,
+        audit_rows,
         months: cleaned.months,
         has_more: cleaned.has_more,
     }))

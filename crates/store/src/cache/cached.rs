@@ -11,7 +11,7 @@ use domain::fleet::{Switch, SwitchedOff};
 use domain::pin::{Pin, Seen, Sight};
 use domain::{
     AgentName, ApiKey, ConfigVersion, ConversationId, Delivery, DeliveryId, Event, ExecutionId,
-    KeyId, Message, ScheduleName, Seq, Step, Time, Worker, WorkerId,
+    KeyId, Message, Restored, ScheduleName, Seq, Step, Time, Worker, WorkerId,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -410,6 +410,9 @@ impl Store for Cached {
     }
     async fn identity(&self) -> Result<Option<String>> {
         self.inner.identity().await
+    }
+    async fn restored(&self) -> Result<Option<Restored>> {
+        self.inner.restored().await
     }
 }
 

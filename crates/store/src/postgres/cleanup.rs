@@ -21,6 +21,9 @@ const MOST: u64 = 10_000;
 const OLD: &str = "e.created_at < $1 AND e.finished_at < $1 AND NOT EXISTS (
     SELECT 1 FROM executions p WHERE p.id = e.parent_id AND p.finished_at IS NULL)";
 
+/// What has been silent since: nobody has the turn in it, so nobody waits for it.
+const SILENT: &str = "updated_at < $1 AND turn IS NULL";
+
 impl Postgres {
     pub(super) async fn forget(&self, cleanup: Cleanup) -> Result<Cleaned> {
         let mut conn = self.pool.get().await?;
@@ -47,8 +50,14 @@ impl Postgres {
             cleaned.has_more |= forget_starters(&mut conn, cleanup.before).await?;
             cleaned.has_more |= forget_shared(&mut conn, cleanup.before).await?;
         }
-        if !cleanup.dry_run {
+        if cleanup.dry_run {
+            cleaned.conversations =
+                count(&mut conn, "conversations", SILENT, cleanup.before).await?;
+            cleaned.dead_letters =
+                count(&mut conn, "dead_letters", "at < $1", cleanup.before).await?;
+        } else {
             outgoing::forget(&mut conn, cleanup.before).await?;
+            forget_silent(&mut conn, cleanup.before, &mut cleaned).await?;
         }
         Ok(cleaned)
     }
@@ -163,4 +172,53 @@ async fn forget_shared(conn: &mut Conn, before: Time) -> Outcome<bool> {
         }
     }
     Ok(true)
+}
+
+async fn count(conn: &mut Conn, table: &str, old: &str, before: Time) -> Outcome<u64> {
+    let sql = format!("SELECT count(*) FROM {table} WHERE {old}");
+    let rows = conn.query(&sql, &[&before]).await?;
+    Ok(counted(rows.first().map_or(Ok(0), |row| get(row, 0))?))
+}
+
+/// Forgets dead letters, and conversations with their messages. A conversation is locked first, as by whoever speaks in it:
+/// one in which somebody has just begun to speak stays.
+async fn forget_silent(conn: &mut Conn, before: Time, cleaned: &mut Cleaned) -> Outcome<()> {
+    let letters = conn
+        .all(
+            "DELETE FROM dead_letters WHERE id = ANY (ARRAY(
+                 SELECT id FROM dead_letters WHERE at < $1 ORDER BY at LIMIT $2)) RETURNING 1",
+            &[&before, &(MOST as i64)],
+        )
+        .await?;
+    cleaned.dead_letters = letters.len() as u64;
+    loop {
+        let row = conn
+            .first(
+                "WITH silent AS MATERIALIZED (
+                     SELECT agent_name, conversation_id FROM conversations
+                     WHERE updated_at < $1 AND turn IS NULL
+                     ORDER BY agent_name, conversation_id LIMIT $2 FOR UPDATE SKIP LOCKED
+                 ), words AS (
+                     DELETE FROM messages m USING silent s
+                     WHERE m.agent_name = s.agent_name AND m.conversation_id = s.conversation_id
+                 ), gone AS (
+                     DELETE FROM conversations c USING silent s
+                     WHERE c.agent_name = s.agent_name AND c.conversation_id = s.conversation_id RETURNING 1
+                 )
+                 SELECT count(*) FROM gone",
+                &[&before, &(CHUNK as i64)],
+            )
+            .await?;
+        let gone = counted(row.map_or(Ok(0), |row| get(&row, 0))?);
+        cleaned.conversations += gone;
+        if gone < CHUNK as u64 {
+            break;
+        }
+        if cleaned.conversations >= MOST {
+            cleaned.has_more = true;
+            break;
+        }
+    }
+    cleaned.has_more |= cleaned.dead_letters >= MOST;
+    Ok(())
 }

@@ -3,9 +3,12 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::time::timeout;
-use tokio_postgres::types::ToSql;
-use tokio_postgres::{Client, NoTls, Row, SimpleQueryMessage, Statement};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{
+    Client, CopyInSink, CopyOutStream, NoTls, Row, SimpleQueryMessage, Statement,
+};
 
 use super::fault::{Fault, Outcome, not_connected, silent, unavailable};
 use super::settings::Server;
@@ -246,6 +249,36 @@ impl Conn {
         match timeout(self.patience, self.client.batch_execute(sql)).await {
             Ok(done) => done.map_err(|error| Fault::sql(error, true)),
             Err(_) => Err(self.silence(true)),
+        }
+    }
+
+    /// The types of a table's columns, as the catalogue has them.
+    pub(super) async fn types(&mut self, table: &str, columns: &[String]) -> Outcome<Vec<Type>> {
+        let sql = format!("SELECT {} FROM {table}", columns.join(", "));
+        let prepared = timeout(self.patience, self.client.prepare(&sql)).await;
+        match prepared {
+            Ok(statement) => {
+                let statement = statement.map_err(|error| Fault::sql(error, false))?;
+                let columns = statement.columns().iter();
+                Ok(columns.map(|column| column.type_().clone()).collect())
+            }
+            Err(_) => Err(self.silence(false)),
+        }
+    }
+
+    /// Begins to take rows out.
+    pub(super) async fn copy_out(&mut self, sql: &str) -> Outcome<CopyOutStream> {
+        match timeout(self.patience, self.client.copy_out(sql)).await {
+            Ok(stream) => stream.map_err(|error| Fault::sql(error, false)),
+            Err(_) => Err(self.silence(false)),
+        }
+    }
+
+    /// Begins to put rows in.
+    pub(super) async fn copy_in(&mut self, sql: &str) -> Outcome<CopyInSink<Bytes>> {
+        match timeout(self.patience, self.client.copy_in(sql)).await {
+            Ok(sink) => sink.map_err(|error| Fault::sql(error, false)),
+            Err(_) => Err(self.silence(false)),
         }
     }
 

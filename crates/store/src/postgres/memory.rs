@@ -53,11 +53,13 @@ impl Postgres {
         .transpose()
     }
 
-    /// The server's own number, and that of the database: a copy of it elsewhere, or one made anew, has another.
+    /// The server's own number, that of the database, and that of its latest restore: a copy of it elsewhere, one made
+    /// anew, or one that went back to a backup has another.
     pub(super) async fn own_name(&self) -> Result<Option<String>> {
         let mut conn = self.pool.get().await?;
         let sql = "SELECT system_identifier::text || '-' || (SELECT oid FROM pg_database
                        WHERE datname = current_database())::text
+                       || coalesce((SELECT '-' || id::text FROM restores ORDER BY at DESC LIMIT 1), '')
                    FROM pg_control_system()";
         match conn.first(sql, &[]).await {
             Ok(row) => Ok(row.map(|row| get(&row, 0)).transpose()?),

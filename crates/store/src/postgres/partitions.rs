@@ -31,20 +31,11 @@ pub(super) async fn prepare(conn: &mut Conn) -> Outcome<()> {
     let row = conn.first("SELECT now()", &[]).await?;
     let now: Option<Time> = row.map(|row| get(&row, 0)).transpose()?;
     let first = month_of(now.unwrap_or_default());
-    let mut wanted: Vec<(&str, String)> = TABLES
-        .iter()
-        .map(|(table, fill)| (*table, other(table, *fill)))
+    let months: Vec<NaiveDate> = (0..=AHEAD)
+        .map(|ahead| first + Months::new(ahead))
         .collect();
-    for ahead in 0..=AHEAD {
-        let month = first + Months::new(ahead);
-        wanted.extend(
-            TABLES
-                .iter()
-                .map(|(table, fill)| (*table, create(table, *fill, month))),
-        );
-    }
     schema::lock(conn).await?;
-    for (table, sql) in &wanted {
+    for (table, sql) in wanted(&months) {
         if let Err(fault) = conn
             .script(&format!("SAVEPOINT month; {sql}; RELEASE month"))
             .await
@@ -56,6 +47,51 @@ pub(super) async fn prepare(conn: &mut Conn) -> Outcome<()> {
         }
     }
     conn.commit().await
+}
+
+/// The statements that make the tables of these months and those for what belongs to none, each with its table.
+fn wanted(months: &[NaiveDate]) -> Vec<(&'static str, String)> {
+    let others = TABLES
+        .iter()
+        .map(|(table, fill)| (*table, other(table, *fill)));
+    let of_months = months.iter().flat_map(|month| {
+        TABLES
+            .iter()
+            .map(|(table, fill)| (*table, create(table, *fill, *month)))
+    });
+    others.chain(of_months).collect()
+}
+
+/// Makes the tables of this month and the next ones, and of these, within the open transaction: for a database that is
+/// empty.
+pub(super) async fn make(conn: &mut Conn, months: &[NaiveDate]) -> Outcome<()> {
+    let rows = conn.query("SELECT now()", &[]).await?;
+    let now: Option<Time> = rows.first().map(|row| get(row, 0)).transpose()?;
+    let first = month_of(now.unwrap_or_default());
+    let mut all: Vec<NaiveDate> = (0..=AHEAD)
+        .map(|ahead| first + Months::new(ahead))
+        .collect();
+    all.extend(months);
+    all.sort_unstable();
+    all.dedup();
+    for (_, sql) in wanted(&all) {
+        conn.script(&sql).await?;
+    }
+    Ok(())
+}
+
+/// The months that have tables, as `YYYY-MM`.
+pub(super) async fn months(conn: &mut Conn) -> Outcome<Vec<String>> {
+    let rows = conn
+        .query(
+            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = 'executions'::regclass ORDER BY 1",
+            &[],
+        )
+        .await?;
+    let names: Vec<String> = rows.iter().map(|row| get(row, 0)).collect::<Outcome<_>>()?;
+    let months = names.iter().filter_map(|name| parse(name));
+    Ok(months.map(cleanup::named).collect())
 }
 
 /// What came of a month.

@@ -16,7 +16,9 @@ use super::connection::{Conn, Role};
 use super::fault::{Outcome, corrupt};
 use super::partitions;
 use super::settings::Server;
-use super::sql::get;
+use super::sql::{counted, get};
+use crate::copying::{ALIVE, KEPT};
+use crate::preflight::{self, Preflight, TOLD, TableSize};
 use crate::{Error, Result};
 
 /// Names our advisory lock: "AgRn".
@@ -28,6 +30,10 @@ const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_PAUSE: Duration = Duration::from_millis(250);
 /// How long it goes on asking.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// Where the migrations that were made are kept.
+const TABLE: &str = "CREATE TABLE IF NOT EXISTS schema_migrations (
+    version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
+    ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS suits integer";
 
 struct Migration {
     name: &'static str,
@@ -38,7 +44,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 14] = [
+const MIGRATIONS: [Migration; 15] = [
     Migration {
         name: "0001_journal",
         suits: 0,
@@ -123,6 +129,12 @@ const MIGRATIONS: [Migration; 14] = [
         up: include_str!("../../migrations/postgres/0014_tool_pins.up.sql"),
         down: include_str!("../../migrations/postgres/0014_tool_pins.down.sql"),
     },
+    Migration {
+        name: "0015_restores",
+        suits: 14,
+        up: include_str!("../../migrations/postgres/0015_restores.up.sql"),
+        down: include_str!("../../migrations/postgres/0015_restores.down.sql"),
+    },
 ];
 
 /// A migration, and whether a database has it.
@@ -132,6 +144,10 @@ pub struct MigrationStatus {
     pub name: String,
     /// Whether it was made.
     pub is_applied: bool,
+    /// What is lost when it is undone, in words.
+    pub loses: Vec<String>,
+    /// The tables that making it goes through.
+    pub touches: Vec<String>,
 }
 
 /// A database's schema, for `migrate up`, `down` and `status`. [`super::Postgres::connect`] goes up by itself unless
@@ -164,6 +180,8 @@ impl Schema {
             .map(|(index, migration)| MigrationStatus {
                 name: migration.name.to_owned(),
                 is_applied: index < version,
+                loses: preflight::losses(migration.down),
+                touches: preflight::touched(migration.up),
             })
             .collect();
         if version > MIGRATIONS.len() {
@@ -172,10 +190,21 @@ impl Schema {
                 statuses.push(MigrationStatus {
                     name: get(&row, 0)?,
                     is_applied: true,
+                    // Only the newer program knows.
+                    loses: Vec::new(),
+                    touches: Vec::new(),
                 });
             }
         }
         Ok(statuses)
+    }
+
+    /// Who works with it, and how large it is.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub async fn preflight(&mut self) -> Result<Preflight> {
+        Ok(look(&mut self.conn).await?)
     }
 
     /// Makes all migrations that are missing; answers how many.
@@ -216,6 +245,115 @@ impl Schema {
     }
 }
 
+/// Sessions of others, with how long a transaction has been open.
+const SESSIONS: &str = "SELECT pid, coalesce(nullif(application_name, ''), 'unnamed'), coalesce(client_addr::text, 'local'),
+        coalesce(state, 'unknown'), coalesce(extract(epoch FROM now() - xact_start)::bigint, 0)
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    ORDER BY xact_start NULLS LAST, pid LIMIT 50";
+/// After how many seconds an open transaction is told of.
+const LONG: i64 = 5;
+
+async fn look(conn: &mut Conn) -> Outcome<Preflight> {
+    let mut found = Preflight::default();
+    for row in conn.query(SESSIONS, &[]).await? {
+        let (pid, seconds): (i32, i64) = (get(&row, 0)?, get(&row, 4)?);
+        let name: String = get(&row, 1)?;
+        let (from, state): (String, String) = (get(&row, 2)?, get(&row, 3)?);
+        if seconds >= LONG {
+            found.blockers.push(format!(
+                "{name} from {from} (pid {pid}) has had a transaction open for {seconds} s; it is {state}"
+            ));
+        }
+        found
+            .sessions
+            .push(format!("{name} from {from} (pid {pid})"));
+    }
+    if version(conn).await? == 0 {
+        return Ok(found);
+    }
+    found.alive = alive(conn).await?;
+    for kept in &KEPT {
+        // Of the months' tables, where it has such; what was never counted counts as nothing.
+        let sql = format!(
+            "SELECT coalesce(sum(greatest(c.reltuples, 0)), 0)::bigint, coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+             FROM pg_class c WHERE c.relkind = 'r' AND (c.oid = to_regclass('{0}')
+                 OR c.oid IN (SELECT inhrelid FROM pg_inherits WHERE inhparent = to_regclass('{0}')))",
+            kept.name
+        );
+        for row in conn.query(&sql, &[]).await? {
+            let (rows, bytes): (i64, i64) = (get(&row, 0)?, get(&row, 1)?);
+            found.tables.push(TableSize {
+                name: kept.name.to_owned(),
+                rows: counted(rows),
+                bytes: Some(counted(bytes)),
+            });
+        }
+    }
+    found
+        .tables
+        .sort_by_key(|table| std::cmp::Reverse(table.bytes));
+    found.tables.truncate(TOLD);
+    Ok(found)
+}
+
+/// The workers that were heard of just now.
+pub(super) async fn alive(conn: &mut Conn) -> Outcome<Vec<String>> {
+    let there = "SELECT 1 FROM pg_class WHERE relname = 'workers' AND pg_table_is_visible(oid)";
+    if conn.query(there, &[]).await?.is_empty() {
+        return Ok(Vec::new());
+    }
+    let sql = format!(
+        "SELECT id FROM workers WHERE last_heartbeat > now() - interval '{} seconds' ORDER BY id",
+        ALIVE.num_seconds()
+    );
+    let rows = conn.query(&sql, &[]).await?;
+    rows.iter().map(|row| get(row, 0)).collect()
+}
+
+/// How many migrations this program knows.
+pub(super) const NEWEST: u32 = MIGRATIONS.len() as u32;
+
+/// Keeps other processes' migrations out until the open transaction ends.
+pub(super) async fn take_lock(conn: &mut Conn) -> Outcome<()> {
+    conn.script(&format!("SELECT pg_advisory_xact_lock({LOCK})"))
+        .await
+}
+
+/// Makes the missing ones of the first `wanted` migrations, within the open transaction.
+pub(super) async fn make(conn: &mut Conn, wanted: u32) -> Outcome<()> {
+    if wanted > NEWEST {
+        let (found, known) = (wanted, NEWEST);
+        return Err(Error::TooNew { found, known }.into());
+    }
+    let made = version(conn).await?;
+    if made < wanted {
+        conn.script(TABLE).await?;
+    }
+    for (number, migration) in (1..=wanted).zip(&MIGRATIONS).skip(made as usize) {
+        conn.script(migration.up).await?;
+        let Migration { name, suits, .. } = migration;
+        conn.script(&format!(
+            "INSERT INTO schema_migrations (version, name, suits) VALUES ({number}, '{name}', {suits})"
+        ))
+        .await?;
+    }
+    Ok(())
+}
+
+/// Undoes all migrations, within the open transaction.
+pub(super) async fn unmake(conn: &mut Conn) -> Outcome<()> {
+    let made = version(conn).await? as usize;
+    let undone = MIGRATIONS.iter().take(made).rev();
+    for migration in undone {
+        conn.script(migration.down).await?;
+    }
+    if made > 0 {
+        conn.script("DELETE FROM schema_migrations").await?;
+    }
+    Ok(())
+}
+
 /// Brings the schema up to date, or says that it is not.
 pub(super) async fn settle(conn: &mut Conn, auto_migrate: bool) -> Outcome<()> {
     let found = version(conn).await?;
@@ -244,7 +382,7 @@ async fn up(conn: &mut Conn) -> Outcome<usize> {
 }
 
 /// The number of migrations that were made. More than there are, when a newer program made some that suit this one.
-async fn version(conn: &mut Conn) -> Outcome<u32> {
+pub(super) async fn version(conn: &mut Conn) -> Outcome<u32> {
     // From the catalogue itself: `to_regclass` would remember that there was no such table before the lock was given.
     let row = conn
         .first(
@@ -340,12 +478,7 @@ async fn make_one(conn: &mut Conn) -> Outcome<bool> {
         return Ok(false);
     };
     be_brief(conn).await?;
-    conn.script(
-        "CREATE TABLE IF NOT EXISTS schema_migrations (
-             version integer PRIMARY KEY, name text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now());
-         ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS suits integer",
-    )
-    .await?;
+    conn.script(TABLE).await?;
     conn.script(migration.up).await?;
     conn.run(
         "INSERT INTO schema_migrations (version, name, suits) VALUES ($1, $2, $3)",

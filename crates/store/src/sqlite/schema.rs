@@ -5,14 +5,21 @@
 
 use std::path::Path;
 
+use domain::Time;
 use rusqlite::Connection;
 
 use super::fault::{Fault, Outcome, corrupt};
+use super::sql::{Sql, counted, micros};
 use super::{Options, connection};
+use crate::copying::{ALIVE, KEPT};
+use crate::preflight::{self, Preflight, TOLD, TableSize};
 use crate::{Error, Result};
 
 /// Marks a database file as ours: "AgRn".
 const APPLICATION_ID: i32 = 0x4167_526e;
+
+/// How many migrations this program knows.
+pub(crate) const NEWEST: u32 = MIGRATIONS.len() as u32;
 
 struct Migration {
     name: &'static str,
@@ -20,7 +27,7 @@ struct Migration {
     down: &'static str,
 }
 
-const MIGRATIONS: [Migration; 14] = [
+const MIGRATIONS: [Migration; 15] = [
     Migration {
         name: "0001_journal",
         up: include_str!("../../migrations/sqlite/0001_journal.up.sql"),
@@ -91,6 +98,11 @@ const MIGRATIONS: [Migration; 14] = [
         up: include_str!("../../migrations/sqlite/0014_tool_pins.up.sql"),
         down: include_str!("../../migrations/sqlite/0014_tool_pins.down.sql"),
     },
+    Migration {
+        name: "0015_restores",
+        up: include_str!("../../migrations/sqlite/0015_restores.up.sql"),
+        down: include_str!("../../migrations/sqlite/0015_restores.down.sql"),
+    },
 ];
 
 /// A migration, and whether a database has it.
@@ -100,6 +112,10 @@ pub struct MigrationStatus {
     pub name: &'static str,
     /// Whether it was made.
     pub is_applied: bool,
+    /// What is lost when it is undone, in words.
+    pub loses: Vec<String>,
+    /// The tables that making it goes through.
+    pub touches: Vec<String>,
 }
 
 /// A database's schema, for `migrate up`, `down` and `status`. [`super::Sqlite::open`] goes up by itself.
@@ -135,8 +151,38 @@ impl Schema {
             .map(|(index, migration)| MigrationStatus {
                 name: migration.name,
                 is_applied: index < version,
+                loses: preflight::losses(migration.down),
+                touches: preflight::touched(migration.up),
             })
             .collect())
+    }
+
+    /// Who works with it at this time, and how large it is.
+    ///
+    /// # Errors
+    /// The database can't be read.
+    pub fn preflight(&self, now: Time) -> Result<Preflight> {
+        let mut found = Preflight {
+            alive: alive(&self.conn, now)?,
+            ..Preflight::default()
+        };
+        for kept in &KEPT {
+            if !has_table(&self.conn, kept.name)? {
+                continue;
+            }
+            let count = format!("SELECT count(*) FROM {}", kept.name);
+            let rows = self.conn.first(&count, [], |row| row.get::<_, i64>(0))?;
+            found.tables.push(TableSize {
+                name: kept.name.to_owned(),
+                rows: counted(rows.unwrap_or_default()),
+                bytes: None,
+            });
+        }
+        found
+            .tables
+            .sort_by_key(|table| std::cmp::Reverse(table.rows));
+        found.tables.truncate(TOLD);
+        Ok(found)
     }
 
     /// Makes all migrations that are missing; answers how many.
@@ -158,6 +204,27 @@ impl Schema {
         }
         Ok(undone)
     }
+}
+
+/// The workers that were heard of just before this time.
+pub(super) fn alive(conn: &Connection, now: Time) -> Result<Vec<String>> {
+    if !has_table(conn, "workers")? {
+        return Ok(Vec::new());
+    }
+    Ok(conn.all(
+        "SELECT id FROM workers WHERE last_heartbeat > ?1 ORDER BY id",
+        [micros(now - ALIVE)],
+        |row| row.get(0),
+    )?)
+}
+
+fn has_table(conn: &Connection, name: &str) -> Result<bool> {
+    let found = conn.first(
+        "SELECT 1 FROM sqlite_schema WHERE type = 'table' AND name = ?1",
+        [name],
+        |_| Ok(()),
+    )?;
+    Ok(found.is_some())
 }
 
 /// Refuses files that are not ours or newer than we are, before anything is written to them.
@@ -187,15 +254,24 @@ pub(super) fn check(conn: &Connection, path: &Path) -> Result<()> {
 
 /// Makes all migrations that are missing; answers how many.
 pub(super) fn up(conn: &mut Connection) -> Result<usize> {
+    up_to(conn, NEWEST)
+}
+
+/// Makes the missing ones of the first `wanted` migrations; answers how many.
+pub(super) fn up_to(conn: &mut Connection, wanted: u32) -> Result<usize> {
+    if wanted > NEWEST {
+        let (found, known) = (wanted, NEWEST);
+        return Err(Error::TooNew { found, known });
+    }
     let mut made = 0;
-    while make_one(conn)? {
+    while make_one(conn, wanted)? {
         made += 1;
     }
     Ok(made)
 }
 
 /// The number of migrations that were made.
-fn version(conn: &Connection) -> Result<u32> {
+pub(super) fn version(conn: &Connection) -> Result<u32> {
     let known = MIGRATIONS.len() as u32;
     let found: u32 = conn
         .pragma_query_value(None, "user_version", |row| row.get(0))
@@ -206,14 +282,15 @@ fn version(conn: &Connection) -> Result<u32> {
     Ok(found)
 }
 
-fn make_one(conn: &mut Connection) -> Result<bool> {
+fn make_one(conn: &mut Connection, wanted: u32) -> Result<bool> {
     // Looked at first without a lock, so that opening a current database writes nothing.
-    if version(conn)? as usize == MIGRATIONS.len() {
+    if version(conn)? >= wanted {
         return Ok(false);
     }
     change(conn, |conn| {
         let version = version(conn)?;
-        let Some(migration) = MIGRATIONS.get(version as usize) else {
+        let migration = MIGRATIONS.get(version as usize);
+        let Some(migration) = migration.filter(|_| version < wanted) else {
             return Ok(false);
         };
         conn.execute_batch(migration.up)?;

@@ -14,6 +14,7 @@ extern crate agentrunner_store as store;
 #[macro_use]
 mod suite;
 mod cache;
+mod copying;
 mod counters;
 mod crash;
 mod model;

@@ -31,6 +31,11 @@ pub(crate) struct Served {
 }
 
 impl Served {
+    /// Where its database is.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     async fn behind_its_back(&self, sql: &str, id: ExecutionId, seq: u32) {
         let client = session(&self.url).await;
         let seq = i32::try_from(seq).unwrap();
@@ -80,6 +85,7 @@ behaviour!(Served);
 behaviour! { Served;
     packing: long_things_lie_compressed_and_are_read_as_they_were, rows_from_before_stay_readable,
         a_bomb_in_a_row_ends_its_execution_alone;
+    silence: what_was_silent_for_long_goes_and_what_somebody_waits_for_stays;
 }
 
 #[async_trait]

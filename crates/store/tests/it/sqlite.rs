@@ -31,6 +31,11 @@ pub(crate) fn quick() -> Options {
 }
 
 impl Embedded {
+    /// Where its file is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     fn behind_its_back(&self, sql: &str, id: ExecutionId, seq: u32) {
         let conn = Connection::open(&self.path).unwrap();
         let changed = conn
@@ -84,6 +89,7 @@ behaviour!(Embedded);
 behaviour! { Embedded;
     packing: long_things_lie_compressed_and_are_read_as_they_were, rows_from_before_stay_readable,
         a_bomb_in_a_row_ends_its_execution_alone;
+    silence: what_was_silent_for_long_goes_and_what_somebody_waits_for_stays;
 }
 
 #[async_trait]

@@ -18,6 +18,7 @@ pub(crate) mod pins;
 pub(crate) mod read;
 pub(crate) mod schedules;
 pub(crate) mod shared;
+pub(crate) mod silence;
 pub(crate) mod submit;
 pub(crate) mod switches;
 pub(crate) mod turns;

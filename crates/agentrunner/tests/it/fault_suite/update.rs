@@ -161,7 +161,12 @@ async fn there_and_back(world: &World, next: &NextProgram) {
                     .for_each(|one| one.use_program(program));
                 replace_all(world).await;
             }
-            run(world, new, &["migrate", "down", &count.to_string()]).await;
+            run(
+                world,
+                new,
+                &["migrate", "down", &count.to_string(), "--force"],
+            )
+            .await;
             // The old program starts where it was at home before.
             replace_all(world).await;
             let left = status(world, old).await;

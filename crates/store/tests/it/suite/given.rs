@@ -51,6 +51,7 @@ pub(crate) fn task(agent: &str) -> Execution {
         origin: None,
         event_id: None,
         hops: 0,
+        restored: None,
         callback_url: None,
         metadata: Value::Null,
     }

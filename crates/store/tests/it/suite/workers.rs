@@ -8,7 +8,7 @@ use super::Fixture;
 use super::given::at;
 
 /// A worker that was heard of at `heard` seconds.
-fn worker(id: &str, heard: i64) -> Worker {
+pub(crate) fn worker(id: &str, heard: i64) -> Worker {
     Worker {
         id: id.parse().unwrap(),
         pool: Pool::Autonomous,
