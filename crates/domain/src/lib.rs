@@ -10,6 +10,7 @@
 //! - [`Worker`]s perform executions; [`fleet`] tells who of them is alive and how an agent stands because of it.
 //! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
 //! - [`alert`] tells when somebody is to be told that something is wrong.
+//! - [`span`] is what a trace shows of a journal.
 //! - [`delivery`] is what is sent out until it has arrived.
 //! - [`access`] tells who may do what: scopes, and the keys that carry them.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
@@ -33,6 +34,7 @@ pub mod pruning;
 pub mod quantity;
 pub mod retry;
 pub mod schedule;
+pub mod span;
 pub mod state;
 pub mod step;
 mod subscribers;
@@ -56,6 +58,7 @@ pub use prompt::{Prompt, Purpose};
 pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
 pub use schedule::Schedule;
+pub use span::{Sampling, Span, SpanId, Upstream};
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};
 pub use subscribers::Subscribers;

@@ -44,4 +44,5 @@ mod teams;
 mod tidy;
 mod tls;
 mod tools_of_the_trade;
+mod traces;
 mod wrong_use;
