@@ -24,6 +24,7 @@ mod keys;
 mod ledger;
 mod limits_audit;
 mod mcp;
+mod monitoring;
 mod outgoing;
 mod postgres_faults;
 mod product;
