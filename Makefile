@@ -5,7 +5,7 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
-.PHONY: help run test fault-suite backup-rounds scaled rolling-update five-kinds guide-walk docs-walk chart-check image lint format bench clean
+.PHONY: help run test fault-suite backup-rounds scaled rolling-update five-kinds guide-walk docs-walk chart-check monitoring-check image lint format bench clean
 
 help: ## List the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -38,6 +38,9 @@ docs-walk: ## Run the command blocks of README.md and docs/ (PAGES=, KEEP=1, BIN
 
 chart-check: ## Render the Helm chart and hold it to Kubernetes' schemas
 	@scripts/chart-check
+
+monitoring-check: ## Have a real Prometheus check and try the alert rules, and evaluate every query of rules and dashboard (BINARY=)
+	@scripts/monitoring-check
 
 image: ## Build the container image with a binary that is built here (PROFILE=dist, BINARY=)
 	@scripts/image

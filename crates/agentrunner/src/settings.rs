@@ -7,6 +7,7 @@ mod servers;
 mod slack;
 mod source;
 mod tls;
+mod tracing;
 mod values;
 mod variable;
 
@@ -29,6 +30,7 @@ pub(crate) use outgoing::Outgoing;
 pub(crate) use servers::Servers;
 pub(crate) use source::{Origin, ProcessEnvironment, Source};
 pub(crate) use tls::Trust;
+pub(crate) use tracing::Tracing;
 pub(crate) use values::{Mistake, Values, read_secret};
 pub(crate) use variable::VARIABLES;
 use variable::Variable;
@@ -62,6 +64,7 @@ pub(crate) struct Settings {
     /// Knows all secrets of the settings.
     pub(crate) redactor: Redactor,
     pub(crate) outgoing: Outgoing,
+    pub(crate) tracing: Tracing,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -393,6 +396,7 @@ impl Settings {
             secrets_period: Duration::from_secs(values.number("SECRETS_REFRESH_SECONDS")),
             redactor,
             outgoing: Outgoing::read(&values, mistakes),
+            tracing: Tracing::read(&values, mistakes),
             values: Arc::new(values),
         }
     }

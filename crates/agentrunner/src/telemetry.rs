@@ -1,8 +1,9 @@
-//! Log lines on standard error: compact JSON for machines, text for people.
+//! Log lines on standard error: compact JSON for machines, text for people. Beside them, [`traces`].
 
 mod file;
 mod json;
 mod masked;
+pub(crate) mod traces;
 
 use std::io::Write;
 

@@ -25,6 +25,7 @@ use engine::{
     Agents, Clock, Engine, Expand, Ports, Refusal, Registration, StoreHost, Surroundings,
 };
 use llm::{Host, Key, ProviderSettings, Providers};
+use metrics_exporter_prometheus::PrometheusHandle;
 use secrecy::SecretString;
 use services::audit::Audit;
 use services::config::ConfigService;
@@ -40,6 +41,7 @@ use tools::{EgressPolicy, Toolkit, ToolkitSettings};
 
 use crate::secrets;
 use crate::settings::{Instead, Models, Settings};
+use crate::telemetry::traces;
 use crate::transcript::SCRIPTED;
 use listeners::Listeners;
 use masked_models::MaskedModels;
@@ -80,6 +82,10 @@ pub(crate) struct System {
     refusals: Option<Receiver<Refusal>>,
     /// What callbacks are signed with, where any are sent.
     signing: Option<Arc<SigningKeys>>,
+    /// Where traces are sent, when they are.
+    traces: Option<traces::Sender>,
+    /// The metrics of this process, when it has listeners.
+    metrics: Option<PrometheusHandle>,
     /// The key to the listeners of one command, which nobody else is to use.
     own_key: Option<SecretString>,
     tasks: TaskTracker,
@@ -113,6 +119,7 @@ impl System {
             .begun(async |system| {
                 // Taken first: a second server at the same place must fail before it claims any work.
                 let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
+                system.metrics = Some(listeners::keep_metrics()?);
                 system.config.reload().await?;
                 system.engine.load_switches().await?;
                 match system.role.engagement {
@@ -170,6 +177,7 @@ impl System {
         let system = Self::build(settings, role).await?;
         system
             .begun(async |system| {
+                system.metrics = Some(listeners::keep_metrics()?);
                 let loaded = system.config.reload().await;
                 system.engine.load_switches().await?;
                 match purpose {
@@ -278,6 +286,9 @@ impl System {
         self.tasks.wait().await;
         self.audit.flush().await;
         self.toolkit.shutdown().await;
+        if let Some(traces) = self.traces.clone() {
+            traces.shutdown().await;
+        }
         self.engine.bus().close().await;
         if let Err(error) = self.engine.store().close().await {
             tracing::warn!(%error, "the database was not closed cleanly; nothing that was accepted is lost");
@@ -302,6 +313,12 @@ impl System {
         let clock = ports::perhaps_wrong(settings, clock);
         let toolkit = Arc::new(toolkit(settings, &store, &clock)?);
         let (on_refusal, refusals) = refusals::told();
+        let engine_settings = engine_settings(settings, role.pool)?;
+        let traces = traces::Sender::start(
+            &settings.tracing,
+            engine_settings.worker.as_str(),
+            &settings.redactor,
+        )?;
         let ports = Ports {
             store,
             bus,
@@ -319,10 +336,11 @@ impl System {
         let engine = Engine::within(
             ports,
             Agents::new(expand(settings)),
-            engine_settings(settings, role.pool)?,
+            engine_settings,
             Surroundings {
                 counters: shared.counters.clone(),
                 on_refusal,
+                traces: traces.as_ref().map(traces::Sender::traces),
                 ..Surroundings::default()
             },
         );
@@ -344,6 +362,8 @@ impl System {
             audit: Audit::none(),
             refusals: Some(refusals),
             signing: None,
+            traces,
+            metrics: None,
             own_key: None,
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
@@ -359,14 +379,16 @@ impl System {
             &self.settings,
             &self.shutdown,
             self.role.uses_bus(),
-        )?;
+            self.metrics.clone(),
+        );
         let mut app = app
             .with_cache(self.cache.clone())
             .with_access(self.access())
             .with_limits(self.limits())
             .with_callbacks(self.toolkit.egress().clone(), self.signing.is_some())
             .with_audit(self.audit()?)
-            .with_redactor(self.settings.redactor.clone());
+            .with_redactor(self.settings.redactor.clone())
+            .with_traces(self.traces.as_ref().map(traces::Sender::traces));
         self.audit = app.audit.clone();
         // The listeners of one command are nobody else's.
         if self.role.services.contains(&Service::SlackGateway) && self.own_key.is_none() {

@@ -12,6 +12,7 @@ use crate::definition::ExecutionMode;
 use crate::id::{AgentName, ConfigVersion, ConversationId, EventId, ExecutionId, Seq, TraceId};
 use crate::message::{Message, StopReason};
 use crate::quantity::{Money, Usage};
+use crate::span::Upstream;
 
 /// How an execution stands, in the words that every face of the system shows.
 #[derive(
@@ -159,6 +160,9 @@ pub struct Execution {
     pub budget: BudgetLimits,
     /// The trace of the request.
     pub trace_id: TraceId,
+    /// The span of the request, and whether the trace is recorded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upstream: Option<Upstream>,
     /// The execution that delegated it, and by which step.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub parent: Option<Parent>,

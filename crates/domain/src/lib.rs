@@ -11,6 +11,7 @@
 //! - [`Team`] is what a coordinator knows of its [`Plan`] and of the agents that carry it out.
 //! - [`alert`] tells when somebody is to be told that something is wrong.
 //! - [`Restored`] is what a restored backup means for work.
+//! - [`span`] is what a trace shows of a journal.
 //! - [`delivery`] is what is sent out until it has arrived.
 //! - [`access`] tells who may do what: scopes, and the keys that carry them.
 //! - [`decide()`] looks at definition, execution and state and names the one [`Action`] to do next.
@@ -35,6 +36,7 @@ pub mod quantity;
 mod restored;
 pub mod retry;
 pub mod schedule;
+pub mod span;
 pub mod state;
 pub mod step;
 mod subscribers;
@@ -59,6 +61,7 @@ pub use pruning::Fit;
 pub use quantity::{Money, Tokens, Usage};
 pub use restored::Restored;
 pub use schedule::Schedule;
+pub use span::{Sampling, Span, SpanId, Upstream};
 pub use state::{IllegalStep, State};
 pub use step::{CallRef, Step, StepBody, ToolOutcome};
 pub use subscribers::Subscribers;

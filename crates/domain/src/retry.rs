@@ -56,6 +56,20 @@ pub enum ModelErrorClass {
 }
 
 impl ModelErrorClass {
+    /// The word in journals and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::RateLimited => "rate_limited",
+            Self::Unavailable => "unavailable",
+            Self::Garbled => "garbled",
+            Self::TimedOut => "timed_out",
+            Self::InvalidRequest => "invalid_request",
+            Self::Auth => "auth",
+            Self::Refused => "refused",
+            Self::ContextTooLong => "context_too_long",
+        }
+    }
+
     /// Whether the same request may succeed when repeated.
     pub const fn is_retryable(self) -> bool {
         matches!(

@@ -8,11 +8,11 @@ use std::time::Duration;
 
 use domain::execution::Totals;
 use domain::{
-    AgentName, Definition, Event, Failure, FailureCode, Message, Outcome, Seq, Status, Step,
-    StepBody, Time,
+    AgentName, Definition, Event, Execution, Failure, FailureCode, Message, Outcome, Seq, Status,
+    Step, StepBody, Time,
 };
 use futures::FutureExt;
-use store::{Append, Claim, Claimed, Then};
+use store::{Append, Appended, Claim, Claimed, Then};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 use crate::ended::Subject;
 use crate::leases::Lease;
 use crate::run::{Ended, Run, Stop};
-use crate::shared::Shared;
+use crate::shared::{Shared, TAKEN_OVER, seconds};
 
 /// How many executions are claimed in one transaction.
 const BATCH: usize = 128;
@@ -155,6 +155,7 @@ impl Dispatcher {
     fn begin(self: &Arc<Self>, claimed: Claimed, asked: Instant) {
         let committed = claimed.steps.last().map_or(0, |step| step.seq.get());
         let agent = claimed.execution.agent.clone();
+        self.count_claim(&claimed);
         let id = claimed.execution.id;
         let lease = self.core.leases.add(id, &agent, claimed.epoch, committed);
         let over_limit = self.count_in(&agent);
@@ -170,6 +171,20 @@ impl Dispatcher {
             this.count_out(&agent);
             tracing::trace!(execution_id = %id, "let go");
         });
+    }
+
+    fn count_claim(&self, claimed: &Claimed) {
+        if claimed.crashes > 0 {
+            metrics::counter!(TAKEN_OVER).increment(1);
+        }
+        if claimed.epoch.get() == 1 {
+            let Execution {
+                mode, created_at, ..
+            } = &claimed.execution;
+            let waited = seconds(self.core.now() - *created_at);
+            metrics::histogram!("agentrunner_execution_queue_seconds", "mode" => mode.as_str())
+                .record(waited);
+        }
     }
 
     async fn perform(&self, claimed: Claimed, lease: &Arc<Lease>, asked: Instant) {
@@ -306,9 +321,14 @@ impl Dispatcher {
             digest: None,
         };
         let events = subject.events(&outcome, self.core.now());
+        let status = outcome.status();
         let body = StepBody::Finished { outcome };
-        self.last_words(subject.id, lease, totals, (body, events), then)
+        let is_over = self
+            .last_words(subject.id, lease, totals, (body, events), then)
             .await;
+        if is_over {
+            self.core.ended(subject, status);
+        }
     }
 
     async fn note_panic(
@@ -324,6 +344,7 @@ impl Dispatcher {
             .await;
     }
 
+    /// Writes the last step of this process; whether it is on disk.
     async fn last_words(
         &self,
         id: domain::ExecutionId,
@@ -331,7 +352,7 @@ impl Dispatcher {
         totals: Totals,
         (body, events): (StepBody, Vec<Event>),
         then: Then,
-    ) {
+    ) -> bool {
         let now = self.core.now();
         let step = Step {
             seq: Seq::new(lease.last_committed() + 1),
@@ -350,8 +371,12 @@ impl Dispatcher {
             children: Vec::new(),
             then,
         };
-        if let Err(error) = self.core.append(append).await {
-            tracing::error!(execution_id = %id, "its end could not be written, it is tried again: {error}");
+        match self.core.append(append).await {
+            Ok(answer) => !matches!(answer, Appended::LostLease),
+            Err(error) => {
+                tracing::error!(execution_id = %id, "its end could not be written, it is tried again: {error}");
+                false
+            }
         }
     }
 

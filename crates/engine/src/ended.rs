@@ -5,6 +5,7 @@ use domain::event::topics;
 use domain::team::Contribution;
 use domain::{
     AgentName, Event, Execution, ExecutionId, ExecutionMode, Outcome, Team, Time, Topic, TraceId,
+    Upstream,
 };
 use serde_json::{Value, json};
 
@@ -13,8 +14,10 @@ pub(crate) struct Subject {
     pub(crate) id: ExecutionId,
     pub(crate) agent: AgentName,
     pub(crate) trace_id: TraceId,
+    pub(crate) upstream: Option<Upstream>,
     hops: u8,
-    mode: ExecutionMode,
+    pub(crate) mode: ExecutionMode,
+    pub(crate) created_at: Time,
     /// Who did what for it, when it is a coordinator's.
     contributions: Vec<Contribution>,
 }
@@ -25,8 +28,10 @@ impl Subject {
             id: execution.id,
             agent: execution.agent.clone(),
             trace_id: execution.trace_id.clone(),
+            upstream: execution.upstream,
             hops: execution.hops,
             mode: execution.mode,
+            created_at: execution.created_at,
             contributions: Vec::new(),
         }
     }
@@ -48,8 +53,6 @@ impl Subject {
                 (topics::EXECUTION_FAILED, None)
             }
         };
-        metrics::counter!("agentrunner_executions_total", "agent" => self.agent.to_string(), "status" => status.as_str())
-            .increment(1);
         let data = json!({
             "execution_id": self.id,
             "agent_name": self.agent,

@@ -22,7 +22,9 @@ mod schedules;
 mod shared;
 mod subscriptions;
 mod switches;
+mod tally;
 mod task;
+mod traces;
 mod travel;
 
 use std::sync::Arc;
@@ -56,6 +58,7 @@ pub use recovery::IsGone;
 pub use scheduler::{Looked, Scheduler};
 pub use schedules::{MAX_NEXT, NewSchedule, Schedules, Upcoming};
 pub use task::{Accepted, NewTask};
+pub use traces::{Export, Show, Traces};
 pub use travel::{Branch, Cut};
 
 /// Tells the time. The engine reads no other clock, so that a test can hold the hands.
@@ -72,6 +75,8 @@ pub struct Surroundings {
     pub counters: Arc<dyn Counters>,
     /// Who is told of calls that an agent was not let make.
     pub on_refusal: OnRefusal,
+    /// Who is told the traces of what ended.
+    pub traces: Option<Traces>,
 }
 
 /// A call of a tool that an agent wanted to make and was not let.
@@ -98,6 +103,7 @@ impl Default for Surroundings {
             new_id: Arc::new(Uuid::now_v7),
             counters: Arc::new(LocalCounters::default()),
             on_refusal: Arc::new(drop),
+            traces: None,
         }
     }
 }
@@ -168,6 +174,7 @@ impl Engine {
             new_id,
             counters,
             on_refusal,
+            traces,
         } = surroundings;
         let definitions = Definitions::new(ports.store.clone(), agents.clone());
         let presence = Presence::new((ports.clock)());
@@ -179,6 +186,7 @@ impl Engine {
             settings,
             counters,
             on_refusal,
+            telling: traces.map(traces::Telling::new),
             hub: Arc::default(),
             definitions,
             schemas: tools::Schemas::default(),
@@ -226,6 +234,7 @@ impl Engine {
         let (core, close) = (&self.core, &self.close);
         // There from the beginning, so that none is told from unknown.
         metrics::counter!(shared::LATE_WRITES).increment(0);
+        metrics::counter!(shared::TAKEN_OVER).increment(0);
         for kind in ["model", "tool"] {
             metrics::counter!(shared::DROPPED_CALLS, "kind" => kind).increment(0);
         }
@@ -238,6 +247,7 @@ impl Engine {
                 dispatcher.run(stop).await;
             }
         });
+        self.tasks.spawn(traces::tell(core.clone(), close.clone()));
         self.tasks.spawn(leases::renew(core.clone(), close.clone()));
         self.tasks
             .spawn(leases::hear_others(core.clone(), close.clone()));

@@ -181,7 +181,10 @@ pub(crate) async fn collect_dead_letters(core: Arc<Shared>, stop: CancellationTo
         let letter = letter(&delivery, &core);
         tracing::warn!(queue = %letter.queue, topic = %letter.event.topic, "dead letter: {}", letter.reason);
         match core.ports.store.add_dead_letter(letter).await {
-            Ok(()) => delivery.done(),
+            Ok(()) => {
+                metrics::counter!("agentrunner_dead_letters_total").increment(1);
+                delivery.done();
+            }
             Err(error) => delivery.retry(error.to_string()),
         }
     }

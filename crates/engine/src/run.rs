@@ -31,6 +31,7 @@ use crate::feed::{self, Happened};
 use crate::leases::{LISTEN, Lease};
 use crate::live::LiveRun;
 use crate::shared::{DROPPED_CALLS, Shared};
+use crate::tally::Tally;
 use crate::task::submitted_event;
 
 /// How a run ended, for the dispatcher's books.
@@ -233,6 +234,7 @@ impl Run {
                     digest,
                 })
                 .await?;
+                self.core.ended(&Subject::new(&self.execution), status);
                 self.tell_relatives();
                 Ok(Some(Ended::Finished(status)))
             }
@@ -330,9 +332,7 @@ impl Run {
         };
         let mut happened: Vec<_> = steps.iter().map(feed::of_step).collect();
         happened.extend(status_after(&then).map(|status| Happened::Execution { status }));
-        for step in &steps {
-            metrics::counter!("agentrunner_steps_total", "kind" => step.body.kind()).increment(1);
-        }
+        let tallies: Vec<_> = steps.iter().map(Tally::of).collect();
         let append = Append {
             id: self.execution.id,
             epoch: self.epoch,
@@ -350,6 +350,9 @@ impl Run {
                 self.lease.lose();
                 return Err(Stop::Lost);
             }
+        }
+        for tally in tallies {
+            tally.count(&self.execution.agent);
         }
         if let Some(seq) = last {
             self.lease.committed(seq);
@@ -449,6 +452,12 @@ impl Run {
         let now = self.core.now();
         let budget = budget.unwrap_or_else(|| self.budget_of_child());
         let (input, metadata) = self.task_of(call);
+        let parent = Parent {
+            id: self.execution.id,
+            seq,
+            depth: self.execution.depth() + 1,
+            deepest: self.execution.deepest(self.definition.max_delegation_depth),
+        };
         let execution = Execution {
             id,
             agent: name.clone(),
@@ -463,12 +472,8 @@ impl Run {
                 .min(self.execution.deadline),
             budget,
             trace_id: self.execution.trace_id.clone(),
-            parent: Some(Parent {
-                id: self.execution.id,
-                seq,
-                depth: self.execution.depth() + 1,
-                deepest: self.execution.deepest(self.definition.max_delegation_depth),
-            }),
+            upstream: self.execution.upstream.map(|above| above.below(&parent)),
+            parent: Some(parent),
             origin: None,
             event_id: None,
             hops: self.execution.hops,

@@ -348,6 +348,7 @@ impl Scheduler {
             deadline: now + Duration::from_secs(limit),
             budget: domain::budget::BudgetLimits::default(),
             trace_id: TraceId::from_uuid((self.core.new_id)()),
+            upstream: None,
             parent: None,
             origin: None,
             event_id: schedule

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use domain::{Restored, Time};
+use domain::{Restored, Status, Time, TimeDelta};
 use store::counters::Counters;
 use store::{Append, Appended};
 use tokio::sync::{Notify, OnceCell};
 
 use crate::definitions::Definitions;
+use crate::ended::Subject;
 use crate::feed::Feed;
 use crate::fleet::Presence;
 use crate::leases::Leases;
@@ -15,10 +16,13 @@ use crate::live::Hub;
 use crate::pins::Pins;
 use crate::scheduler::Pace;
 use crate::switches::Look;
+use crate::traces::Telling;
 use crate::{Agents, NewId, OnRefusal, Ports, Settings};
 
 /// Counts writes that came after the lease was lost: each was refused.
 pub(crate) const LATE_WRITES: &str = "agentrunner_late_writes_refused_total";
+/// Counts executions that were taken over from a process that was lost.
+pub(crate) const TAKEN_OVER: &str = "agentrunner_leases_taken_over_total";
 /// Counts calls that a shutdown had to drop because its time was up, by kind: `model` and `tool`.
 pub(crate) const DROPPED_CALLS: &str = "agentrunner_calls_dropped_total";
 
@@ -29,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) settings: Settings,
     pub(crate) counters: Arc<dyn Counters>,
     pub(crate) on_refusal: OnRefusal,
+    /// Where what ended waits for its trace to be told.
+    pub(crate) telling: Option<Telling>,
     pub(crate) hub: Arc<Hub>,
     pub(crate) feed: Arc<Feed>,
     pub(crate) leases: Leases,
@@ -66,6 +72,19 @@ impl Shared {
         restored.and_then(|restored| restored.doubt(cause))
     }
 
+    /// Counts an execution that ended, and has its trace told. Its end is on disk.
+    pub(crate) fn ended(&self, subject: &Subject, status: Status) {
+        let labels = [
+            ("agent", subject.agent.to_string()),
+            ("status", status.as_str().to_owned()),
+        ];
+        metrics::counter!("agentrunner_executions_total", &labels).increment(1);
+        let took = seconds(self.now() - subject.created_at);
+        metrics::histogram!("agentrunner_execution_duration_seconds", "mode" => subject.mode.as_str())
+            .record(took);
+        self.tell_end(subject);
+    }
+
     /// Commits as the owner of a lease; a refusal is counted and logged.
     ///
     /// # Errors
@@ -79,4 +98,9 @@ impl Shared {
         }
         answer
     }
+}
+
+/// For a metric: clocks may disagree, and no time is below nothing.
+pub(crate) fn seconds(time: TimeDelta) -> f64 {
+    time.to_std().unwrap_or_default().as_secs_f64()
 }

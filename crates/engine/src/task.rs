@@ -7,7 +7,7 @@ use domain::definition::OnConcurrent;
 use domain::event::topics;
 use domain::{
     AgentName, ConversationId, Definition, Event, EventId, Execution, ExecutionId, ExecutionMode,
-    Message, Priority, Time, TraceId,
+    Message, Priority, Time, TraceId, Upstream,
 };
 use serde_json::{Value, json};
 use store::{IdempotencyKey, Submission, Submitted, WhenBusy};
@@ -40,6 +40,8 @@ pub struct NewTask {
     pub budget: BudgetLimits,
     /// The trace of the request.
     pub trace_id: TraceId,
+    /// The span of the request.
+    pub upstream: Option<Upstream>,
     /// The event that started it.
     pub event_id: Option<EventId>,
     /// How many events led to it.
@@ -66,6 +68,7 @@ impl NewTask {
             timeout: None,
             budget: BudgetLimits::default(),
             trace_id,
+            upstream: None,
             event_id: None,
             hops: 0,
             restored: None,
@@ -140,6 +143,7 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
         deadline: now + task.timeout.unwrap_or(longest).min(longest),
         budget: task.budget,
         trace_id: task.trace_id.clone(),
+        upstream: task.upstream,
         parent: None,
         origin: None,
         event_id: task.event_id,

@@ -12,7 +12,7 @@ use domain::execution::{Origin, Seam};
 use domain::state::Turn;
 use domain::{
     Definition, Execution, ExecutionId, ExecutionMode, Message, Purpose, State, Status, Step,
-    StepBody, TraceId, pruning,
+    StepBody, TraceId, Upstream, pruning,
 };
 use serde_json::Value;
 use store::{ExecutionRow, IdempotencyKey, Submission, WhenBusy};
@@ -58,6 +58,8 @@ pub struct Branch {
     pub metadata: Option<Value>,
     /// The trace of the request.
     pub trace_id: TraceId,
+    /// The span of the request.
+    pub upstream: Option<Upstream>,
     /// Makes repeating the request harmless.
     pub idempotency: Option<IdempotencyKey>,
 }
@@ -276,6 +278,7 @@ async fn execution(
         deadline: now + wish.timeout.unwrap_or(longest).min(longest),
         budget: old.budget.and(wish.budget),
         trace_id: wish.trace_id.clone(),
+        upstream: wish.upstream,
         parent: None,
         origin: Some(origin),
         event_id: None,

@@ -16,7 +16,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use domain::alert::AlertConfig;
-pub(crate) use look::known;
+pub(crate) use look::{OVERDUE, known};
 
 use crate::config::{Diagnostic, Lookup, decode, parse_alerts, render};
 use crate::slack::Slack;

@@ -17,13 +17,15 @@ pub mod page;
 pub mod params;
 mod passage;
 pub mod peer;
+pub mod trace;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use engine::Engine;
+use engine::{Engine, Traces};
 use metrics_exporter_prometheus::PrometheusHandle;
+use store::Vitals;
 use store::cache::Cache;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -128,12 +130,16 @@ pub struct App {
     pub egress: Arc<Egress>,
     /// Whether callbacks can be signed, and so be promised.
     pub calls_back: bool,
+    /// Where the spans of requests go, when any are told.
+    pub traces: Option<Traces>,
     /// When the process began.
     pub started: Instant,
     /// The sessions of MCP clients.
     pub(crate) mcp: Arc<Sessions>,
     /// How agents stand, for lists of them.
     pub(crate) fleet: Arc<Kept<Fleet>>,
+    /// What of all processes the metrics tell.
+    pub(crate) vitals: Arc<Kept<Vitals>>,
     /// Ends streams when the process is to end.
     pub shutdown: CancellationToken,
     /// Places for requests that end soon.
@@ -169,10 +175,12 @@ impl App {
                 Duration::from_secs(5),
             )),
             calls_back: false,
+            traces: None,
             metrics,
             started: Instant::now(),
             mcp: Arc::new(Sessions::new()),
             fleet: Arc::default(),
+            vitals: Arc::default(),
             shutdown,
         }
     }
@@ -217,6 +225,13 @@ impl App {
     pub fn with_callbacks(mut self, egress: Arc<Egress>, calls_back: bool) -> Self {
         self.egress = egress;
         self.calls_back = calls_back;
+        self
+    }
+
+    /// The same, telling traces of its requests.
+    #[must_use]
+    pub fn with_traces(mut self, traces: Option<Traces>) -> Self {
+        self.traces = traces;
         self
     }
 

@@ -221,6 +221,7 @@ fn task() -> Result<Execution, Failure> {
         deadline: now + Duration::from_secs(3600),
         budget: Default::default(),
         trace_id: TraceId::from_uuid(Uuid::now_v7()),
+        upstream: None,
         parent: None,
         origin: None,
         event_id: None,

@@ -12,6 +12,7 @@
 //! | [`ProviderStandIn`] | a model provider: OpenAI, Anthropic, Ollama and AWS Bedrock, whole and streamed |
 //! | [`EffectsStandIn`] | the API of a tool, whose effects are counted by idempotency key |
 //! | [`SlackStandIn`] | Slack: its Web API, its Socket Mode and its signatures |
+//! | [`CollectorStandIn`] | a collector of traces, by OTLP |
 //! | [`FaultProxy`] | a network that is slow, cut or silent |
 //! | [`npm_servers`] | the command lines of real MCP servers, installed by `scripts/test-deps` |
 //!
@@ -63,6 +64,7 @@
 //! `DELETE` on the lists forgets what was recorded.
 
 mod barrier;
+mod collector;
 mod control;
 mod deps;
 pub mod effects;
@@ -77,6 +79,7 @@ pub mod servers;
 pub mod slack;
 
 pub use barrier::{Barrier, Filter, Hold, Ticket};
+pub use collector::{CollectorStandIn, ToldSpan};
 pub use deps::{CommandLine, NpmServers, node_folder, npm_servers, python};
 pub use effects::EffectsStandIn;
 pub use log::Outcome;

@@ -16,7 +16,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use domain::definition::{Effect, Tool};
 use domain::pin::{Fingerprint, Sight};
-use domain::{AgentName, ConfigVersion, Event, ExecutionId, Time, ToolOutcome, TraceId};
+use domain::{
+    AgentName, ConfigVersion, Event, ExecutionId, SpanId, Time, ToolOutcome, TraceId, span,
+};
 use serde_json::Value;
 
 mod api;
@@ -74,6 +76,8 @@ pub struct Call<'a> {
     pub team: Option<ExecutionId>,
     /// The trace to send on.
     pub trace_id: &'a TraceId,
+    /// Whether that trace is recorded.
+    pub is_recorded: bool,
     /// How many events led here; for `publish_event`.
     pub hops: u8,
     /// How long it may take.
@@ -85,8 +89,8 @@ pub struct Call<'a> {
 impl Call<'_> {
     /// The `traceparent` header of W3C Trace Context that is sent with the call.
     fn traceparent(&self) -> String {
-        let trace = self.trace_id.as_str();
-        format!("00-{trace}-{}-01", trace.get(..16).unwrap_or_default())
+        let span = SpanId::of_key(self.idempotency_key);
+        span::traceparent(self.trace_id, span, self.is_recorded)
     }
 }
 

@@ -112,16 +112,14 @@ impl System {
 }
 
 /// What the services' handlers work with.
-///
-/// # Errors
-/// Another part of the process keeps metrics already.
 pub(super) fn app(
     engine: &Engine,
     config: &ConfigService,
     settings: &crate::settings::Settings,
     shutdown: &CancellationToken,
     uses_message_queue: bool,
-) -> anyhow::Result<App> {
+    metrics: Option<PrometheusHandle>,
+) -> App {
     let (requests, retention) = (&settings.requests, settings.state.retention);
     let settings = Settings {
         max_body_bytes: requests.max_body_bytes,
@@ -134,16 +132,20 @@ pub(super) fn app(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         ..Settings::default()
     };
-    Ok(App::new(
+    App::new(
         engine.clone(),
         config.clone(),
         settings,
-        Some(metrics()?),
+        metrics,
         shutdown.clone(),
-    ))
+    )
 }
 
-fn metrics() -> anyhow::Result<PrometheusHandle> {
+/// Keeps metrics from now on.
+///
+/// # Errors
+/// Another part of the process keeps them already.
+pub(super) fn keep_metrics() -> anyhow::Result<PrometheusHandle> {
     let recorder = services::http::metrics::recorder()?;
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)

@@ -28,7 +28,7 @@ const MAY_USE: [(&str, &[&str]); 9] = [
 ];
 
 /// Heavy or dangerous dependencies, and the only crates that may have them (tests aside).
-const BEHIND_ONE_DOOR: [(&str, &[&str]); 13] = [
+const BEHIND_ONE_DOOR: [(&str, &[&str]); 14] = [
     ("aws-config", &["llm"]),
     ("aws-sigv4", &["llm"]),
     ("rusqlite", &["store"]),
@@ -40,6 +40,7 @@ const BEHIND_ONE_DOOR: [(&str, &[&str]); 13] = [
     ("lettre", &["services"]),
     ("reqwest", &["llm", "tools", "services", "agentrunner"]),
     ("utoipa", &["services"]),
+    ("opentelemetry_sdk", &["agentrunner"]),
     ("notify", &["services"]),
     ("clap", &["agentrunner", "testkit"]),
 ];

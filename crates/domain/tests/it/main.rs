@@ -15,4 +15,5 @@ mod people;
 mod plans;
 mod silence;
 mod simulation;
+mod spans;
 mod travel;

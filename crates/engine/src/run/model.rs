@@ -46,6 +46,18 @@ impl Run {
         let took_ms = millis(started.elapsed());
         metrics::histogram!("agentrunner_model_call_seconds", "provider" => run.config.provider.as_str())
             .record(started.elapsed().as_secs_f64());
+        let outcome = match &ending {
+            Ending::Interrupted => "interrupted",
+            Ending::Answered(_) => "answered",
+            Ending::Failed(error) => error.class.as_str(),
+        };
+        let labels = [
+            ("agent", self.execution.agent.to_string()),
+            ("provider", run.config.provider.as_str().to_owned()),
+            ("model", run.config.model.clone()),
+            ("outcome", outcome.to_owned()),
+        ];
+        metrics::counter!("agentrunner_model_calls_total", &labels).increment(1);
         match ending {
             Ending::Interrupted => {
                 if self.lease.is_time_up() {

@@ -26,7 +26,7 @@ impl Run {
             let (toolbox, definition, execution) = (
                 self.core.ports.tools.clone(),
                 self.definition.clone(),
-                self.facts_for_tools(),
+                (self.facts_for_tools(), self.is_recorded()),
             );
             let lease = self.lease.clone();
             self.in_flight.insert(call);
@@ -85,6 +85,13 @@ impl Run {
             .unwrap_or(self.execution.deadline)
     }
 
+    fn is_recorded(&self) -> bool {
+        let Execution {
+            trace_id, upstream, ..
+        } = &self.execution;
+        self.core.is_recorded(trace_id, *upstream)
+    }
+
     fn facts_for_tools(&self) -> Arc<Execution> {
         // The history can be long and no tool sees it.
         Arc::new(Execution {
@@ -97,7 +104,7 @@ impl Run {
 async fn perform(
     toolbox: Arc<dyn Toolbox>,
     definition: Arc<Definition>,
-    execution: Arc<Execution>,
+    (execution, is_recorded): (Arc<Execution>, bool),
     run: ToolRun,
 ) -> ToolOutcome {
     let Some(entry) = definition.tool(&run.entry) else {
@@ -119,6 +126,7 @@ async fn perform(
         execution: execution.id,
         team: execution.team(),
         trace_id: &execution.trace_id,
+        is_recorded,
         hops: execution.hops,
         timeout,
         pin: run.pin.as_ref(),

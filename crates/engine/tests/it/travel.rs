@@ -26,6 +26,7 @@ fn wish(id: ExecutionId, cut: Cut) -> Branch {
         budget: Default::default(),
         metadata: None,
         trace_id: TraceId::from_uuid(Uuid::from_u128(2)),
+        upstream: None,
         idempotency: None,
     }
 }

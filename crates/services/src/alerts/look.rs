@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::Alerts;
 
 /// How long a fire time may be overdue: schedulers look every second, and a start takes a while.
-const OVERDUE: Duration = Duration::from_secs(60);
+pub(crate) const OVERDUE: Duration = Duration::from_secs(60);
 /// Why a fire time was left out that should not have been.
 const MISSED: [&str; 3] = ["misfire", "misfires", "coalesced"];
 

@@ -6,29 +6,24 @@
 use std::panic::AssertUnwindSafe;
 use std::time::{Duration, Instant};
 
-use axum::extract::{FromRequestParts, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::middleware::Next;
 use axum::response::Response;
-use domain::TraceId;
 use futures::FutureExt;
-use http::request::Parts;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use tracing::Instrument;
-use uuid::Uuid;
 
 use super::access;
 use super::door::Door;
 use super::guard::Guard;
 use super::params::duration;
 use super::passage::Passage;
+use super::trace::{Answered, Trace};
 use super::{Answer, ApiError, App, Code, Service};
 use crate::openai;
 
 /// The longest that a caller may ask to wait.
 pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(300);
-
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// What the edge of one listener works with.
 #[derive(Clone)]
@@ -52,77 +47,22 @@ impl Edge {
     }
 }
 
-/// The trace of a request: made here when the caller brings none.
-#[derive(Debug, Clone)]
-pub struct Trace {
-    /// The trace.
-    pub id: TraceId,
-    /// The caller's own name for the request, given back as it came.
-    request_id: HeaderValue,
-}
-
-impl Trace {
-    fn of(headers: &HeaderMap) -> Self {
-        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-        let given = text(REQUEST_ID).filter(|id| {
-            !id.is_empty() && id.len() <= 128 && id.bytes().all(|b| b.is_ascii_graphic())
-        });
-        let id = text(TRACEPARENT)
-            .and_then(trace_of_parent)
-            .or_else(|| given?.parse().ok())
-            .unwrap_or_else(|| TraceId::from_uuid(Uuid::now_v7()));
-        let request_id = given
-            .and_then(|given| HeaderValue::from_str(given).ok())
-            .or_else(|| HeaderValue::from_str(id.as_str()).ok())
-            .unwrap_or_else(|| HeaderValue::from_static("-"));
-        Self { id, request_id }
-    }
-
-    fn sign(&self, headers: &mut HeaderMap) {
-        headers.insert(REQUEST_ID, self.request_id.clone());
-        let (span, _) = Uuid::new_v4().as_u64_pair();
-        let parent = format!("00-{}-{span:016x}-01", self.id);
-        if let Ok(parent) = HeaderValue::try_from(parent) {
-            headers.insert(TRACEPARENT, parent);
-        }
-    }
-}
-
-/// The trace id of a W3C `traceparent`; none when it is malformed, as the standard wants it.
-fn trace_of_parent(text: &str) -> Option<TraceId> {
-    let parts: Vec<&str> = text.split('-').collect();
-    let [version, trace, span, _, ..] = parts.as_slice() else {
-        return None;
-    };
-    let hex = |s: &str, n| {
-        s.len() == n
-            && s.bytes()
-                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
-    };
-    let valid = hex(version, 2) && *version != "ff" && hex(trace, 32) && hex(span, 16);
-    (valid && !span.bytes().all(|b| b == b'0'))
-        .then(|| trace.parse().ok())
-        .flatten()
-}
-
-impl<S: Sync> FromRequestParts<S> for Trace {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Answer<Self> {
-        parts
-            .extensions
-            .get::<Self>()
-            .cloned()
-            .ok_or_else(ApiError::internal)
-    }
-}
-
 /// Lets a request pass, in and out.
 pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let trace = Trace::of(request.headers());
+    let traces = edge.app.traces.clone();
+    let sampling = traces.as_ref().map(|traces| traces.sampling);
+    let trace = Trace::of(request.headers(), sampling.unwrap_or_default());
     request.extensions_mut().insert(trace.clone());
     let method = request.method().clone();
+    // For the trace, which tells when something was by the clock that journals go by.
+    let told = traces.map(|traces| {
+        (
+            traces,
+            edge.app.engine.now(),
+            request.uri().path().to_owned(),
+        )
+    });
     let route = request
         .extensions()
         .get::<MatchedPath>()
@@ -156,11 +96,26 @@ pub(crate) async fn pass(State(edge): State<Edge>, mut request: Request, next: N
     let status = response.status().as_u16();
     let took = begun.elapsed();
     super::metrics::count_request(edge.service, method.as_str(), &route, status, took);
+    // Probes and scrapes come every few seconds and say nothing.
+    let says_nothing = route.starts_with("/health") || route == "/metrics";
+    if let Some((traces, begun, path)) = told.filter(|_| !says_nothing) {
+        let span = trace.span(&Answered {
+            service: edge.service.as_str(),
+            method: method.as_str(),
+            route: &route,
+            path: &path,
+            status,
+            begun,
+            ended: edge.app.engine.now(),
+        });
+        if let Some(span) = span {
+            (traces.export)(vec![span]);
+        }
+    }
     span.in_scope(|| {
         // Hundredths are as fine as anyone reads.
         let ms = (took.as_secs_f64() * 1e5).round() / 1e2;
-        // Probes and scrapes come every few seconds and say nothing.
-        if route.starts_with("/health") || route == "/metrics" {
+        if says_nothing {
             tracing::debug!(status, ms, "request");
         } else {
             tracing::info!(status, ms, "request");
@@ -294,39 +249,4 @@ fn stand_in(status: StatusCode) -> ApiError {
         _ => return ApiError::internal(),
     };
     ApiError::new(code, message)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn traces_are_taken_from_the_caller_when_they_are_valid() {
-        let of = |name: &'static str, value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(name, value.parse().unwrap());
-            Trace::of(&headers)
-        };
-        let parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(
-            of("traceparent", parent).id.as_str(),
-            "0af7651916cd43dd8448eb211c80319c"
-        );
-        let uuid = of("x-request-id", "0af76519-16cd-43dd-8448-eb211c80319c");
-        assert_eq!(uuid.id.as_str(), "0af7651916cd43dd8448eb211c80319c");
-        let own = of("x-request-id", "order-17");
-        assert_eq!(own.request_id, "order-17");
-        assert_eq!(own.id.as_str().len(), 32);
-        for bad in [
-            "00-xyz-b7ad6b7169203331-01",
-            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
-            "00",
-        ] {
-            assert_ne!(
-                of("traceparent", bad).id.as_str(),
-                "0af7651916cd43dd8448eb211c80319c"
-            );
-        }
-        assert_ne!(of("x-request-id", "a b").request_id, "a b");
-    }
 }

@@ -11,8 +11,12 @@ use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder};
 use serde_json::{Map, Value, json};
 use utoipa_axum::routes;
 
+pub mod table;
+
 use super::door::{Owner, READ, Routes};
+use super::trace::known_method;
 use super::{App, Service};
+use crate::alerts::OVERDUE;
 
 /// Bounds of the buckets of durations, in seconds.
 const SECONDS: [f64; 12] = [
@@ -25,10 +29,32 @@ const SECONDS: [f64; 12] = [
 /// Never with these buckets.
 pub fn recorder() -> Result<metrics_exporter_prometheus::PrometheusRecorder, BuildError> {
     let durations = Matcher::Suffix("_seconds".to_owned());
-    Ok(PrometheusBuilder::new()
-        .set_buckets_for_metric(durations, &SECONDS)?
-        .build_recorder())
+    let mut builder = PrometheusBuilder::new().set_buckets_for_metric(durations, &SECONDS)?;
+    for name in LONG {
+        builder = builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), &LONG_SECONDS)?;
+    }
+    let cost = Matcher::Full("agentrunner_model_call_cost_usd".to_owned());
+    let recorder = builder
+        .set_buckets_for_metric(cost, &DOLLARS)?
+        .build_recorder();
+    metrics::with_local_recorder(&recorder, table::describe);
+    Ok(recorder)
 }
+
+/// What takes as long as models, tools and people do.
+const LONG: [&str; 5] = [
+    "agentrunner_execution_duration_seconds",
+    "agentrunner_execution_queue_seconds",
+    "agentrunner_model_call_seconds",
+    "agentrunner_model_first_token_seconds",
+    "agentrunner_tool_call_seconds",
+];
+/// Bounds of their buckets, in seconds.
+const LONG_SECONDS: [f64; 13] = [
+    0.01, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0, 900.0, 3600.0,
+];
+/// Bounds of the buckets of costs, in dollars.
+const DOLLARS: [f64; 5] = [0.0001, 0.001, 0.01, 0.1, 1.0];
 
 pub(crate) fn routes() -> Routes {
     Routes::new().with(READ.of(Owner::Everybody), routes!(show))
@@ -42,10 +68,7 @@ pub(crate) fn count_request(
     took: Duration,
 ) {
     // The method is the caller's to choose: only known ones become a label.
-    let method = match method {
-        "GET" | "POST" | "PUT" | "PATCH" | "DELETE" | "HEAD" | "OPTIONS" => method.to_owned(),
-        _ => "other".to_owned(),
-    };
+    let method = known_method(method).unwrap_or("other").to_owned();
     let labels = [
         ("service", service.as_str().to_owned()),
         ("method", method),
@@ -69,14 +92,28 @@ pub(crate) fn count_request(
     )),
 ))]
 async fn show(State(app): State<App>, headers: HeaderMap) -> Response {
-    let (active, capacity) = app.engine.load();
-    gauge!("agentrunner_executions_active").set(active as f64);
-    gauge!("agentrunner_executions_capacity").set(capacity as f64);
+    gauge!("agentrunner_build_info", "version" => app.settings.version.clone()).set(1.0);
+    // Who performs nothing has no capacity.
+    if app.engine.performs() {
+        let pool = app.engine.registration().pool.as_str();
+        let (active, capacity) = app.engine.load();
+        gauge!("agentrunner_executions_active", "pool" => pool).set(active as f64);
+        gauge!("agentrunner_executions_capacity", "pool" => pool).set(capacity as f64);
+    }
     gauge!("agentrunner_agents").set(app.engine.agents().all().len() as f64);
     gauge!("agentrunner_uptime_seconds").set(app.started.elapsed().as_secs_f64());
-    if let Ok(stats) = app.engine.store().agent_stats(None).await {
-        gauge!("agentrunner_executions_queued")
-            .set(stats.iter().map(|agent| agent.queued).sum::<u64>() as f64);
+    let now = app.engine.now();
+    let read = || app.engine.store().vitals(&[], now - OVERDUE);
+    // When the store is away the last figures stay, and `/health/ready` tells of it.
+    if let Ok(vitals) = app.vitals.get(read).await {
+        let queued: u64 = vitals.queued.iter().map(|(_, count, _)| count).sum();
+        let oldest = vitals.queued.iter().map(|(.., since)| *since).min();
+        let waited = oldest.and_then(|since| (now - since).to_std().ok());
+        gauge!("agentrunner_executions_queued").set(queued as f64);
+        gauge!("agentrunner_executions_oldest_queued_seconds")
+            .set(waited.unwrap_or_default().as_secs_f64());
+        gauge!("agentrunner_dead_letters").set(vitals.dead_letters as f64);
+        gauge!("agentrunner_schedules_overdue").set(vitals.overdue.len() as f64);
     }
     let text = app
         .metrics

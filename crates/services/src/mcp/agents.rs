@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use domain::TraceId;
 use engine::Agent;
 use rmcp::model::{
     CacheScope, CallToolRequestParams, CallToolResponse, ErrorData, Implementation, JsonObject,
@@ -18,6 +17,7 @@ use super::call::Call;
 use super::sessions::UnderWay;
 use crate::http::App;
 use crate::http::caller::Caller;
+use crate::http::trace::Trace;
 
 const INSTRUCTIONS: &str = "\
 Each tool is an agent of AgentRunner. Give it a task in words as `message`; it works on its own, with its own tools, and \
@@ -35,12 +35,12 @@ pub(super) struct Held {
 pub(super) struct Agents {
     pub(super) app: App,
     pub(super) caller: Caller,
-    pub(super) trace: TraceId,
+    pub(super) trace: Trace,
     pub(super) held: Option<Arc<Held>>,
 }
 
 impl Agents {
-    pub(super) fn new(app: App, caller: Caller, trace: TraceId, held: Option<Arc<Held>>) -> Self {
+    pub(super) fn new(app: App, caller: Caller, trace: Trace, held: Option<Arc<Held>>) -> Self {
         Self {
             app,
             caller,

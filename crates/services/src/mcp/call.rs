@@ -80,7 +80,8 @@ impl<'a> Call<'a> {
         let task = NewTask {
             conversation,
             idempotency,
-            ..NewTask::new(request.name.as_ref(), input, agents.trace.clone())
+            upstream: Some(agents.trace.upstream()),
+            ..NewTask::new(request.name.as_ref(), input, agents.trace.id.clone())
         };
         let accepted = engine.submit(task).await?;
         Ok(Self {

@@ -18,8 +18,9 @@ use super::agents::{Agents, Held};
 use super::sessions::Session;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::caller::Caller;
-use crate::http::edge::{Trace, full};
+use crate::http::edge::full;
 use crate::http::error::ErrorBody;
+use crate::http::trace::Trace;
 use crate::http::{Answer, ApiError, App, Code};
 
 const SESSION: HeaderName = HeaderName::from_static("mcp-session-id");
@@ -87,7 +88,7 @@ pub(super) async fn message(
         false => None,
     };
     let begins = method == "initialize";
-    let agents = Agents::new(app.clone(), caller.clone(), trace.id, held);
+    let agents = Agents::new(app.clone(), caller.clone(), trace, held);
     let answer = serve(&app, agents, !is_call, &headers, &message).await?;
     let mut response = in_our_words(answer).await?;
     if begins && response.status().is_success() {

@@ -22,8 +22,9 @@ use super::telling::{Telling, Told, row, wait};
 use super::words::Words;
 use crate::http::body::JsonBody;
 use crate::http::caller::Caller;
-use crate::http::edge::{Trace, full, unbuffered};
+use crate::http::edge::{full, unbuffered};
 use crate::http::idempotency::idempotency_key;
+use crate::http::trace::Trace;
 use crate::http::{Answer, App};
 
 /// Gives an agent a task and answers what it says. The execution goes on when the client hangs up, and is named in the
@@ -71,6 +72,7 @@ pub(super) async fn complete(
             key,
             body_hash: body.hash,
         }),
+        upstream: Some(trace.upstream()),
         ..NewTask::new(agent.definition.name.to_string(), asked.input, trace.id)
     };
     let id = app.engine.submit(task).await?.id;

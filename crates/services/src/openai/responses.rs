@@ -21,8 +21,9 @@ use super::models::find;
 use super::telling::{row, wait};
 use crate::http::body::JsonBody;
 use crate::http::caller::Caller;
-use crate::http::edge::{Trace, full};
+use crate::http::edge::full;
 use crate::http::idempotency::idempotency_key;
+use crate::http::trace::Trace;
 use crate::http::{Answer, ApiError, App, Code};
 use answer::ResponseOut;
 use request::{Before, ResponseIn};
@@ -73,6 +74,7 @@ pub(super) async fn create(
             key,
             body_hash: body.hash,
         }),
+        upstream: Some(trace.upstream()),
         ..NewTask::new(agent.definition.name.to_string(), asked.input, trace.id)
     };
     let id = app.engine.submit(task).await?.id;

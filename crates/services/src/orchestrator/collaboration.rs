@@ -19,10 +19,10 @@ use super::question::{QuestionOut, open_questions};
 use crate::execution::{ExecutionOut, ResultOut, UsageOut, journal};
 use crate::http::body::{JsonBody, Payload};
 use crate::http::caller::Caller;
-use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
 use crate::http::params::{execution_id, no_execution};
+use crate::http::trace::Trace;
 use crate::http::{Answer, ApiError, App, Code};
 
 /// How much of a step's result is shown with the plan, in characters.
@@ -215,6 +215,7 @@ fn task(app: &App, given: CollaborationIn, trace: Trace) -> Answer<NewTask> {
     Ok(NewTask {
         timeout: given.timeout_seconds.map(Duration::from_secs),
         callback_url: given.callback_url,
+        upstream: Some(trace.upstream()),
         ..NewTask::new(given.coordinator_agent, input, trace.id)
     })
 }

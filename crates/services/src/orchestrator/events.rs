@@ -12,9 +12,9 @@ use uuid::Uuid;
 
 use crate::http::body::{JsonBody, Payload};
 use crate::http::caller::Caller;
-use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
+use crate::http::trace::Trace;
 use crate::http::{Answer, ApiError, App, Code};
 
 /// Something that happened.

@@ -18,10 +18,11 @@ use super::callbacks;
 use crate::execution::ResultOut;
 use crate::http::body::{JsonBody, Payload};
 use crate::http::caller::Caller;
-use crate::http::edge::{LONGEST_WAIT, Trace};
+use crate::http::edge::LONGEST_WAIT;
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
 use crate::http::params::{Params, duration, no_execution};
+use crate::http::trace::Trace;
 use crate::http::{Answer, ApiError, App, Code};
 
 /// A task for an agent.
@@ -267,6 +268,7 @@ fn task(app: &App, agent: String, given: TaskIn, trace: Trace) -> Answer<NewTask
         budget,
         callback_url: given.callback_url,
         metadata: given.metadata,
+        upstream: Some(trace.upstream()),
         ..NewTask::new(agent, given.task_data, trace.id)
     })
 }

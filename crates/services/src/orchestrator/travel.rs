@@ -13,10 +13,10 @@ use utoipa::ToSchema;
 use super::submit::{AcceptedOut, BudgetIn, accepted_response, first_answer, timeout};
 use crate::execution::OriginOut;
 use crate::http::body::{JsonBody, OptionalBody, Payload};
-use crate::http::edge::Trace;
 use crate::http::error::ErrorBody;
 use crate::http::idempotency::idempotency_key;
 use crate::http::params::execution_id;
+use crate::http::trace::Trace;
 use crate::http::{Answer, App};
 
 /// How to retry.
@@ -115,6 +115,7 @@ pub(super) async fn retry(
         timeout: timeout(given.timeout_seconds)?,
         budget: given.budget.unwrap_or_default().read()?,
         metadata: given.metadata,
+        upstream: Some(trace.upstream()),
         trace_id: trace.id,
         idempotency: key(&headers, body.hash)?,
     };
@@ -150,6 +151,7 @@ pub(super) async fn fork(
         timeout: timeout(given.timeout_seconds)?,
         budget: given.budget.unwrap_or_default().read()?,
         metadata: given.metadata,
+        upstream: Some(trace.upstream()),
         trace_id: trace.id,
         idempotency: key(&headers, body.hash)?,
     };

@@ -50,9 +50,11 @@ async fn arguments_go_into_path_query_headers_and_body() {
     assert_eq!(call.headers["x-who"], "Ann");
     assert_eq!(call.body, json!({"on": true, "note": "for Ann"}));
     assert_eq!(call.key.as_deref(), Some("exec:7"));
+    // The span that is told of the call.
+    let span = domain::SpanId::of_key("exec:7");
     assert_eq!(
         call.headers["traceparent"],
-        "00-0af7651916cd43dd8448eb211c80319c-0af7651916cd43dd-01"
+        format!("00-0af7651916cd43dd8448eb211c80319c-{span}-01")
     );
 }
 

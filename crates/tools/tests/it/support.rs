@@ -158,6 +158,7 @@ pub(crate) fn call<'a>(
         execution: ExecutionId::from_uuid(uuid::Uuid::from_u128(7)),
         team: None,
         trace_id: trace,
+        is_recorded: true,
         hops: 0,
         timeout: Duration::from_secs(20),
         pin: None,

@@ -8,7 +8,7 @@ use domain::execution::{Parent, Totals};
 use domain::step::{CallRef, InputReceived, InputRequest, ModelCall, Question, ToolIntent};
 use domain::{
     Event, Execution, ExecutionId, ExecutionMode, Message, Money, Outcome, Priority, Reply, Seq,
-    Status, Step, StepBody, StopReason, Time, Tokens, TraceId, Usage, WorkerId,
+    SpanId, Status, Step, StepBody, StopReason, Time, Tokens, TraceId, Upstream, Usage, WorkerId,
 };
 use serde_json::{Value, json};
 use store::{
@@ -47,6 +47,10 @@ pub(crate) fn task(agent: &str) -> Execution {
         deadline: at(3600),
         budget: BudgetLimits::default(),
         trace_id: TraceId::from_uuid(Uuid::now_v7()),
+        upstream: Some(Upstream {
+            span: SpanId::from_uuid(Uuid::now_v7()),
+            sampled: true,
+        }),
         parent: None,
         origin: None,
         event_id: None,
