@@ -77,6 +77,33 @@ impl NewTask {
             idempotency: None,
         }
     }
+
+    /// Whether what it brings is not too much.
+    fn check_sizes(&self) -> Result<(), Error> {
+        let size = self.input.to_string().len();
+        if size > MAX_INPUT_BYTES {
+            let message =
+                format!("it has {size} bytes of JSON, at most {MAX_INPUT_BYTES} are taken");
+            return Err(Error::Invalid {
+                field: "task_data",
+                message,
+            });
+        }
+        let history = match self.history.as_slice() {
+            [] => 0,
+            history => serde_json::to_string(history).map_or(usize::MAX, |json| json.len()),
+        };
+        if history > MAX_HISTORY_BYTES {
+            let message = format!(
+                "it has {history} bytes of JSON, at most {MAX_HISTORY_BYTES} are taken; use a conversation, or begin anew"
+            );
+            return Err(Error::Invalid {
+                field: "history",
+                message,
+            });
+        }
+        Ok(())
+    }
 }
 
 /// An accepted task.
@@ -103,27 +130,7 @@ pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Err
     if !agent.takes_work() {
         return Err(Error::disabled(&agent));
     }
-    let size = task.input.to_string().len();
-    if size > MAX_INPUT_BYTES {
-        let message = format!("it has {size} bytes of JSON, at most {MAX_INPUT_BYTES} are taken");
-        return Err(Error::Invalid {
-            field: "task_data",
-            message,
-        });
-    }
-    let history = match task.history.as_slice() {
-        [] => 0,
-        history => serde_json::to_string(history).map_or(usize::MAX, |json| json.len()),
-    };
-    if history > MAX_HISTORY_BYTES {
-        let message = format!(
-            "it has {history} bytes of JSON, at most {MAX_HISTORY_BYTES} are taken; use a conversation, or begin anew"
-        );
-        return Err(Error::Invalid {
-            field: "history",
-            message,
-        });
-    }
+    task.check_sizes()?;
     let conversation = conversation(&agent.definition, &task)?;
     let concurrent = agent.definition.continuous_config.as_ref();
     let concurrent = concurrent.map_or(OnConcurrent::Queue, |c| c.on_concurrent_message);

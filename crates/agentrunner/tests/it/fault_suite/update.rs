@@ -145,9 +145,9 @@ async fn update(size: Size, next: &NextProgram) -> std::sync::Arc<World> {
 async fn there_and_back(world: &World, next: &NextProgram) {
     match next {
         NextProgram::MadeUp => {
-            successor::migrate(world, &successor::UP).await;
+            successor::migrate(world, successor::UP).await;
             replace_all(world).await;
-            successor::migrate(world, &successor::DOWN).await;
+            successor::migrate(world, successor::DOWN).await;
         }
         NextProgram::Built { old, new } => {
             let pending = status(world, new).await;
