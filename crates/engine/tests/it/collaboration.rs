@@ -138,8 +138,14 @@ fn failure(outcome: &Outcome) -> (FailureCode, &str) {
 }
 
 async fn folded(rig: &Rig, id: ExecutionId) -> Team {
-    let row = rig.store.execution(id).await.unwrap().unwrap();
-    let steps = rig.store.steps(id, None, 1000).await.unwrap();
+    let (row, steps) = loop {
+        let row = rig.store.execution(id).await.unwrap().unwrap();
+        let steps = rig.store.steps(id, None, 1000).await.unwrap();
+        // It may have gone on between the two looks.
+        if row.steps as usize == steps.len() {
+            break (row, steps);
+        }
+    };
     let state = State::replay(&row.execution, &steps).unwrap();
     assert_eq!(state.totals, row.totals, "the journal is the row");
     *state.team.unwrap()
