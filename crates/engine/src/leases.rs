@@ -107,7 +107,9 @@ impl Lease {
 
     /// Whether nobody else can have it.
     pub(crate) fn is_certain(&self) -> bool {
-        !self.is_lost() && self.term.is_running()
+        // In this order: a loss is noted before the term is prolonged, so whoever sees the longer term sees the loss. Asked
+        // the other way round, a renewal in between would make a lost lease look certain.
+        self.term.is_running() && !self.is_lost()
     }
 
     /// Makes sure that nobody else can have it, by a renewal when time has passed unseen. `false` when there is a reason
