@@ -329,6 +329,8 @@ impl ConfigService {
             switched_off: None,
         };
         if same.is_some_and(|same| same.is_current) && !plan.before.contains_key(name) {
+            // Known to the store from before, or by another process that was faster: no change, but worth a line here.
+            tracing::info!(agent_name = %name, %version, "agent loaded");
             plan.restore(agent);
             return Ok(());
         }
