@@ -138,6 +138,17 @@ impl TableLayout {
     pub(crate) fn position(&self, column: &str) -> Option<usize> {
         self.columns.iter().position(|name| name == column)
     }
+
+    /// Where a column is that there has to be.
+    pub(crate) fn required(&self, column: &str) -> Result<usize> {
+        let missing = || {
+            corrupt(
+                "the layout of the copy",
+                format!("{} has no column {column}", self.name),
+            )
+        };
+        self.position(column).ok_or_else(missing)
+    }
 }
 
 /// How many months a layout may name: more than there will be.

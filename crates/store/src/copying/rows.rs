@@ -114,14 +114,7 @@ fn tell(spec: &str, restored: Restored) -> Option<String> {
 }
 
 fn deed(table: &TableLayout) -> Result<Deed> {
-    let column = |name: &str| {
-        table.position(name).ok_or_else(|| {
-            corrupt(
-                "the layout of the copy",
-                format!("{} has no column {name}", table.name),
-            )
-        })
-    };
+    let column = |name: &str| table.required(name);
     Ok(match table.name.as_str() {
         "executions" => Deed::Executions {
             id: column("id")?,

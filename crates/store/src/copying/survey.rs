@@ -208,14 +208,7 @@ fn time(cell: &Cell) -> Option<Time> {
 }
 
 fn columns(table: &TableLayout) -> Result<Columns> {
-    let column = |name: &str| {
-        table.position(name).ok_or_else(|| {
-            corrupt(
-                "the layout of the copy",
-                format!("{} has no column {name}", table.name),
-            )
-        })
-    };
+    let column = |name: &str| table.required(name);
     Ok(match table.name.as_str() {
         "executions" => Columns::Executions {
             id: column("id")?,

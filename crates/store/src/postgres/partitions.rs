@@ -82,6 +82,11 @@ pub(super) async fn make(conn: &mut Conn, months: &[NaiveDate]) -> Outcome<()> {
 
 /// The months that have tables, as `YYYY-MM`.
 pub(super) async fn months(conn: &mut Conn) -> Outcome<Vec<String>> {
+    let months = those_with_tables(conn).await?.into_iter();
+    Ok(months.map(cleanup::named).collect())
+}
+
+async fn those_with_tables(conn: &mut Conn) -> Outcome<Vec<NaiveDate>> {
     let rows = conn
         .query(
             "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
@@ -90,8 +95,7 @@ pub(super) async fn months(conn: &mut Conn) -> Outcome<Vec<String>> {
         )
         .await?;
     let names: Vec<String> = rows.iter().map(|row| get(row, 0)).collect::<Outcome<_>>()?;
-    let months = names.iter().filter_map(|name| parse(name));
-    Ok(months.map(cleanup::named).collect())
+    Ok(names.iter().filter_map(|name| parse(name)).collect())
 }
 
 /// What came of a month.
@@ -115,15 +119,7 @@ pub(super) async fn drop_before(conn: &mut Conn, before: Time) -> Outcome<Vec<St
 
 /// The months that have tables and ended before `before`, oldest first.
 pub(super) async fn before(conn: &mut Conn, before: Time) -> Outcome<Vec<NaiveDate>> {
-    let rows = conn
-        .all(
-            "SELECT c.relname::text FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
-             WHERE i.inhparent = 'executions'::regclass ORDER BY 1",
-            &[],
-        )
-        .await?;
-    let names: Vec<String> = rows.iter().map(|row| get(row, 0)).collect::<Outcome<_>>()?;
-    let months = names.iter().filter_map(|name| parse(name));
+    let months = those_with_tables(conn).await?.into_iter();
     Ok(months
         .filter(|month| start(*month + Months::new(1)) <= before)
         .collect())
