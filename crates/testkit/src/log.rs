@@ -31,6 +31,14 @@ impl<T: Clone> Log<T> {
         result
     }
 
+    /// Appends several, that are seen together.
+    pub(crate) fn extend(&self, more: impl IntoIterator<Item = T>) {
+        let mut entries = self.entries.lock().expect("no holder panics");
+        entries.extend(more);
+        drop(entries);
+        self.changed.send_modify(|version| *version += 1);
+    }
+
     /// Changes the first entry that `which` picks, if it is still there.
     pub(crate) fn amend(&self, which: impl Fn(&T) -> bool, change: impl FnOnce(&mut T)) {
         let mut entries = self.entries.lock().expect("no holder panics");

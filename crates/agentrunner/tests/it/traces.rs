@@ -138,12 +138,10 @@ async fn from_the_gateway_to_the_tool_it_is_one_tree_over_two_processes() {
     let pool = project.serve("autonomous-agent-pool", &variables).await;
 
     let (_, parent) = submit(&project, "lead", TRACE, "01").await;
-    told(&collector, |spans| {
-        let is_told = |name| spans.iter().any(|span| span.name == name);
-        is_told("invoke_agent lead") && is_told("invoke_agent worker") && is_told("POST /tasks")
-    })
-    .await;
+    // The request; of either agent itself, its tool and two calls of the model.
+    told(&collector, |spans| spans.len() >= 9).await;
     let spans = collector.spans();
+    assert_eq!(spans.len(), 9, "{spans:#?}");
 
     let request = named(&spans, "POST /tasks");
     assert_eq!(
