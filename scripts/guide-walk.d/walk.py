@@ -1,5 +1,9 @@
 """Walks the operator's guide: runs every code block from top to bottom against the stack, as it is written, or as
-blocks.toml says instead and why. Ends with a table, and with 1 when anything failed."""
+blocks.toml says instead and why. Ends with a table, and with 1 when anything failed.
+
+    walk.py CLONE BINARY [FIRST-LAST]   walks
+    walk.py --page                      prints docs/guide-walk.md: what is not run as it is written, and why
+"""
 
 import os
 import pathlib
@@ -38,6 +42,49 @@ def script_name(block):
 def without_comment(line):
     """The setting of a line, as whoever types it into .env has it."""
     return re.sub(r"\s+#.*$", "", line)
+
+
+def guide():
+    """The blocks of the guide with their rules."""
+    table = tomllib.loads(TABLE.read_text())
+    rules = {rule["line"]: rule for rule in table["block"]}
+    found = blocks(GUIDE.read_text())
+    lines = {block.line: block for block in found}
+    for line, rule in rules.items():
+        first = lines[line].first if line in lines else None
+        if first is None or not first.startswith(rule["starts"]):
+            sys.exit(f"blocks.toml: line {line} of the guide is {first!r}, not {rule['starts']!r}")
+    return [(block, rules.get(block.line, {})) for block in found]
+
+
+def why(rule):
+    """Why a block is not run as it is written; nothing when it is."""
+    return rule.get("because") or rule.get("refused") or rule.get("shown") or ""
+
+
+def page():
+    """docs/guide-walk.md."""
+    every = guide()
+    apart = [(block, rule) for block, rule in every if why(rule)]
+    shown = [(block, rule) for block, rule in apart if "shown" in rule]
+    refused = [(block, rule) for block, rule in apart if "refused" in rule]
+    replaced = [(block, rule) for block, rule in apart if "run" in rule]
+    counts = f"{len(every)} blocks: {len(every) - len(apart)} are run as they are written, {len(replaced)} as is said below"
+    text = [
+        "# What of the operator's guide is not run as it is written",
+        "",
+        "`make guide-walk` walks [the operator's guide](operations-guide.md) from top to bottom against the compose stack. Of its",
+        f"{counts},",
+        f"{len(shown)} are pictures that are held against what is there, and {len(refused)} are not run at all. This page is printed by",
+        "`scripts/guide-walk.d/walk.py --page`, from the rules by which the walk goes.",
+    ]
+    for title, rows in [("Run in other words", replaced), ("Not run", refused), ("Pictures", shown)]:
+        text += ["", f"## {title}", ""]
+        for block, rule in rows:
+            text += [f"- **Line {block.line}**, `{block.first[:90]}`: {why(rule)}."]
+            if "run" in rule:
+                text += ["", "  ```bash", *(f"  {line}".rstrip() for line in rule["run"].strip().splitlines()), "  ```", ""]
+    return re.sub(r"\n{3,}", "\n\n", "\n".join(text)).rstrip()
 
 
 class Walk:
@@ -150,23 +197,13 @@ class Walk:
         return how, failed
 
     def all(self):
-        table = tomllib.loads(TABLE.read_text())
-        rules = {rule["line"]: rule for rule in table["block"]}
-        found = blocks(GUIDE.read_text())
-        lines = {block.line: block for block in found}
-        for line, rule in rules.items():
-            first = lines[line].first if line in lines else None
-            if first is None or not first.startswith(rule["starts"]):
-                sys.exit(f"blocks.toml: line {line} of the guide is {first!r}, not {rule['starts']!r}")
-        for block in found:
+        for block, rule in guide():
             if self.only and not self.only[0] <= block.line <= self.only[1]:
                 continue
             began = time.monotonic()
-            rule = rules.get(block.line, {})
             how, failed = self.walk(block, rule)
             took = time.monotonic() - began
-            why = rule.get("because") or rule.get("refused") or rule.get("shown") or ""
-            self.rows.append((block, how, failed, why, took))
+            self.rows.append((block, how, failed, why(rule), took))
             mark = "FAILED" if failed else "ok"
             print(f"{block.line:5} {how:9} {mark:6} {took:5.1f} s  {block.first[:80]}", flush=True)
             if failed:
@@ -189,6 +226,9 @@ class Walk:
 
 
 def main():
+    if sys.argv[1:] == ["--page"]:
+        print(page())
+        return
     clone, binary = pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2])
     only = tuple(map(int, sys.argv[3].split("-"))) if len(sys.argv) > 3 else None
     walk = Walk(clone, binary, only)

@@ -41,11 +41,30 @@ fn every_command_of_the_documentation_does_what_its_page_says() {
         .map(|entry| entry.unwrap().path())
         .filter(|path| path.extension().is_some_and(|ending| ending == "md"))
         // Walked above; and by `make guide-walk`, against containers.
-        .filter(|path| !path.ends_with("first-steps.md") && !path.ends_with("operations-guide.md"))
+        .filter(|path| {
+            let elsewhere = ["first-steps.md", "operations-guide.md", "guide-walk.md"];
+            !elsewhere.iter().any(|page| path.ends_with(page))
+        })
         .collect();
     pages.sort();
     assert!(pages.len() > 20, "{pages:?}");
     assert_true(&pages);
+}
+
+#[test]
+fn what_of_the_guide_is_not_run_as_it_is_written_is_told() {
+    let told = Command::new("python3")
+        .arg(root().join("scripts/guide-walk.d/walk.py"))
+        .arg("--page")
+        .output()
+        .unwrap();
+    let errors = String::from_utf8_lossy(&told.stderr);
+    assert!(told.status.success(), "{errors}");
+    let page = std::fs::read_to_string(root().join("docs/guide-walk.md")).unwrap();
+    assert!(
+        String::from_utf8_lossy(&told.stdout) == page,
+        "docs/guide-walk.md is old: scripts/guide-walk.d/walk.py --page prints it"
+    );
 }
 
 #[test]
