@@ -507,4 +507,34 @@ mod tests {
         let second = leases.add(id, &agent, Epoch::new(3), 0);
         assert!(first.is_lost() && !second.is_lost());
     }
+
+    /// One thread renews and hears of a loss; another asks all the while. However the two are interleaved, the asker is
+    /// never told that what is lost is certain.
+    #[test]
+    fn a_loss_is_known_before_the_term_goes_on() {
+        let now: Time = "2026-11-24T09:30:00Z".parse().unwrap();
+        let id = ExecutionId::from_uuid(uuid::Uuid::from_u128(1));
+        let agent = "a".parse().unwrap();
+        for round in 0..100 {
+            let leases = Leases::new(Arc::new(move || now));
+            let lease = leases.add(id, &agent, Epoch::new(1), 0);
+            let asks = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    while !leases.term.is_running() {
+                        asks.store(true, Ordering::Release);
+                        for _ in 0..64 {
+                            assert!(!lease.is_certain(), "in round {round}");
+                        }
+                    }
+                });
+                while !asks.load(Ordering::Acquire) {
+                    std::thread::yield_now();
+                }
+                leases.hear(&leases.snapshot(), &Signal::Lost(id));
+                leases.term.extend(now + chrono::TimeDelta::seconds(30));
+            });
+            assert!(!lease.is_certain());
+        }
+    }
 }

@@ -12,17 +12,16 @@ use std::fmt;
 use std::sync::Arc;
 
 use chrono::SecondsFormat;
-use domain::budget::BudgetLimits;
 use domain::decide::{Cancel, Facts, decide};
 use domain::definition::Provider;
-use domain::execution::{Parent, Totals};
+use domain::execution::Totals;
 use domain::step::{CallRef, InputReceived, StepBody};
 use domain::{
-    Action, AgentName, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message,
-    Outcome, Seq, State, Status, Step, Tokens, ToolOutcome,
+    Action, Definition, Epoch, Execution, ExecutionId, Failure, FailureCode, Message, Outcome,
+    State, Status, Step, Tokens, ToolOutcome,
 };
 use serde_json::Value;
-use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting, WhenBusy};
+use store::{Append, Appended, Claimed, Digest, Submission, Then, Waiting};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -241,16 +240,6 @@ impl Run {
         }
     }
 
-    /// Parent and children are woken by the store; those in this process need not wait for their leases' renewal.
-    fn tell_relatives(&self) {
-        if let Some(parent) = self.execution.parent {
-            self.core.leases.tell_news(parent.id);
-        }
-        for child in &self.delegated {
-            self.core.leases.tell_news(*child);
-        }
-    }
-
     fn facts(&self) -> Facts {
         // Before its turn it is claimed for one reason only, whatever the clock says now.
         let now = if self.waits_turn {
@@ -438,71 +427,6 @@ impl Run {
             .minus(self.state.totals.usage.output_tokens);
         self.spent_today = spent;
         Ok(())
-    }
-
-    fn child(
-        &self,
-        (call, id): (CallRef, ExecutionId),
-        name: &AgentName,
-        budget: Option<BudgetLimits>,
-        seq: Seq,
-    ) -> Result<Submission, String> {
-        let agent = self.core.agents.get(name).filter(crate::Agent::takes_work);
-        let agent = agent.ok_or_else(|| format!("there is no agent {name} that takes work"))?;
-        let now = self.core.now();
-        let budget = budget.unwrap_or_else(|| self.budget_of_child());
-        let (input, metadata) = self.task_of(call);
-        let parent = Parent {
-            id: self.execution.id,
-            seq,
-            depth: self.execution.depth() + 1,
-            deepest: self.execution.deepest(self.definition.max_delegation_depth),
-        };
-        let execution = Execution {
-            id,
-            agent: name.clone(),
-            version: agent.version,
-            mode: agent.definition.execution_mode,
-            input,
-            history: Vec::new(),
-            conversation: None,
-            priority: self.execution.priority,
-            created_at: now,
-            deadline: (now + std::time::Duration::from_secs(agent.definition.longest_seconds()))
-                .min(self.execution.deadline),
-            budget,
-            trace_id: self.execution.trace_id.clone(),
-            upstream: self.execution.upstream.map(|above| above.below(&parent)),
-            parent: Some(parent),
-            origin: None,
-            event_id: None,
-            hops: self.execution.hops,
-            restored: self.execution.restored,
-            callback_url: None,
-            metadata,
-        };
-        let events = submitted_event(&execution).into_iter().collect();
-        Ok(Submission {
-            execution,
-            idempotency: None,
-            events,
-            when_busy: WhenBusy::default(),
-        })
-    }
-
-    fn refuse_child(&mut self, step: &Step, message: String) -> Result<(), Stop> {
-        let StepBody::ChildStarted { call, .. } = &step.body else {
-            return Ok(());
-        };
-        if self.state.team.is_some() {
-            return self.not_started(*call, message);
-        }
-        let outcome = ToolOutcome::Refused { message };
-        self.record(StepBody::ToolResult(domain::step::ToolResult {
-            call: *call,
-            outcome,
-            took_ms: 0,
-        }))
     }
 
     fn waiting_for(&self, status: Status) -> String {

@@ -1,10 +1,14 @@
 //! What is stored as JSON or as a word.
 
+mod ending;
 mod packing;
+
+use std::borrow::Cow;
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+pub(crate) use ending::Ending;
 pub(crate) use packing::Packing;
 
 use crate::Result;
@@ -52,6 +56,16 @@ pub(crate) fn readable<T: std::str::FromStr>(word: &str) -> Option<T> {
     word.parse().ok()
 }
 
+/// Free text as it is stored: PostgreSQL's has no zero character, and tools of SQLite's stop at
+/// one. (JSON is safe: it is escaped there.)
+pub(crate) fn text(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
+}
+
 fn depth(json: &str) -> usize {
     let (mut depth, mut deepest) = (0usize, 0usize);
     let (mut in_text, mut escaped) = (false, false);
@@ -77,6 +91,12 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+
+    #[test]
+    fn text_has_no_zero_character() {
+        assert_eq!(text("a\0b"), "a\u{fffd}b");
+        assert_eq!(text("ab"), "ab");
+    }
 
     #[test]
     fn what_could_not_be_read_again_is_not_written() {

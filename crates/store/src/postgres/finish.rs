@@ -2,55 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use domain::{Message, Status, StepBody, Time};
+use domain::{StepBody, Time};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
 use super::connection::Conn;
 use super::fault::Outcome;
-use super::sql::{Packing, get, limit, text};
+use super::sql::{Packing, get, limit};
 use super::turns::{self, Name};
-use crate::{Digest, Result};
-
-/// An end as it will be written.
-#[derive(Debug)]
-pub(super) struct Ending {
-    pub(super) status: Status,
-    pub(super) reason: String,
-    pub(super) outcome: String,
-    messages: Vec<String>,
-    digest: Option<(String, u32)>,
-}
-
-impl Ending {
-    /// Turns it into JSON.
-    pub(super) fn new(
-        outcome: &domain::Outcome,
-        messages: &[Message],
-        digest: Option<&Digest>,
-        packing: Packing,
-    ) -> Result<Self> {
-        let messages = messages
-            .iter()
-            .map(|message| packing.encode("the message", message));
-        let digest = digest.map(|digest| -> Result<(String, u32)> {
-            let message = packing.encode("the digest", &digest.message)?;
-            Ok((message, digest.keep))
-        });
-        Ok(Self {
-            status: outcome.status(),
-            reason: text(&outcome.reason()).into_owned(),
-            outcome: packing.encode("the outcome", outcome)?,
-            messages: messages.collect::<Result<_>>()?,
-            digest: digest.transpose()?,
-        })
-    }
-
-    /// Whether it adds to a conversation.
-    pub(super) const fn changes_conversation(&self) -> bool {
-        !self.messages.is_empty() || self.digest.is_some()
-    }
-}
+use crate::Result;
+use crate::codec::Ending;
 
 /// What a batch's ends mean to parents and children.
 #[derive(Default)]

@@ -11,13 +11,14 @@ use super::Postgres;
 use super::append::Columns;
 use super::connection::Conn;
 use super::fault::{Outcome, internal};
-use super::finish::{self, Ending};
+use super::finish;
 use super::gather::{Done, Kind};
 use super::outbox::{self, Outgoing};
 use super::sql::{
     Packing, count, counted, decode, encode, get, key, limit, small, smalled, text, touch, up,
 };
 use super::submit;
+use crate::codec::Ending;
 use crate::consumption::{Consumption, consumption};
 use crate::{Append, Appended, Result, Then};
 

@@ -1,6 +1,5 @@
 //! Values that go in and out of statements.
 
-use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 
 use domain::{ExecutionId, Time};
@@ -9,7 +8,7 @@ use tokio_postgres::types::FromSqlOwned;
 use uuid::Uuid;
 
 use super::fault::{Fault, Outcome};
-pub(super) use crate::codec::{Packing, decode, encode, parse};
+pub(super) use crate::codec::{Packing, decode, encode, parse, text};
 
 /// A column of a row.
 pub(super) fn get<T: FromSqlOwned>(row: &Row, column: usize) -> Outcome<T> {
@@ -31,15 +30,6 @@ pub(super) fn up(time: Time) -> Time {
     }
     time.checked_add_signed(chrono::TimeDelta::nanoseconds(1000 - rest))
         .unwrap_or(time)
-}
-
-/// Free text as it is stored: PostgreSQL's has no zero character. (JSON is safe: it is escaped there.)
-pub(super) fn text(text: &str) -> Cow<'_, str> {
-    if text.contains('\0') {
-        Cow::Owned(text.replace('\0', "\u{fffd}"))
-    } else {
-        Cow::Borrowed(text)
-    }
 }
 
 /// A count as it is stored.
@@ -83,11 +73,5 @@ mod tests {
         let time = Time::from_timestamp_nanos;
         assert_eq!(up(time(1_500)), time(2_000));
         assert_eq!(up(time(2_000)), time(2_000));
-    }
-
-    #[test]
-    fn text_has_no_zero_character() {
-        assert_eq!(text("a\0b"), "a\u{fffd}b");
-        assert_eq!(text("ab"), "ab");
     }
 }

@@ -1,6 +1,6 @@
 //! How an execution ends: state, result, conversation, the end of its children and the parent's wake-up at once.
 
-use domain::{Message, Status, StepBody};
+use domain::{Status, StepBody};
 use rusqlite::{OptionalExtension, params};
 
 use super::fault::Outcome;
@@ -8,42 +8,10 @@ use super::sql::{Packing, Sql, limit};
 use super::turns;
 use super::wake;
 use super::writer::Tx;
-use crate::{Digest, Result};
-
-/// An end as it will be written.
-#[derive(Debug)]
-pub(super) struct Ending {
-    status: Status,
-    reason: String,
-    outcome: String,
-    messages: Vec<String>,
-    digest: Option<(String, u32)>,
-}
+use crate::Result;
+use crate::codec::Ending;
 
 impl Ending {
-    /// Turns it into JSON.
-    pub(super) fn new(
-        outcome: &domain::Outcome,
-        messages: &[Message],
-        digest: Option<&Digest>,
-        packing: Packing,
-    ) -> Result<Self> {
-        let messages = messages
-            .iter()
-            .map(|message| packing.encode("the message", message));
-        let digest = digest.map(|digest| -> Result<(String, u32)> {
-            let message = packing.encode("the digest", &digest.message)?;
-            Ok((message, digest.keep))
-        });
-        Ok(Self {
-            status: outcome.status(),
-            reason: outcome.reason(),
-            outcome: packing.encode("the outcome", outcome)?,
-            messages: messages.collect::<Result<_>>()?,
-            digest: digest.transpose()?,
-        })
-    }
-
     /// Writes it; tells whether it was the execution's end, or that had come before.
     pub(super) fn write(&self, tx: &mut Tx<'_>, execution: [u8; 16], now: i64) -> Outcome<bool> {
         debug_assert!(is_on_the_graph(tx, execution, self.status));

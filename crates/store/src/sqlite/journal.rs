@@ -6,11 +6,11 @@ use rusqlite::{Connection, params};
 
 use super::Sqlite;
 use super::fault::{Outcome, internal};
-use super::finish::Ending;
 use super::outbox::{self, Outgoing};
 use super::sql::{Packing, Sql, count, decode, encode, key, limit, micros, micros_up, time};
 use super::submit;
 use super::writer::Tx;
+use crate::codec::Ending;
 use crate::consumption::{Consumption, consumption};
 use crate::{Append, Appended, Result, Then};
 
