@@ -327,7 +327,11 @@ async fn a_database_that_dies_is_waited_for() {
     let more = submit_many(&product, 10..20).await;
     all_completed(&product, &more).await;
     let all = ids.len() + more.len();
-    assert_eq!((stage.asked(0), stage.charges()), (all, all));
+    assert_eq!(stage.charges(), all);
+    // Of those that came while it died, an answer of the model may have been too late to be kept.
+    let late = ids.len() - 10;
+    let asked = stage.asked(0);
+    assert!((all..=all + late).contains(&asked), "{asked} of {all}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
