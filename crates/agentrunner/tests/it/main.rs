@@ -23,6 +23,7 @@ mod init;
 mod keys;
 mod ledger;
 mod limits_audit;
+mod logs;
 mod mcp;
 mod migrating;
 mod monitoring;
