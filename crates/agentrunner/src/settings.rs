@@ -28,7 +28,8 @@ use crate::secrets::{self, Managers, References};
 pub(crate) use access::Access;
 pub(crate) use outgoing::Outgoing;
 pub(crate) use servers::Servers;
-pub(crate) use source::{Origin, ProcessEnvironment, Source};
+use source::EnvFile;
+pub(crate) use source::{Doubled, Origin, ProcessEnvironment, Source};
 pub(crate) use tls::Trust;
 pub(crate) use tracing::Tracing;
 pub(crate) use values::{Mistake, Values, read_secret};
@@ -65,6 +66,8 @@ pub(crate) struct Settings {
     pub(crate) redactor: Redactor,
     pub(crate) outgoing: Outgoing,
     pub(crate) tracing: Tracing,
+    /// What `.env` says more than once.
+    pub(crate) doubled: Vec<Doubled>,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -231,10 +234,19 @@ impl Settings {
     /// # Errors
     /// All mistakes that there are.
     pub(crate) fn from_process(flags: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
-        let mut layers = layers()?;
-        let (managers, references) = secrets::resolve(&mut layers).map_err(Mistakes)?;
-        let [environment, file] = layers;
-        let settings = Self::read(flags, &environment, &file)?;
+        let file = env_file()?;
+        let environment = ProcessEnvironment.all();
+        let places = Places {
+            flags,
+            environment: environment.clone(),
+            lines: file.lines,
+        };
+        let mut layers = [environment, file.values];
+        let resolved = secrets::resolve(&mut layers);
+        let (managers, references) = resolved.map_err(|found| places.add_to(Mistakes(found)))?;
+        let [environment, values] = layers;
+        let settings = Self::read(flags, &environment, &values);
+        let settings = settings.map_err(|found| places.add_to(found))?;
         for name in references.keys() {
             settings
                 .redactor
@@ -243,6 +255,7 @@ impl Settings {
         Ok(Self {
             managers: managers.map(Arc::new),
             references,
+            doubled: file.doubled,
             ..settings
         })
     }
@@ -260,7 +273,7 @@ impl Settings {
                     .iter()
                     .any(|what| name == format!("AGENTRUNNER_{what}_PATH"))
         };
-        let [mut environment, mut file] = layers()?;
+        let (mut environment, mut file) = (ProcessEnvironment.all(), env_file()?.values);
         for layer in [&mut environment, &mut file] {
             layer.retain(|name, _| is_meant(name) && Variable::named(name).is_some());
         }
@@ -397,21 +410,56 @@ impl Settings {
             redactor,
             outgoing: Outgoing::read(&values, mistakes),
             tracing: Tracing::read(&values, mistakes),
+            doubled: Vec::new(),
             values: Arc::new(values),
         }
     }
 }
 
-/// The environment, and `.env` in the working directory.
-fn layers() -> Result<[BTreeMap<String, String>; 2], Mistakes> {
-    let file = source::read_env_file(Path::new(".env")).map_err(|message| {
+/// `.env` in the working directory.
+fn env_file() -> Result<EnvFile, Mistakes> {
+    source::read_env_file(Path::new(".env")).map_err(|message| {
         Mistakes(vec![Mistake {
             name: ".env".to_owned(),
             value: String::new(),
             message,
         }])
-    })?;
-    Ok([ProcessEnvironment.all(), file])
+    })
+}
+
+/// Where each variable was set.
+struct Places<'a> {
+    flags: &'a BTreeMap<String, String>,
+    environment: BTreeMap<String, String>,
+    lines: BTreeMap<String, usize>,
+}
+
+impl Places<'_> {
+    /// Says of each mistake where it is to be mended.
+    fn add_to(&self, Mistakes(mut mistakes): Mistakes) -> Mistakes {
+        for mistake in &mut mistakes {
+            let forms = [mistake.name.clone(), format!("{}_FILE", mistake.name)];
+            if let Some(place) = forms.iter().find_map(|name| self.of(name)) {
+                mistake.message.push_str(&format!(" ({place})"));
+            }
+        }
+        Mistakes(mistakes)
+    }
+
+    fn of(&self, name: &str) -> Option<String> {
+        if self.flags.contains_key(name) {
+            Some("from the command line".to_owned())
+        } else if self
+            .environment
+            .get(name)
+            .is_some_and(|text| !text.is_empty())
+        {
+            Some("from the environment".to_owned())
+        } else {
+            let line = self.lines.get(name)?;
+            Some(format!(".env, line {line}"))
+        }
+    }
 }
 
 /// Without keys, only this machine may reach the services, unless the operator says otherwise.

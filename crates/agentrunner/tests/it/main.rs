@@ -15,6 +15,7 @@ mod bad_input;
 mod conversations;
 mod crash;
 mod crash_people;
+mod doctor;
 mod fault_suite;
 mod five_kinds;
 mod fleet;
