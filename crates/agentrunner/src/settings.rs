@@ -3,6 +3,7 @@
 
 mod access;
 mod outgoing;
+mod places;
 mod servers;
 mod slack;
 mod source;
@@ -27,6 +28,7 @@ use tools::EgressPolicy;
 use crate::secrets::{self, Managers, References};
 pub(crate) use access::Access;
 pub(crate) use outgoing::Outgoing;
+use places::Places;
 pub(crate) use servers::Servers;
 use source::EnvFile;
 pub(crate) use source::{Doubled, Origin, ProcessEnvironment, Source};
@@ -149,6 +151,16 @@ pub(crate) struct StateKept {
     pub(crate) compress_above: usize,
     /// How long what is over stays.
     pub(crate) retention: Duration,
+}
+
+impl StateKept {
+    fn read(values: &Values) -> Self {
+        let bytes = values.number("STATE_COMPRESSION_THRESHOLD");
+        Self {
+            compress_above: usize::try_from(bytes).unwrap_or(usize::MAX),
+            retention: Duration::from_secs(values.number("STATE_RETENTION_DAYS") * DAY_SECONDS),
+        }
+    }
 }
 
 /// Who answers.
@@ -389,11 +401,7 @@ impl Settings {
                 health_interval: Duration::from_secs(values.number("AGENT_HEALTH_CHECK_INTERVAL")),
             },
             servers: Servers::read(&values),
-            state: StateKept {
-                compress_above: usize::try_from(values.number("STATE_COMPRESSION_THRESHOLD"))
-                    .unwrap_or(usize::MAX),
-                retention: Duration::from_secs(values.number("STATE_RETENTION_DAYS") * DAY_SECONDS),
-            },
+            state: StateKept::read(&values),
             models: Models {
                 openai_key: secret("OPENAI_API_KEY"),
                 openai_url: text("OPENAI_BASE_URL"),
@@ -425,41 +433,6 @@ fn env_file() -> Result<EnvFile, Mistakes> {
             message,
         }])
     })
-}
-
-/// Where each variable was set.
-struct Places<'a> {
-    flags: &'a BTreeMap<String, String>,
-    environment: BTreeMap<String, String>,
-    lines: BTreeMap<String, usize>,
-}
-
-impl Places<'_> {
-    /// Says of each mistake where it is to be mended.
-    fn add_to(&self, Mistakes(mut mistakes): Mistakes) -> Mistakes {
-        for mistake in &mut mistakes {
-            let forms = [mistake.name.clone(), format!("{}_FILE", mistake.name)];
-            if let Some(place) = forms.iter().find_map(|name| self.of(name)) {
-                mistake.message.push_str(&format!(" ({place})"));
-            }
-        }
-        Mistakes(mistakes)
-    }
-
-    fn of(&self, name: &str) -> Option<String> {
-        if self.flags.contains_key(name) {
-            Some("from the command line".to_owned())
-        } else if self
-            .environment
-            .get(name)
-            .is_some_and(|text| !text.is_empty())
-        {
-            Some("from the environment".to_owned())
-        } else {
-            let line = self.lines.get(name)?;
-            Some(format!(".env, line {line}"))
-        }
-    }
 }
 
 /// Without keys, only this machine may reach the services, unless the operator says otherwise.
