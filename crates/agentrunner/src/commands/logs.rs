@@ -68,7 +68,7 @@ impl Logs {
         }
         let mut lines = found.lines;
         // Equal times stay in the order in which they were read.
-        lines.sort_by(|one, other| one.time.cmp(&other.time));
+        lines.sort_by_key(|line| line.time);
         for line in &lines {
             if screen.wants_json() {
                 screen.line(&line.text);
