@@ -143,6 +143,8 @@ pub(crate) enum Command {
     Health(Health),
     /// Find what is wrong, and say what to type
     Doctor(commands::doctor::Doctor),
+    /// Show the lines of the log that belong to a trace or an execution
+    Logs(commands::logs::Logs),
     /// Show and change the version of the database
     Migrate(commands::migrate::Migrate),
     /// Measure what this machine can do
@@ -227,6 +229,7 @@ fn perform(cli: Cli, screen: &Screen) -> anyhow::Result<Exit> {
         Command::Mcp(command) => command.run(&context),
         Command::Validate(command) => command.run(&context),
         Command::Health(command) => command.run(&context),
+        Command::Logs(command) => command.run(&context),
         Command::Migrate(command) => command.run(&context),
         Command::Bench(command) => command.run(&context),
         Command::Completions(_)
@@ -321,6 +324,8 @@ mod tests {
             "agentrunner restore",
             "agentrunner transfer",
             "agentrunner transfer --to mysql",
+            "agentrunner logs",
+            "agentrunner logs agentrunner.log",
             "agentrunner bench --executions none",
             "agentrunner health --self --server http://localhost:8003",
         ] {

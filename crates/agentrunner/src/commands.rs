@@ -16,6 +16,7 @@ pub(crate) mod health;
 pub(crate) mod inbox;
 pub(crate) mod init;
 pub(crate) mod keys;
+pub(crate) mod logs;
 pub(crate) mod man;
 pub(crate) mod mcp;
 pub(crate) mod migrate;

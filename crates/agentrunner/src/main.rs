@@ -9,6 +9,7 @@ mod client;
 mod commands;
 #[cfg(debug_assertions)]
 mod hold;
+mod port_holder;
 mod screen;
 mod secrets;
 mod settings;

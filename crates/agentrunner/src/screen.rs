@@ -121,6 +121,15 @@ impl Screen {
         }
     }
 
+    /// Prints what was done: a sentence for people, the answer for programs.
+    pub(crate) fn done(&self, answer: &Value, sentence: impl FnOnce(&Value) -> String) {
+        if self.wants_json() {
+            self.value(answer);
+        } else {
+            self.line(sentence(answer));
+        }
+    }
+
     /// Prints a table, or the rows as JSON.
     pub(crate) fn table(&self, rows: &[Value], columns: &[Column]) {
         if self.wants_json() {

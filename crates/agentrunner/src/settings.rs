@@ -3,6 +3,7 @@
 
 mod access;
 mod outgoing;
+mod places;
 mod servers;
 mod slack;
 mod source;
@@ -27,8 +28,10 @@ use tools::EgressPolicy;
 use crate::secrets::{self, Managers, References};
 pub(crate) use access::Access;
 pub(crate) use outgoing::Outgoing;
+use places::Places;
 pub(crate) use servers::Servers;
-pub(crate) use source::{Origin, ProcessEnvironment, Source};
+use source::EnvFile;
+pub(crate) use source::{Doubled, Origin, ProcessEnvironment, Source};
 pub(crate) use tls::Trust;
 pub(crate) use tracing::Tracing;
 pub(crate) use values::{Mistake, Values, read_secret};
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     pub(crate) redactor: Redactor,
     pub(crate) outgoing: Outgoing,
     pub(crate) tracing: Tracing,
+    /// What `.env` says more than once.
+    pub(crate) doubled: Vec<Doubled>,
     /// The values behind it all, for `doctor` and for `${NAME}` in agents.
     pub(crate) values: Arc<Values>,
 }
@@ -146,6 +151,16 @@ pub(crate) struct StateKept {
     pub(crate) compress_above: usize,
     /// How long what is over stays.
     pub(crate) retention: Duration,
+}
+
+impl StateKept {
+    fn read(values: &Values) -> Self {
+        let bytes = values.number("STATE_COMPRESSION_THRESHOLD");
+        Self {
+            compress_above: usize::try_from(bytes).unwrap_or(usize::MAX),
+            retention: Duration::from_secs(values.number("STATE_RETENTION_DAYS") * DAY_SECONDS),
+        }
+    }
 }
 
 /// Who answers.
@@ -231,10 +246,19 @@ impl Settings {
     /// # Errors
     /// All mistakes that there are.
     pub(crate) fn from_process(flags: &BTreeMap<String, String>) -> Result<Self, Mistakes> {
-        let mut layers = layers()?;
-        let (managers, references) = secrets::resolve(&mut layers).map_err(Mistakes)?;
-        let [environment, file] = layers;
-        let settings = Self::read(flags, &environment, &file)?;
+        let file = env_file()?;
+        let environment = ProcessEnvironment.all();
+        let places = Places {
+            flags,
+            environment: environment.clone(),
+            lines: file.lines,
+        };
+        let mut layers = [environment, file.values];
+        let resolved = secrets::resolve(&mut layers);
+        let (managers, references) = resolved.map_err(|found| places.add_to(Mistakes(found)))?;
+        let [environment, values] = layers;
+        let settings = Self::read(flags, &environment, &values);
+        let settings = settings.map_err(|found| places.add_to(found))?;
         for name in references.keys() {
             settings
                 .redactor
@@ -243,6 +267,7 @@ impl Settings {
         Ok(Self {
             managers: managers.map(Arc::new),
             references,
+            doubled: file.doubled,
             ..settings
         })
     }
@@ -260,7 +285,7 @@ impl Settings {
                     .iter()
                     .any(|what| name == format!("AGENTRUNNER_{what}_PATH"))
         };
-        let [mut environment, mut file] = layers()?;
+        let (mut environment, mut file) = (ProcessEnvironment.all(), env_file()?.values);
         for layer in [&mut environment, &mut file] {
             layer.retain(|name, _| is_meant(name) && Variable::named(name).is_some());
         }
@@ -376,11 +401,7 @@ impl Settings {
                 health_interval: Duration::from_secs(values.number("AGENT_HEALTH_CHECK_INTERVAL")),
             },
             servers: Servers::read(&values),
-            state: StateKept {
-                compress_above: usize::try_from(values.number("STATE_COMPRESSION_THRESHOLD"))
-                    .unwrap_or(usize::MAX),
-                retention: Duration::from_secs(values.number("STATE_RETENTION_DAYS") * DAY_SECONDS),
-            },
+            state: StateKept::read(&values),
             models: Models {
                 openai_key: secret("OPENAI_API_KEY"),
                 openai_url: text("OPENAI_BASE_URL"),
@@ -397,21 +418,21 @@ impl Settings {
             redactor,
             outgoing: Outgoing::read(&values, mistakes),
             tracing: Tracing::read(&values, mistakes),
+            doubled: Vec::new(),
             values: Arc::new(values),
         }
     }
 }
 
-/// The environment, and `.env` in the working directory.
-fn layers() -> Result<[BTreeMap<String, String>; 2], Mistakes> {
-    let file = source::read_env_file(Path::new(".env")).map_err(|message| {
+/// `.env` in the working directory.
+fn env_file() -> Result<EnvFile, Mistakes> {
+    source::read_env_file(Path::new(".env")).map_err(|message| {
         Mistakes(vec![Mistake {
             name: ".env".to_owned(),
             value: String::new(),
             message,
         }])
-    })?;
-    Ok([ProcessEnvironment.all(), file])
+    })
 }
 
 /// Without keys, only this machine may reach the services, unless the operator says otherwise.

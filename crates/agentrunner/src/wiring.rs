@@ -49,7 +49,7 @@ use masked_tools::MaskedTools;
 pub(crate) use outgoing::signing_secret;
 pub(crate) use part::Part;
 use part::{Engagement, Role};
-pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store};
+pub(crate) use ports::{Shared, database, open_bus, open_shared, open_store, own_clock};
 
 const POLL: Duration = Duration::from_secs(1);
 /// How long requests may take that are under way when everything else has ended. Those that wait for something end by
@@ -118,7 +118,7 @@ impl System {
         system
             .begun(async |system| {
                 // Taken first: a second server at the same place must fail before it claims any work.
-                let listeners = Listeners::bind(&settings.listen, system.role.services).await?;
+                let listeners = Listeners::bind(settings, system.role.services).await?;
                 system.metrics = Some(listeners::keep_metrics()?);
                 system.config.reload().await?;
                 system.engine.load_switches().await?;

@@ -181,6 +181,33 @@ impl RabbitMq {
     }
 }
 
+/// What lies in a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// How many events wait for a consumer. Those in hand are not counted.
+    pub waiting: u32,
+    /// How many were given up and are not in the database yet.
+    pub dead: u32,
+}
+
+impl RabbitMq {
+    /// How much lies in a queue; `None` when there is no such queue yet. Changes nothing.
+    ///
+    /// # Errors
+    /// The broker does not answer, or does not let us ask.
+    pub async fn depth(&self, queue: &str) -> Result<Option<Depth>, Error> {
+        self.shared.open()?;
+        let queue = Queue::new(&self.shared.settings.prefix, queue.to_owned())?;
+        let live = self.shared.incoming.up(self.shared.deadline()).await?;
+        let waiting = self.shared.count(&live, &queue.main).await?;
+        let dead = self.shared.count(&live, &queue.dead).await?;
+        Ok(waiting.map(|waiting| Depth {
+            waiting,
+            dead: dead.unwrap_or_default(),
+        }))
+    }
+}
+
 impl Shared {
     fn open(&self) -> Result<(), Error> {
         if self.closed.is_cancelled() {

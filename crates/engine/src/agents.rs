@@ -9,6 +9,8 @@ use domain::nearest::nearest;
 use domain::{AgentName, ConfigVersion, Definition, Event, Subscribers, Time};
 use tokio::sync::watch;
 
+use crate::Error;
+
 /// Replaces `${NAME}` in a definition.
 pub type Expand = Arc<dyn Fn(&Definition) -> Result<Definition, MissingVariable> + Send + Sync>;
 
@@ -53,6 +55,8 @@ struct Current {
     subscribers: Subscribers,
     /// Those that people disabled, whether there is a file of them or not.
     switched_off: BTreeMap<AgentName, SwitchedOff>,
+    /// Why there is no agent of these names although somebody wrote a file of it.
+    broken: BTreeMap<AgentName, String>,
 }
 
 impl Current {
@@ -97,6 +101,19 @@ impl Agents {
             .and_then(|name| name.parse().ok())
     }
 
+    /// Why there is no agent of that name: a slip of the pen, or a file that can't be used.
+    pub fn unknown(&self, name: &str) -> Error {
+        let broken = name
+            .parse::<AgentName>()
+            .ok()
+            .and_then(|name| self.read().broken.get(&name).cloned());
+        Error::UnknownAgent {
+            name: name.to_owned(),
+            nearest: self.nearest(name).filter(|_| broken.is_none()),
+            broken,
+        }
+    }
+
     /// Those that an event starts.
     pub fn started_by(&self, event: &Event) -> Vec<Agent> {
         let agents = self.read();
@@ -109,7 +126,19 @@ impl Agents {
 
     /// Puts a set of agents in the place of the current one, at once.
     pub fn replace(&self, agents: BTreeMap<AgentName, Agent>) {
-        self.change(|current| current.by_name = agents);
+        self.replace_with(agents, BTreeMap::new());
+    }
+
+    /// The same, and notes why there is no agent of some names although there is a file of it.
+    pub fn replace_with(
+        &self,
+        agents: BTreeMap<AgentName, Agent>,
+        broken: BTreeMap<AgentName, String>,
+    ) {
+        self.change(|current| {
+            current.by_name = agents;
+            current.broken = broken;
+        });
     }
 
     /// Notes who is disabled.

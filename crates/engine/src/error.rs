@@ -10,12 +10,14 @@ use crate::Agent;
 #[non_exhaustive]
 pub enum Error {
     /// There is no such agent.
-    #[error("there is no agent {name}{}", nearest.as_ref().map_or_else(String::new, |n| format!("; did you mean {n}?")))]
+    #[error("{}", no_agent(name, nearest.as_ref(), broken.as_deref()))]
     UnknownAgent {
         /// The name.
         name: String,
         /// The nearest known one.
         nearest: Option<AgentName>,
+        /// Why a file that should give it can't be used.
+        broken: Option<String>,
     },
     /// It takes no work.
     #[error("agent {0} is disabled; enable it in its file (enabled: true)")]
@@ -121,4 +123,12 @@ fn flaws(flaws: &[Flaw]) -> String {
         hint => format!("{}: {}; {hint}", flaw.field, flaw.message),
     });
     told.collect::<Vec<_>>().join(" · ")
+}
+
+fn no_agent(name: &str, nearest: Option<&AgentName>, broken: Option<&str>) -> String {
+    match (broken, nearest) {
+        (Some(why), _) => format!("agent {name} can't be used, because its file is broken: {why}"),
+        (None, Some(nearest)) => format!("there is no agent {name}; did you mean {nearest}?"),
+        (None, None) => format!("there is no agent {name}"),
+    }
 }

@@ -57,6 +57,7 @@ pub use live::{LiveEvent, Position, Watch};
 pub use recovery::IsGone;
 pub use scheduler::{Looked, Scheduler};
 pub use schedules::{MAX_NEXT, NewSchedule, Schedules, Upcoming};
+pub use subscriptions::QUEUE;
 pub use task::{Accepted, NewTask};
 pub use traces::{Export, Show, Traces};
 pub use travel::{Branch, Cut};

@@ -324,10 +324,8 @@ impl Scheduler {
     ) -> Result<Submission, Error> {
         let agents = &self.core.agents;
         let name = &schedule.agent;
-        let agent = agents.get(name).ok_or_else(|| Error::UnknownAgent {
-            name: name.to_string(),
-            nearest: agents.nearest(name.as_str()),
-        })?;
+        let unknown = || agents.unknown(name.as_str());
+        let agent = agents.get(name).ok_or_else(unknown)?;
         if !agent.takes_work() {
             return Err(Error::disabled(&agent));
         }

@@ -321,13 +321,10 @@ impl Schedules {
     }
 
     fn checked(&self, name: &ScheduleName, new: NewSchedule, now: Time) -> Result<Schedule, Error> {
-        let unknown = |agent: &str| Error::UnknownAgent {
-            name: agent.to_owned(),
-            nearest: self.core.agents.nearest(agent),
-        };
-        let agent: AgentName = new.agent.parse().map_err(|_| unknown(&new.agent))?;
+        let unknown = || self.core.agents.unknown(&new.agent);
+        let agent: AgentName = new.agent.parse().map_err(|_| unknown())?;
         if self.core.agents.get(&agent).is_none() {
-            return Err(unknown(&new.agent));
+            return Err(unknown());
         }
         let size = new.config.task_data.to_string().len();
         if size > MAX_INPUT_BYTES {

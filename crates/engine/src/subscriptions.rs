@@ -24,7 +24,7 @@ use crate::task::{self, NewTask};
 use crate::{Agent, Error};
 
 /// The queue that holds events for agents; all processes share it.
-const QUEUE: &str = "agent-subscriptions";
+pub const QUEUE: &str = "agent-subscriptions";
 /// How long to wait before trying to join the queue again.
 const PAUSE: Duration = Duration::from_secs(2);
 /// From how many events that led to one another on the executions of the trace are counted.

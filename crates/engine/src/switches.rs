@@ -68,10 +68,8 @@ pub(crate) async fn restart(core: &Shared, name: &AgentName) -> Result<Agent, Er
 }
 
 fn find(core: &Shared, name: &AgentName) -> Result<Agent, Error> {
-    core.agents.get(name).ok_or_else(|| Error::UnknownAgent {
-        name: name.to_string(),
-        nearest: core.agents.nearest(name.as_str()),
-    })
+    let unknown = || core.agents.unknown(name.as_str());
+    core.agents.get(name).ok_or_else(unknown)
 }
 
 /// Reads what is said, and restarts what is to be restarted, until `stop`.

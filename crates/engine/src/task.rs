@@ -121,12 +121,9 @@ pub struct Accepted {
 
 pub(crate) async fn submit(core: &Shared, task: NewTask) -> Result<Accepted, Error> {
     let (ports, agents) = (&core.ports, &core.agents);
-    let unknown = |name: &str| Error::UnknownAgent {
-        name: name.to_owned(),
-        nearest: agents.nearest(name),
-    };
-    let name: AgentName = task.agent.parse().map_err(|_| unknown(&task.agent))?;
-    let agent = agents.get(&name).ok_or_else(|| unknown(&task.agent))?;
+    let unknown = || agents.unknown(&task.agent);
+    let name: AgentName = task.agent.parse().map_err(|_| unknown())?;
+    let agent = agents.get(&name).ok_or_else(unknown)?;
     if !agent.takes_work() {
         return Err(Error::disabled(&agent));
     }

@@ -70,10 +70,8 @@ pub(crate) async fn branch(core: &Shared, wish: Branch) -> Result<(Accepted, Ori
     let row = row.ok_or(Error::UnknownExecution(wish.id))?;
     check_status(&row, wish.cut)?;
     let name = row.execution.agent.clone();
-    let agent = core.agents.get(&name).ok_or_else(|| Error::UnknownAgent {
-        name: name.to_string(),
-        nearest: core.agents.nearest(name.as_str()),
-    })?;
+    let unknown = || core.agents.unknown(name.as_str());
+    let agent = core.agents.get(&name).ok_or_else(unknown)?;
     if !agent.takes_work() {
         return Err(Error::disabled(&agent));
     }

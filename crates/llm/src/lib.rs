@@ -40,7 +40,7 @@ pub use chunk::{Answer, ChatStream, Chunk};
 pub use error::Error;
 pub use fold::{Limits, fold};
 pub use prices::{Price, context_window, cost, price};
-pub use probe::ollama_models;
+pub use probe::{Probed, ollama_models};
 pub use providers::Providers;
 pub use request::{ChatModel, ChatRequest, ToolSpec};
 pub use settings::{AwsSettings, Host, Key, ProviderSettings};

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use domain::definition::Provider;
 use http::{HeaderMap, header};
 use serde::Deserialize;
@@ -13,23 +14,38 @@ use crate::settings::Host;
 use crate::{Error, Providers, anthropic, ollama, openai};
 
 /// How long a probe waits.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(5);
 /// How long we wait for an Ollama that may not be there.
 const LOCAL_PATIENCE: Duration = Duration::from_secs(1);
 
+/// What a provider that was asked a cheap question answers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Probed {
+    /// For people.
+    pub sentence: String,
+    /// What its clock says, to the second, where it says so.
+    pub date: Option<DateTime<Utc>>,
+}
+
+impl Probed {
+    fn saying(sentence: String) -> Self {
+        let date = None;
+        Self { sentence, date }
+    }
+}
+
 impl Providers {
-    /// Asks a provider for its models, which costs nothing and proves address and key. The answer is a sentence
-    /// for people.
+    /// Asks a provider for its models, which costs nothing and proves address and key.
     ///
     /// # Errors
     /// What a call would meet: no key, a wrong key, nobody there.
-    pub async fn probe(&self, provider: Provider) -> Result<String, Error> {
+    pub async fn probe(&self, provider: Provider) -> Result<Probed, Error> {
         let host = match provider {
             Provider::Openai => &self.settings.openai,
             Provider::Anthropic => &self.settings.anthropic,
             Provider::Ollama => &self.settings.ollama,
-            Provider::Scripted => return Ok(self.scripts()),
-            Provider::Bedrock => return self.probe_bedrock(None).await,
+            Provider::Scripted => return Ok(Probed::saying(self.scripts())),
+            Provider::Bedrock => return self.probe_bedrock(None).await.map(Probed::saying),
         };
         let endpoint = Endpoint::own(provider, host)?;
         let mut headers = headers("");
@@ -39,13 +55,16 @@ impl Providers {
             (_, Some(key)) => drop(headers.insert(header::AUTHORIZATION, secret("Bearer ", key)?)),
             (_, None) => {}
         }
-        let models = models(&self.http, &endpoint, headers, PATIENCE).await?;
-        Ok(format!(
-            "{} answers at {} with {} models",
+        let shows_key = endpoint.key.is_some();
+        let (models, date) = models(&self.http, &endpoint, headers, PATIENCE).await?;
+        let sentence = format!(
+            "{} answers at {}{} with {}",
             provider.as_str(),
             endpoint.place(),
-            models.len()
-        ))
+            if shows_key { ", takes the key," } else { "" },
+            count(models.len())
+        );
+        Ok(Probed { sentence, date })
     }
 
     /// Asks AWS Bedrock for its models in this region, or in the operator's.
@@ -80,7 +99,15 @@ impl Providers {
 pub async fn ollama_models(base_url: &str) -> Result<Vec<String>, Error> {
     let endpoint = Endpoint::own(Provider::Ollama, &Host::new(base_url))?;
     let http = Http::new(LOCAL_PATIENCE);
-    models(&http, &endpoint, HeaderMap::new(), LOCAL_PATIENCE).await
+    let (models, _) = models(&http, &endpoint, HeaderMap::new(), LOCAL_PATIENCE).await?;
+    Ok(models)
+}
+
+fn count(models: usize) -> String {
+    match models {
+        1 => "1 model".to_owned(),
+        n => format!("{n} models"),
+    }
 }
 
 /// The list of models in any of the three shapes.
@@ -101,7 +128,7 @@ async fn models(
     endpoint: &Endpoint,
     headers: HeaderMap,
     patience: Duration,
-) -> Result<Vec<String>, Error> {
+) -> Result<(Vec<String>, Option<DateTime<Utc>>), Error> {
     let (path, read_refusal): (&[&str], _) = match endpoint.provider {
         Provider::Ollama => (&["api", "tags"], ollama::read_refusal as fn(&[u8]) -> _),
         Provider::Anthropic => (
@@ -120,6 +147,8 @@ async fn models(
         read_refusal,
     };
     let response = http.send(call).await?;
+    let date = response.headers().get(header::DATE);
+    let date = date.and_then(|date| DateTime::parse_from_rfc2822(date.to_str().ok()?).ok());
     let body = whole_body(endpoint, response, patience).await?;
     let list: Models = serde_json::from_slice(&body).map_err(|error| {
         let beginning = String::from_utf8_lossy(body.get(..100).unwrap_or(&body));
@@ -132,5 +161,6 @@ async fn models(
         .because(error)
     })?;
     let models = list.models.unwrap_or_default();
-    Ok(models.into_iter().map(|model| model.name).collect())
+    let names = models.into_iter().map(|model| model.name).collect();
+    Ok((names, date.map(|date| date.to_utc())))
 }

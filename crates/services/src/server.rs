@@ -49,6 +49,11 @@ pub struct BindError {
 }
 
 impl BindError {
+    /// Whether somebody has the port.
+    pub fn is_taken(&self) -> bool {
+        self.source.kind() == io::ErrorKind::AddrInUse
+    }
+
     fn new(service: Service, address: SocketAddr, source: io::Error) -> Self {
         let (name, variable, port) = (service.as_str(), service.port_variable(), address.port());
         let message = match source.kind() {

@@ -23,6 +23,7 @@ mod signature;
 mod signed;
 mod socket;
 mod split;
+mod standing;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,7 @@ use crate::http::App;
 use crate::http::door::{OPEN, OPERATE, Owner, Routes};
 use client::Client;
 pub(crate) use mrkdwn::escape;
+pub use standing::{Need, NoStanding, SCOPES, Standing, standing};
 
 /// Slack's own address.
 pub const API_URL: &str = "https://slack.com/api";

@@ -219,6 +219,22 @@ impl Postgres {
     pub fn clock(&self) -> ServerClock {
         self.clock.clone()
     }
+
+    /// What the server says that it is.
+    ///
+    /// # Errors
+    /// It can't be asked.
+    pub async fn server_version(&self) -> Result<String> {
+        let asked = async {
+            let mut conn = self.pool.get().await?;
+            let row = conn
+                .first("SELECT current_setting('server_version')", &[])
+                .await?;
+            let row = row.ok_or_else(|| fault::internal("the server does not tell its version"))?;
+            sql::get::<String>(&row, 0)
+        };
+        Ok(asked.await?)
+    }
 }
 
 async fn prepare_months(pool: Pool) {

@@ -81,4 +81,9 @@ impl Redis {
             _keeper: Arc::new(keeper),
         })
     }
+
+    /// What the server says that it is; `None` when it can't be asked, or does not tell us.
+    pub async fn server_version(&self) -> Option<String> {
+        self.link.version().await
+    }
 }

@@ -94,6 +94,12 @@ impl SlackStandIn {
             .change(|world| world.person_writes(channel, user, text))
     }
 
+    /// From now on the app has these scopes only, separated by commas.
+    pub fn grant(&self, scopes: &str) {
+        self.service
+            .change(|world| world.scopes = Some(scopes.to_owned()));
+    }
+
     /// From now on there is no such channel for the app.
     pub fn hide_channel(&self, channel: &str) {
         self.service

@@ -97,10 +97,28 @@ async fn list(context: &Context, backend: &Backend) -> anyhow::Result<Exit> {
         Column::of("success", success),
         Column::field("description", "description"),
     ];
-    context
-        .screen
-        .table(agents.as_array().map_or(&[], Vec::as_slice), &columns);
-    Ok(Exit::Done)
+    let agents = agents.as_array().map_or(&[][..], Vec::as_slice);
+    context.screen.table(agents, &columns);
+    if !agents.is_empty() {
+        return Ok(Exit::Done);
+    }
+    let folder = context.settings.agents_dir();
+    let shown = folder.display();
+    if !backend.is_local() {
+        let server = backend.client.base();
+        context.screen.note(format_args!(
+            "the server at {server} has no agents; where it runs, `agentrunner validate` says what is in its folder"
+        ));
+        Ok(Exit::Done)
+    } else if folder.is_dir() {
+        context.screen.note(format_args!(
+            "there are no agents in {shown}; `agentrunner validate` checks what is there, `agentrunner init` makes some"
+        ));
+        Ok(Exit::Done)
+    } else {
+        // Which folder is missing and what makes it was said when it was looked for.
+        Ok(Exit::Failed)
+    }
 }
 
 fn success(agent: &Value) -> String {

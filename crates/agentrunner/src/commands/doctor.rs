@@ -1,20 +1,27 @@
 //! `doctor`: what is wrong, and what to type.
 
-mod checks;
+mod agents;
+mod clocks;
+mod disk;
+mod doubts;
 mod models;
 mod ports;
+mod servers;
+mod slack;
 
 use std::collections::BTreeMap;
 
 use clap::Args;
 use serde::Serialize;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::cli::{Exit, block_on};
 use crate::screen::{Screen, Style, printable};
 use crate::settings::{Mistakes, Origin, Settings, shown};
+use crate::wiring::own_clock;
 
-/// Looks at settings, ports, disk, database, message queue, cache, agents and providers, and says what to type where something is wrong.
+/// Looks at settings, disk, database, message queue, cache, agents, ports, providers, Slack and the clock, and says what to type
+/// where something is wrong.
 ///
 /// Changes nothing but the database, which is made or brought up to date when it is not. Exit code 1 if anything
 /// fails.
@@ -22,12 +29,20 @@ use crate::settings::{Mistakes, Origin, Settings, shown};
 #[command(after_help = "\
 Examples:
   agentrunner doctor
+  agentrunner doctor --settings          every setting, with where its value comes from
+  agentrunner doctor --offline           ask neither providers nor Slack
   agentrunner doctor --tools             also start and ask every tool server
   agentrunner doctor --json | jq '.findings[] | select(.state == \"failed\")'")]
 pub(crate) struct Doctor {
     /// Also start and ask every tool server
     #[arg(long)]
     tools: bool,
+    /// Ask neither providers nor Slack
+    #[arg(long)]
+    offline: bool,
+    /// Show the settings that have their default too
+    #[arg(long)]
+    settings: bool,
 }
 
 /// How something is.
@@ -86,15 +101,16 @@ impl Doctor {
     ) -> anyhow::Result<Exit> {
         match Settings::from_process(flags) {
             Ok(settings) => block_on(async {
+                screen.mask(&settings.redactor);
                 let findings = self.look(&settings).await;
-                report(&findings, Some(&settings), screen);
+                self.report(&findings, Some(&settings), screen);
                 let has_failed = findings
                     .iter()
                     .any(|finding| finding.state == State::Failed);
                 Ok(if has_failed { Exit::Failed } else { Exit::Done })
             }),
             Err(mistakes) => {
-                report(&of_mistakes(mistakes), None, screen);
+                self.report(&of_mistakes(mistakes), None, screen);
                 Ok(Exit::Failed)
             }
         }
@@ -102,50 +118,82 @@ impl Doctor {
 
     async fn look(&self, settings: &Settings) -> Vec<Finding> {
         let mut findings = vec![Finding::good("settings", "all can be used")];
-        findings.push(checks::clock());
-        findings.extend(checks::data_dir(settings).await);
-        findings.push(checks::database(settings).await);
-        findings.extend(checks::message_queue(settings).await);
-        findings.extend(checks::cache(settings).await);
-        let (agents, found) = checks::agents(settings);
+        findings.extend(doubts::check(settings));
+        findings.extend(disk::check(settings).await);
+        let (database, database_clock) = servers::database(settings).await;
+        findings.extend(database);
+        findings.extend(servers::message_queue(settings).await);
+        findings.extend(servers::cache(settings).await);
+        let (agents, found) = agents::files(settings);
         findings.extend(found);
         findings.extend(ports::check(settings).await);
-        findings.extend(models::check(settings, &agents).await);
+        let mut clocks: Vec<_> = database_clock.into_iter().collect();
+        if self.offline {
+            findings.extend(models::check_offline(settings, &agents));
+        } else {
+            let ((models, their_clocks), (slack, slack_clock)) = tokio::join!(
+                models::check(settings, &agents),
+                slack::check(settings, &agents)
+            );
+            findings.extend(models.into_iter().chain(slack));
+            clocks.extend(their_clocks.into_iter().chain(slack_clock));
+        }
+        findings.push(clocks::judge(own_clock(settings)(), &clocks));
         if self.tools {
-            findings.extend(checks::tool_servers(settings, &agents).await);
+            findings.extend(agents::tool_servers(settings, &agents).await);
         }
         findings
     }
 }
 
-fn of_mistakes(Mistakes(mistakes): Mistakes) -> Vec<Finding> {
-    mistakes
-        .into_iter()
-        .map(|mistake| {
-            let found = match mistake.value.as_str() {
-                "" => mistake.message,
-                value => format!("{value}: {}", mistake.message),
-            };
-            Finding::failed(
-                &mistake.name,
-                found,
-                "change it in .env or in the environment",
-            )
-        })
-        .collect()
+impl Doctor {
+    fn report(&self, findings: &[Finding], settings: Option<&Settings>, screen: &Screen) {
+        let values = settings.map(|settings| self.values(settings));
+        if screen.json {
+            return screen.value(&json!({ "findings": findings, "settings": values }));
+        }
+        if let Some(values) = values.filter(|values| !values.is_empty()) {
+            screen.line(match self.settings {
+                true => "settings:",
+                false => "settings that are not the default:",
+            });
+            for Set {
+                name,
+                value,
+                origin,
+            } in values
+            {
+                screen.line(printable(&format!("  {name}={value}  ({origin})")));
+            }
+            screen.line("");
+        }
+        print(findings, screen);
+    }
+
+    fn values(&self, settings: &Settings) -> Vec<Set> {
+        let all = shown(&settings.values);
+        all.filter(|(_, _, origin)| self.settings || *origin != Origin::Default)
+            .map(|(name, value, origin)| Set {
+                name,
+                value,
+                origin: match settings.references.contains_key(name) {
+                    true => format!("{origin}, by a reference"),
+                    false => origin.to_string(),
+                },
+            })
+            .collect()
+    }
 }
 
-fn report(findings: &[Finding], settings: Option<&Settings>, screen: &Screen) {
-    if screen.json {
-        return screen.value(&as_json(findings, settings));
-    }
-    if let Some(settings) = settings.filter(|settings| set(settings).next().is_some()) {
-        screen.line("settings that are not the default:");
-        for (name, value, origin) in set(settings) {
-            screen.line(format_args!("  {name}={value}  ({origin})"));
-        }
-        screen.line("");
-    }
+/// A setting with its value.
+#[derive(Debug, Serialize)]
+struct Set {
+    name: &'static str,
+    value: String,
+    origin: String,
+}
+
+fn print(findings: &[Finding], screen: &Screen) {
     for Finding {
         state,
         what,
@@ -175,15 +223,27 @@ fn report(findings: &[Finding], settings: Option<&Settings>, screen: &Screen) {
     screen.note(screen.paint(style, &text));
 }
 
-fn as_json(findings: &[Finding], settings: Option<&Settings>) -> Value {
-    let settings = settings.map(|settings| {
-        set(settings)
-            .map(|(name, value, origin)| json!({ "name": name, "value": value, "origin": origin.to_string() }))
-            .collect::<Vec<_>>()
-    });
-    json!({ "findings": findings, "settings": settings })
+/// "1 is valid", "2 are valid".
+fn count(n: impl TryInto<u64>, one: &str, more: &str) -> String {
+    match n.try_into().unwrap_or(u64::MAX) {
+        1 => format!("1 {one}"),
+        n => format!("{n} {more}"),
+    }
 }
 
-fn set(settings: &Settings) -> impl Iterator<Item = (&'static str, String, Origin)> {
-    shown(&settings.values).filter(|(_, _, origin)| *origin != Origin::Default)
+fn of_mistakes(Mistakes(mistakes): Mistakes) -> Vec<Finding> {
+    mistakes
+        .into_iter()
+        .map(|mistake| {
+            let found = match mistake.value.as_str() {
+                "" => mistake.message,
+                value => format!("{value}: {}", mistake.message),
+            };
+            Finding::failed(
+                &mistake.name,
+                found,
+                "change it there; docs/settings.md has every name and what it takes",
+            )
+        })
+        .collect()
 }

@@ -163,16 +163,20 @@ impl Schedules {
                 screen.table(rows(&runs), &run_columns());
             }
             Some(Verb::Pause { name }) => {
-                screen.value(&set_enabled(client, &path(name, "/enabled"), false).await?);
+                let paused = set_enabled(client, &path(name, "/enabled"), false).await?;
+                screen.done(&paused, |_| format!("the schedule {name} is paused"));
             }
             Some(Verb::Resume { name }) => {
-                screen.value(&set_enabled(client, &path(name, "/enabled"), true).await?);
+                let resumed = set_enabled(client, &path(name, "/enabled"), true).await?;
+                screen.done(&resumed, |schedule| is_set("runs again", schedule));
             }
             Some(Verb::Trigger { name }) => {
-                screen.value(&client.post(&path(name, "/trigger"), &json!({})).await?);
+                let run = client.post(&path(name, "/trigger"), &json!({})).await?;
+                screen.done(&run, began);
             }
             Some(Verb::Create(create)) => {
-                screen.value(&client.post("/schedules", &create.body()?).await?);
+                let made = client.post("/schedules", &create.body()?).await?;
+                screen.done(&made, |schedule| is_set("is made", schedule));
             }
             Some(Verb::Delete { name }) => {
                 client.delete(&path(name, "")).await?;
@@ -281,6 +285,28 @@ fn rows(list: &Value) -> &[Value] {
     list.as_array().map_or(&[], Vec::as_slice)
 }
 
+/// What became of a schedule, in a line.
+fn is_set(what: &str, schedule: &Value) -> String {
+    let field = |name: &str| schedule.get(name).map(plain).unwrap_or_default();
+    let next = match time(schedule.get("next_run_at")) {
+        next if next.is_empty() => "it does not fire as it is".to_owned(),
+        next => format!("next at {next} UTC"),
+    };
+    format!(
+        "the schedule {} {what}: {}, {}; {next}",
+        field("name"),
+        field("agent_name"),
+        when(schedule).trim()
+    )
+}
+
+/// What became of a run that was wanted now, in a line.
+fn began(run: &Value) -> String {
+    let field = |name: &str| run.get(name).map(plain).unwrap_or_default();
+    let (schedule, execution) = (field("schedule"), field("execution_id"));
+    format!("a run of {schedule} is accepted; `agentrunner tasks show {execution}` shows it")
+}
+
 /// When a schedule fires, in a few words.
 fn when(schedule: &Value) -> String {
     let field = |name: &str| schedule.get(name).map(plain).unwrap_or_default();
@@ -305,4 +331,30 @@ pub(super) fn encoded(name: &str) -> String {
             other => format!("%{other:02X}"),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_done_is_a_sentence() {
+        let schedule = json!({
+            "name": "nightly", "agent_name": "reporter", "type": "cron", "cron": "0 2 * * *", "timezone": "UTC",
+            "next_run_at": "2026-12-01T02:00:00.000000Z",
+        });
+        assert_eq!(
+            is_set("is made", &schedule),
+            "the schedule nightly is made: reporter, 0 2 * * * UTC; next at 2026-12-01 02:00:00 UTC"
+        );
+        let paused = json!({
+            "name": "watch", "agent_name": "m", "type": "interval", "interval_seconds": 60, "next_run_at": null,
+        });
+        assert!(is_set("is made", &paused).ends_with("m, every 60 s; it does not fire as it is"));
+        let run = json!({ "schedule": "nightly", "execution_id": "0192" });
+        assert_eq!(
+            began(&run),
+            "a run of nightly is accepted; `agentrunner tasks show 0192` shows it"
+        );
+    }
 }

@@ -24,6 +24,9 @@ pub(super) fn serve_until_told(
             "{name} is a plain word, a number or very short: it can't be told from other text and is not masked where it turns up"
         );
     }
+    for doubled in &context.settings.doubled {
+        tracing::warn!("{}: {doubled}", doubled.name);
+    }
     block_on(async {
         // Before anything else, so that no signal finds the process without an answer to it.
         let mut stop = Stop::listen()?;

@@ -102,6 +102,20 @@ impl Values {
             .map_or(Origin::Default, |value| value.origin.clone())
     }
 
+    /// Whether it is what it would be if it were not set.
+    pub(crate) fn is_default(&self, name: &str) -> bool {
+        let default = Variable::named(name).map(|variable| variable.default);
+        default.is_some_and(|default| self.text(name).unwrap_or_default() == default)
+    }
+
+    /// Whether it has a value; a switch: whether it is on.
+    pub(crate) fn is_on(&self, name: &str) -> bool {
+        match Variable::named(name).map(|variable| variable.kind) {
+            Some(Kind::Switch) => self.switch(name),
+            _ => self.text(name).is_some(),
+        }
+    }
+
     /// A checked number. Wrong ones were reported as mistakes, so the fallback is never used.
     pub(crate) fn number(&self, name: &str) -> u64 {
         self.text(name)

@@ -7,14 +7,14 @@ use std::time::Duration;
 use engine::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use services::config::ConfigService;
-use services::http::Settings;
 use services::tls::Tls;
-use services::{App, Server, Service};
+use services::{App, BindError, Server, Service};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::System;
-use crate::settings::Listen;
+use crate::port_holder::{holder, is_agentrunner};
+use crate::settings::Settings;
 
 /// The services of this process.
 pub(super) struct Listeners {
@@ -28,11 +28,15 @@ impl Listeners {
     ///
     /// # Errors
     /// One can't be had; it is named with its variable.
-    pub(super) async fn bind(listen: &Listen, services: &[Service]) -> anyhow::Result<Self> {
+    pub(super) async fn bind(settings: &Settings, services: &[Service]) -> anyhow::Result<Self> {
+        let listen = &settings.listen;
         // Read first: the message about a certificate is worth more than one about a port.
         let tls = listen.tls.clone().map(Tls::open).transpose()?;
         let address = |service| SocketAddr::new(listen.address, listen.port(service));
-        Self::at(services, address, tls).await
+        match Self::at(services, address, tls).await {
+            Ok(listeners) => Ok(listeners),
+            Err(error) => Err(name_the_other(settings, error).await),
+        }
     }
 
     /// At free ports of loopback.
@@ -82,6 +86,38 @@ impl Listeners {
     }
 }
 
+/// An error that says who has the port, where that can be told.
+async fn name_the_other(settings: &Settings, error: anyhow::Error) -> anyhow::Error {
+    let Some(taken) = error
+        .downcast_ref::<BindError>()
+        .filter(|error| error.is_taken())
+    else {
+        return error;
+    };
+    let (port, variable) = (
+        settings.listen.port(taken.service),
+        taken.service.port_variable(),
+    );
+    let service = taken.service.as_str();
+    let who = holder(port);
+    let kill = who.as_ref().map_or_else(String::new, |holder| {
+        format!("end it (kill {}), or ", holder.pid)
+    });
+    if is_agentrunner(settings, port).await {
+        return anyhow::anyhow!(
+            "port {port} of {service} is in use: AgentRunner answers there already, and `agentrunner health` asks it; {kill}set {variable} to another port"
+        );
+    }
+    match who {
+        Some(holder) => anyhow::anyhow!(
+            "port {port} of {service} is in use by {} (pid {}); {kill}set {variable} to another port",
+            holder.name,
+            holder.pid
+        ),
+        None => error,
+    }
+}
+
 impl System {
     /// Where AgentOrchestrator listens; empty when nothing does.
     pub(crate) fn orchestrator_url(&self) -> String {
@@ -115,13 +151,13 @@ impl System {
 pub(super) fn app(
     engine: &Engine,
     config: &ConfigService,
-    settings: &crate::settings::Settings,
+    settings: &Settings,
     shutdown: &CancellationToken,
     uses_message_queue: bool,
     metrics: Option<PrometheusHandle>,
 ) -> App {
     let (requests, retention) = (&settings.requests, settings.state.retention);
-    let settings = Settings {
+    let settings = services::http::Settings {
         max_body_bytes: requests.max_body_bytes,
         allowed_hosts: requests.allowed_hosts.clone(),
         allowed_origins: requests.allowed_origins.clone(),
@@ -130,7 +166,7 @@ pub(super) fn app(
         idle_timeout: requests.idle_timeout,
         retention,
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        ..Settings::default()
+        ..services::http::Settings::default()
     };
     App::new(
         engine.clone(),

@@ -201,6 +201,11 @@ fn held(_settings: &Settings, store: Arc<dyn Store>) -> Arc<dyn Store> {
     store
 }
 
+/// This host's clock.
+pub(crate) fn own_clock(settings: &Settings) -> Clock {
+    perhaps_wrong(settings, Arc::new(Utc::now))
+}
+
 /// For tests: a clock that goes wrong when a test says so.
 #[cfg(debug_assertions)]
 pub(super) fn perhaps_wrong(settings: &Settings, clock: Clock) -> Clock {

@@ -188,8 +188,14 @@ async fn on_both_servers_everything_goes_on_after_a_kill() {
     command.envs(variables.iter().copied());
     let ran = project::Ran::of(command).await;
     assert_eq!(ran.code, 0, "{ran:?}");
-    for part in ["PostgreSQL at 127.0.0.1", "RabbitMQ at 127.0.0.1"] {
-        assert!(ran.stdout.contains(part), "{ran:?}");
+    for part in [
+        "database\",\"found\":\"PostgreSQL 1",
+        " at 127.0.0.1",
+        "RabbitMQ at 127.0.0.1",
+        " answers; ",
+        ", as PostgreSQL says too",
+    ] {
+        assert!(ran.stdout.contains(part), "{part}: {ran:?}");
     }
     assert!(!project.path().join("data/agentrunner.db").exists());
 }

@@ -283,6 +283,14 @@ async fn one_that_can_not_be_used_is_named_and_stops_nothing() {
     // With the right one, all is well.
     let home = project();
     let url = format!("redis://:right@127.0.0.1:{port}/0");
+    let mut command = project::Project::new().command(&["doctor", "--offline"]);
+    command.env("REDIS_URL", &url).current_dir(home.path());
+    let ran = project::Ran::of(command).await;
+    let version = ran.stdout.split_once("cache: Redis ").map(|(_, rest)| rest);
+    assert!(
+        version.is_some_and(|version| version.starts_with(|c: char| c.is_ascii_digit())),
+        "{ran:?}"
+    );
     let product = up(&home, &provider, &vec![("REDIS_URL", url)]).await;
     until_cache_is(&product, "ok").await;
     say(&product, &product, "t", "hello").await;

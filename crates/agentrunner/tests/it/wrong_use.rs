@@ -85,3 +85,77 @@ async fn doctor_explains_settings_that_stop_everything_else() {
     assert!(ran.stdout.contains("OPENAI_API_KEY"), "{ran:?}");
     assert!(!ran.stdout.contains("canary"), "{ran:?}");
 }
+
+#[tokio::test]
+async fn an_agent_whose_file_was_never_good_is_not_said_to_be_unknown() {
+    let project = Project::new();
+    let broken = "name: poet\nexecution_mode: autonomous\nsystem_prompt: You write.\nllm_config: { provider: scripted }\n";
+    project.write("config/agents/poet.yml", broken);
+    let why = "agent poet can't be used, because its file is broken: ./config/agents/poet.yml:4:";
+    let ran = project.run(&["run", "poet", "write"]).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    assert!(ran.stderr.contains(why), "{ran:?}");
+    let server = project.up().await;
+    let task = serde_json::json!({ "agent_name": "poet", "task_data": {} });
+    let refused = project.post("/tasks", &task).await;
+    assert_eq!(refused["error"]["code"], "AGENT_NOT_FOUND", "{refused}");
+    for told in [refused, project.get("/agents/poet").await] {
+        let message = told["error"]["message"].as_str().unwrap();
+        assert!(message.contains(why), "{told}");
+    }
+    // A slip of the pen is one, and a file that was mended is an agent.
+    let slip = project.get("/agents/poett").await;
+    assert_eq!(
+        slip["error"]["message"], "there is no agent poett",
+        "{slip}"
+    );
+    project.write(
+        "config/agents/poet.yml",
+        &broken.replace("scripted }", "scripted, model: scripts/greeter.yml }"),
+    );
+    project
+        .until("/agents/poet", |agent| agent["name"] == "poet")
+        .await;
+    drop(server);
+}
+
+#[tokio::test]
+async fn a_script_that_is_missing_is_asked_for_by_name() {
+    let project = Project::empty();
+    let agent = "name: poet\nexecution_mode: autonomous\nsystem_prompt: You write.\nllm_config: { provider: openai, model: m }\n";
+    project.write("config/agents/poet.yml", agent);
+    let mut command = project.command(&["run", "poet", "write"]);
+    command.env("AGENTRUNNER_PROVIDER", "scripted");
+    let ran = Ran::of(command).await;
+    assert_eq!(ran.code, 1, "{ran:?}");
+    for part in [
+        "there is no script \"scripts/poet.yml\" in ./config: write it",
+        "AGENTRUNNER_PROVIDER=scripted",
+    ] {
+        assert!(ran.stderr.contains(part), "{ran:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_folder_without_agents_is_named_with_what_makes_some() {
+    let project = Project::empty();
+    let ran = project.run(&["agents"]).await;
+    assert_eq!((ran.code, ran.stdout.trim()), (1, "[]"), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("the folder of agents ./config/agents can't be read"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.stderr.contains("make it with `agentrunner init`"),
+        "{ran:?}"
+    );
+    std::fs::create_dir_all(project.path().join("config/agents")).unwrap();
+    let ran = project.run(&["agents"]).await;
+    assert_eq!(ran.code, 0, "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("there are no agents in ./config/agents"),
+        "{ran:?}"
+    );
+}

@@ -103,6 +103,15 @@ impl Shared {
 
     /// Whether there is a queue of this name, with whatever arguments.
     async fn has_queue(&self, live: &Live, name: &ShortString) -> Result<bool, Failure> {
+        Ok(self.count(live, name).await?.is_some())
+    }
+
+    /// How many messages wait in the queue of this name; `None` when there is none.
+    pub(super) async fn count(
+        &self,
+        live: &Live,
+        name: &ShortString,
+    ) -> Result<Option<u32>, Failure> {
         // The answer "no" closes the channel.
         let channel = self.incoming.channel(live).await?;
         let options = QueueDeclareOptions {
@@ -111,7 +120,11 @@ impl Shared {
         };
         let found = channel.queue_declare(name.clone(), options, FieldTable::default());
         let what = format!("no news of the queue {:?}", name.as_str());
-        exists(self.incoming.call(live, &what, found).await)
+        match self.incoming.call(live, &what, found).await {
+            Ok(queue) => Ok(Some(queue.message_count())),
+            Err(failure) if failure.is_missing() => Ok(None),
+            Err(failure) => Err(failure),
+        }
     }
 
     async fn is_marked(&self, live: &Live, name: &ShortString) -> Result<bool, Failure> {

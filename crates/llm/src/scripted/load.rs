@@ -129,7 +129,10 @@ fn find(root: &Path, name: &str) -> Result<PathBuf, Error> {
         .iter()
         .any(|end| name.ends_with(end))
     {
-        return Err(wrong("must end with .yaml, .yml or .jsonl"));
+        return Err(wrong(
+            "must end with .yaml, .yml or .jsonl: with provider scripted, the model is a script below CONFIG_DIR, \
+             such as scripts/NAME.yml",
+        ));
     }
     let shown = root.display();
     let root = root.canonicalize().map_err(|error| {
@@ -138,7 +141,7 @@ fn find(root: &Path, name: &str) -> Result<PathBuf, Error> {
     let path = root
         .join(name)
         .canonicalize()
-        .map_err(|error| wrong(&format!("is not there: looked in {shown}")).because(error))?;
+        .map_err(|error| missing(name, &shown.to_string()).because(error))?;
     if !path.starts_with(&root) {
         return Err(wrong("is a link that leads out of the scripts' folder"));
     }
@@ -146,6 +149,16 @@ fn find(root: &Path, name: &str) -> Result<PathBuf, Error> {
         return Err(wrong("is not a file"));
     }
     Ok(path)
+}
+
+/// Nobody has written it. Which of the two ways led here is not known: an agent's own file, or a setting for all agents.
+fn missing(name: &str, folder: &str) -> Error {
+    Error::invalid(format!(
+        "there is no script {} in {folder}: write it, a list such as `- reply: Hello.` (docs/models.md); or write \
+         another into the agent's file, llm_config: {{ provider: scripted, model: scripts/NAME.yml }}; or, where \
+         AGENTRUNNER_PROVIDER=scripted is set, unset it, and agents ask the models of their files",
+        quote(name)
+    ))
 }
 
 fn stamp(path: &Path) -> std::io::Result<Stamp> {

@@ -12,7 +12,7 @@ use crate::support::{FACES, providers};
 async fn a_provider_that_answers_is_counted() {
     let stand_in = ProviderStandIn::start(|_| Answer::say("never"));
     for face in FACES {
-        let told = providers(&stand_in).probe(face).await.unwrap();
+        let told = providers(&stand_in).probe(face).await.unwrap().sentence;
         assert!(told.starts_with(face.as_str()), "{told}");
         assert!(told.ends_with("with 3 models"), "{told}");
     }

@@ -50,19 +50,30 @@ impl Diagnostic {
     }
 }
 
+impl Diagnostic {
+    /// In one line, without the source line, for somebody to whom the file is known by this name.
+    pub(crate) fn at(&self, file: &str) -> String {
+        let (mut text, path) = (
+            format!("{file}:{}:{}: ", self.line, self.column),
+            &self.path,
+        );
+        if !self.is_error() {
+            text.push_str("warning: ");
+        }
+        if !path.is_empty() {
+            text.push_str(&format!("{path}: "));
+        }
+        text.push_str(&self.message);
+        if !self.hint.is_empty() {
+            text.push_str(&format!("; {}", self.hint));
+        }
+        text
+    }
+}
+
 impl fmt::Display for Diagnostic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: ", self.file, self.line, self.column)?;
-        if !self.is_error() {
-            f.write_str("warning: ")?;
-        }
-        if !self.path.is_empty() {
-            write!(f, "{}: ", self.path)?;
-        }
-        f.write_str(&self.message)?;
-        if !self.hint.is_empty() {
-            write!(f, "; {}", self.hint)?;
-        }
+        f.write_str(&self.at(&self.file))?;
         if self.snippet.is_empty() {
             return Ok(());
         }

@@ -186,8 +186,9 @@ impl ConfigService {
         self.settle_names(&files, &mut plan).await?;
         self.take_good(&files, &mut plan).await?;
         self.keep_last_good(&files, &mut plan).await?;
+        let broken = self.broken(&files, &plan);
         let (report, next, changes) = plan.finish(&files);
-        self.inner.engine.agents().replace(next);
+        self.inner.engine.agents().replace_with(next, broken);
         *known = log_news(&self.inner.settings.folder, &known, files, &report);
         *self
             .inner
@@ -374,14 +375,29 @@ impl ConfigService {
         Ok(())
     }
 
+    /// The agents that refused files were to give and nothing else gives, each with what its author has to mend first.
+    fn broken(&self, files: &BTreeMap<String, File>, plan: &Plan) -> BTreeMap<AgentName, String> {
+        let folder = &self.inner.settings.folder;
+        let refused = plan.refused.iter().filter_map(|(path, found)| {
+            let name = name_of(path, files.get(path))?;
+            let first = found.first()?;
+            let more = match found.len() - 1 {
+                0 => String::new(),
+                more => format!(" (and {more} more; `agentrunner validate` shows all)"),
+            };
+            let place = folder.join(path).display().to_string();
+            (!plan.next.contains_key(&name)).then(|| (name, first.at(&place) + &more))
+        });
+        refused.collect()
+    }
+
     /// The version that a file had in an earlier process.
     async fn last_stored(
         &self,
         path: &str,
         file: Option<&File>,
     ) -> Result<Option<Agent>, ReloadError> {
-        let stem = || path.rsplit('/').next()?.split('.').next()?.parse().ok();
-        let Some(name) = file.and_then(|file| name_in(&file.text)).or_else(stem) else {
+        let Some(name) = name_of(path, file) else {
             return Ok(None);
         };
         let agent = self.stored(&name).await?;
@@ -457,4 +473,10 @@ impl ConfigService {
             }
         }
     }
+}
+
+/// The agent that a file is about: it says so, or is called so.
+fn name_of(path: &str, file: Option<&File>) -> Option<AgentName> {
+    let stem = || path.rsplit('/').next()?.split('.').next()?.parse().ok();
+    file.and_then(|file| name_in(&file.text)).or_else(stem)
 }

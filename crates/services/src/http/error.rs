@@ -282,7 +282,7 @@ impl From<engine::Error> for ApiError {
     fn from(error: engine::Error) -> Self {
         let message = error.to_string();
         match error {
-            engine::Error::UnknownAgent { name, nearest } => {
+            engine::Error::UnknownAgent { name, nearest, .. } => {
                 Self::new(Code::AgentNotFound, message)
                     .with("agent_name", name)
                     .with("nearest", nearest.map(String::from))

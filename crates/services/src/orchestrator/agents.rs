@@ -254,14 +254,9 @@ pub(super) async fn status_of(app: &App, agent: &Agent) -> Answer<StatusOut> {
 pub(super) fn find(app: &App, name: &str) -> Answer<Agent> {
     let agents = app.engine.agents();
     let parsed = agent_name(name, Code::AgentNotFound)?;
-    agents.get(&parsed).ok_or_else(|| {
-        let nearest = agents.nearest(name);
-        let error = engine::Error::UnknownAgent {
-            name: name.to_owned(),
-            nearest,
-        };
-        ApiError::from(error)
-    })
+    agents
+        .get(&parsed)
+        .ok_or_else(|| ApiError::from(agents.unknown(name)))
 }
 
 async fn seen(app: &App, agent: &Agent) -> Answer<AgentOut> {

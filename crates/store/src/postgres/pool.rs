@@ -68,7 +68,7 @@ impl Pool {
             .await
             .map_err(|_| {
                 unavailable(format!(
-                    "all {} connections to PostgreSQL have been busy for {} s; raise DATABASE_POOL_SIZE, or look for what keeps them busy",
+                    "all {} connections to PostgreSQL have been busy for {} s; raise DB_POOL_SIZE, or look for what keeps them busy",
                     shared.most,
                     shared.patience.as_secs()
                 ))

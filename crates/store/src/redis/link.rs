@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use ::redis::aio::MultiplexedConnection;
-use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Script};
+use ::redis::{AsyncConnectionConfig, Client, Cmd, FromRedisValue, RedisError, Script, Value};
 use secrecy::ExposeSecret;
 use tokio::sync::Notify;
 use tokio::time::{Instant, timeout};
@@ -224,6 +224,28 @@ impl Link {
             }
         }
         Ok(())
+    }
+
+    /// The server's version. That it is not told is no trouble: a user may be forbidden to ask.
+    pub(super) async fn version(&self) -> Option<String> {
+        let (mut connection, _) = self.connection()?;
+        // Not INFO: HELLO is allowed to every user who may connect.
+        let hello = ::redis::cmd("HELLO");
+        let asked = hello.query_async::<Value>(&mut connection);
+        let answer = timeout(self.settings.connect_timeout, asked).await.ok()?;
+        let pairs = match answer.ok()? {
+            Value::Map(pairs) => pairs,
+            Value::Array(flat) => {
+                let (names, values) = (flat.iter().step_by(2), flat.iter().skip(1).step_by(2));
+                names.cloned().zip(values.cloned()).collect()
+            }
+            _ => return None,
+        };
+        let text = |value: Value| String::from_redis_value(value).ok();
+        let version = pairs
+            .into_iter()
+            .find(|(name, _)| text(name.clone()).as_deref() == Some("version"));
+        text(version?.1)
     }
 
     fn connection(&self) -> Option<(MultiplexedConnection, u64)> {

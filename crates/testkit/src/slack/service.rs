@@ -73,6 +73,9 @@ impl Service {
     }
 }
 
+/// What docs/slack.md gives an app.
+const SCOPES: &str = "app_mentions:read,channels:history,groups:history,im:history,mpim:history,chat:write,commands,reactions:read";
+
 type Answered = Result<Value, String>;
 
 async fn call(
@@ -112,7 +115,9 @@ async fn call(
         }
         Err(error) => json!({ "ok": false, "error": error }),
     };
-    axum::Json(answer).into_response()
+    let scopes = service.look(|world| world.scopes.clone());
+    let scopes = scopes.unwrap_or_else(|| SCOPES.to_owned());
+    ([("x-oauth-scopes", scopes)], axum::Json(answer)).into_response()
 }
 
 /// The arguments of a call, however they come.

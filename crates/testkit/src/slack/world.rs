@@ -69,6 +69,8 @@ pub(super) struct World {
     open: BTreeMap<String, (Value, Option<u64>)>,
     pub(super) acknowledged: BTreeSet<String>,
     pub(super) opened: usize,
+    /// What the app may do, when a test says so; all otherwise.
+    pub(super) scopes: Option<String>,
 }
 
 impl World {

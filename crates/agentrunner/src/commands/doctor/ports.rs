@@ -1,11 +1,12 @@
 //! Whether the ports are free, and if not, who is there.
 
 use std::io::ErrorKind;
+use std::net::{IpAddr, SocketAddr};
 
 use tokio::net::TcpListener;
 
 use super::Finding;
-use crate::client::Client;
+use crate::port_holder::{holder, is_agentrunner};
 use crate::settings::Settings;
 
 pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
@@ -19,7 +20,7 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
     ];
     let mut findings = Vec::new();
     for (name, port) in ports.into_iter().filter(|(_, port)| *port != 0) {
-        let address = std::net::SocketAddr::new(listen.address, port);
+        let address = SocketAddr::new(listen.address, port);
         let what = format!("port {port}");
         findings.push(match TcpListener::bind(address).await {
             Ok(_) => Finding::good(&what, format!("{address} is free")),
@@ -39,24 +40,39 @@ pub(super) async fn check(settings: &Settings) -> Vec<Finding> {
 }
 
 async fn taken(settings: &Settings, what: &str, name: &str, port: u16) -> Finding {
-    let scheme = if settings.listen.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let answers = match Client::new(&format!("{scheme}://127.0.0.1:{port}"), &settings.trust) {
-        Ok(client) => client.answers().await,
-        Err(_) => false,
-    };
-    if answers {
-        Finding::good(what, "an AgentRunner answers there")
-    } else {
-        Finding::failed(
-            what,
-            "another program listens there",
-            format!(
-                "`ss -ltnp 'sport = :{port}'` tells which; end it, or set {name} to a free port"
-            ),
-        )
+    let holder = holder(port);
+    if is_agentrunner(settings, port).await {
+        let who = holder.map_or_else(String::new, |holder| format!(" (pid {})", holder.pid));
+        return Finding::good(what, format!("AgentRunner answers there{who}"));
     }
+    let other = match free_one(settings.listen.address, port).await {
+        Some(free) => format!("put {name}={free} into .env"),
+        None => format!("set {name} to a free port"),
+    };
+    match holder {
+        Some(holder) => Finding::failed(
+            what,
+            format!("{} (pid {}) listens there", holder.name, holder.pid),
+            format!("`kill {}` ends it; or {other}", holder.pid),
+        ),
+        None => Finding::failed(
+            what,
+            "another program listens there, one of another user or container",
+            format!("`sudo ss -ltnp 'sport = :{port}'` tells which: end it; or {other}"),
+        ),
+    }
+}
+
+/// A free port that looks like the one that is not.
+async fn free_one(address: IpAddr, port: u16) -> Option<u16> {
+    for step in 1..=20 {
+        let near = port.checked_add(step * 10)?;
+        if TcpListener::bind(SocketAddr::new(address, near))
+            .await
+            .is_ok()
+        {
+            return Some(near);
+        }
+    }
+    None
 }
