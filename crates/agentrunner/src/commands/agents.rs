@@ -5,9 +5,8 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::schedules::encoded;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::Column;
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists the agents, shows one, disables, enables and restarts it.
@@ -54,12 +53,8 @@ enum Verb {
 
 impl Agents {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

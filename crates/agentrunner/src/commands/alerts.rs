@@ -4,9 +4,8 @@ use clap::{Args, Subcommand};
 
 use super::backend::Backend;
 use super::tasks::time;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::Column;
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists what the rules of alerts.yml found wrong, and the messages about it.
@@ -55,16 +54,10 @@ struct Deliveries {
 
 impl Alerts {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = match &self.verb {
-                None => self.list.show(context, &backend).await,
-                Some(Verb::List(list)) => list.show(context, &backend).await,
-                Some(Verb::Deliveries(deliveries)) => deliveries.show(context, &backend).await,
-            };
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| match &self.verb {
+            None => self.list.show(context, backend).await,
+            Some(Verb::List(list)) => list.show(context, backend).await,
+            Some(Verb::Deliveries(deliveries)) => deliveries.show(context, backend).await,
         })
     }
 }

@@ -3,8 +3,9 @@
 use domain::ExecutionId;
 use serde_json::Value;
 
-use crate::cli::Context;
+use crate::cli::{Context, Exit, block_on};
 use crate::client::{Client, Refused};
+use crate::telemetry;
 use crate::wiring::{Purpose, System};
 
 /// Something to ask, and what must be ended afterwards.
@@ -20,6 +21,24 @@ pub(crate) struct Backend {
 }
 
 impl Backend {
+    /// What most commands are: some questions to whoever answers.
+    ///
+    /// # Errors
+    /// Those of [`Backend::find`] and of `work`.
+    pub(crate) fn with(
+        context: &Context,
+        purpose: Purpose,
+        work: impl AsyncFnOnce(&Self) -> anyhow::Result<Exit>,
+    ) -> anyhow::Result<Exit> {
+        telemetry::start_quiet(context)?;
+        block_on(async {
+            let backend = Self::find(context, purpose).await?;
+            let result = work(&backend).await;
+            backend.close().await;
+            result
+        })
+    }
+
     /// Asks the server that is named; or the one at the usual port, if one answers; or else serves this one command
     /// itself, on a free port of loopback, so that every command has one way only.
     ///

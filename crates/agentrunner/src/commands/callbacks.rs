@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::backend::Backend;
 use super::tasks::time;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::Column;
 use crate::telemetry;
 use crate::wiring::{Purpose, signing_secret};
@@ -74,11 +74,8 @@ impl Callbacks {
             }
             _ => {}
         }
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

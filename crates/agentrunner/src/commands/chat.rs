@@ -6,9 +6,8 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines, Stdin};
 
 use super::backend::Backend;
 use super::follow::{self, Followed};
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::{Style, one_line};
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Talks with an agent: each line is a message, and every answer knows what was said before.
@@ -30,12 +29,8 @@ pub(crate) struct Chat {
 
 impl Chat {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Work).await?;
-            let result = self.talk(context, &backend).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Work, async |backend| {
+            self.talk(context, backend).await
         })
     }
 

@@ -4,8 +4,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::backend::Backend;
-use crate::cli::{Context, Exit, block_on};
-use crate::telemetry;
+use crate::cli::{Context, Exit};
 use crate::wiring::Purpose;
 
 /// What the answer counts.
@@ -29,12 +28,8 @@ pub(crate) struct Cleanup {
 
 impl Cleanup {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

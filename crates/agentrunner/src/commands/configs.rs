@@ -9,10 +9,9 @@ use serde_json::{Value, json};
 use super::backend::Backend;
 use super::schedules::encoded;
 use super::tasks::time;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::client::Client;
 use crate::screen::{Column, Screen};
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists configurations and their versions, uploads and rolls back.
@@ -57,12 +56,8 @@ enum Verb {
 
 impl Configs {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(&context.screen, &backend.configs).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(&context.screen, &backend.configs).await
         })
     }
 

@@ -5,9 +5,8 @@ use serde_json::json;
 
 use super::backend::Backend;
 use super::tasks::time;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::Column;
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists, replays and deletes events that were given up.
@@ -61,12 +60,8 @@ struct List {
 
 impl DeadLetters {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

@@ -12,9 +12,8 @@ use serde_json::Value;
 use super::backend::Backend;
 use super::follow;
 use super::tasks::time;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::{Column, one_line, plain};
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists and answers what waits for a person.
@@ -183,13 +182,9 @@ fn plan(text: &str) -> Result<Value, String> {
 
 impl Inbox {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            // Answering wakes the execution: without a server, whoever runs next goes on with it.
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        // Answering wakes the execution: without a server, whoever runs next goes on with it.
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

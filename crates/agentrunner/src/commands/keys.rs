@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::tasks::time;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::Column;
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Makes, lists and revokes keys of the API.
@@ -73,12 +72,8 @@ struct List {
 
 impl Keys {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

@@ -6,8 +6,7 @@ mod wire;
 use clap::Args;
 
 use super::backend::Backend;
-use crate::cli::{Context, Exit, block_on};
-use crate::telemetry;
+use crate::cli::{Context, Exit};
 use crate::wiring::Purpose;
 
 /// Offers the agents as tools to assistants and editors that start MCP servers as programs.
@@ -26,12 +25,9 @@ pub(crate) struct Mcp {}
 
 impl Mcp {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            let backend = Backend::find(context, Purpose::Work).await?;
-            let result = bridge::run(&backend.client).await;
-            backend.close().await;
-            result.map(|()| Exit::Done)
+        Backend::with(context, Purpose::Work, async |backend| {
+            bridge::run(&backend.client).await?;
+            Ok(Exit::Done)
         })
     }
 }

@@ -4,10 +4,9 @@ use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
 use super::backend::Backend;
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::client::Client;
 use crate::screen::{Column, plain};
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists, shows, makes, pauses and triggers schedules.
@@ -130,13 +129,9 @@ enum Overlap {
 
 impl Schedules {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            // What is changed without a server is found by whoever runs next.
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend.scheduler).await;
-            backend.close().await;
-            result
+        // What is changed without a server is found by whoever runs next.
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, &backend.scheduler).await
         })
     }
 

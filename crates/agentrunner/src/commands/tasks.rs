@@ -7,9 +7,8 @@ use serde_json::{Value, json};
 
 use super::backend::Backend;
 use super::{follow, tree};
-use crate::cli::{Context, Exit, block_on};
+use crate::cli::{Context, Exit};
 use crate::screen::{Column, one_line, plain};
-use crate::telemetry;
 use crate::wiring::Purpose;
 
 /// Lists, shows, cancels, answers, retries and forks executions.
@@ -119,13 +118,9 @@ struct AnswerArgs {
 
 impl Tasks {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
-        block_on(async {
-            // Answering and cancelling wake the execution: without a server, whoever runs next goes on with it.
-            let backend = Backend::find(context, Purpose::Read).await?;
-            let result = self.perform(context, &backend).await;
-            backend.close().await;
-            result
+        // Answering and cancelling wake the execution: without a server, whoever runs next goes on with it.
+        Backend::with(context, Purpose::Read, async |backend| {
+            self.perform(context, backend).await
         })
     }
 

@@ -283,10 +283,14 @@ async fn a_silent_or_broken_answer_is_unknown() {
     let toolkit = plain();
     let address = start(&server).await;
     let unsafe_tool = tool(address, json!({}));
+    let read = tool(address, json!({"effect": "read_only"}));
+    // Connected first, however busy this machine is: the short time is the call's alone.
+    for tool in [&unsafe_tool, &read] {
+        text(run(&toolkit, tool, "echo", json!({})).await);
+    }
     let short = Duration::from_millis(300);
     unknown(run_for(&toolkit, &unsafe_tool, "never", json!({}), short).await);
     unknown(run(&toolkit, &unsafe_tool, "cut", json!({})).await);
-    let read = tool(address, json!({"effect": "read_only"}));
     failure(run_for(&toolkit, &read, "never", json!({}), short).await);
     failure(run(&toolkit, &read, "cut", json!({})).await);
     let calls = server.calls.lock().unwrap().clone();
