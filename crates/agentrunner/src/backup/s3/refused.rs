@@ -72,13 +72,15 @@ pub(super) struct No<'a> {
     pub(super) body: &'a str,
 }
 
+/// What to do about a key that is not taken.
+const KEYS: &str = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a valid key, AWS_SESSION_TOKEN if it was lent, or AWS_PROFILE";
+
 impl No<'_> {
     pub(super) fn trouble(&self) -> Trouble {
         let code = said(self.body, "Code").unwrap_or_default();
         let bucket = self.address.bucket();
         let (place, address) = (self.place, self.address);
         let status = self.status.as_u16();
-        let keys = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY to a valid key, AWS_SESSION_TOKEN if it was lent, or AWS_PROFILE";
         if let Some(message) = self.elsewhere(&code) {
             return Trouble::new(Kind::Final, message);
         }
@@ -94,17 +96,17 @@ impl No<'_> {
             }
             ("InvalidAccessKeyId" | "InvalidToken" | "TokenRefreshRequired", _) => Trouble::new(
                 Kind::Final,
-                format!("{place} does not know the key ({code}): {keys}"),
+                format!("{place} does not know the key ({code}): {KEYS}"),
             ),
             ("SignatureDoesNotMatch", _) => Trouble::new(
                 Kind::Final,
                 format!(
-                    "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, says {place} ({code}): {keys}"
+                    "AWS_SECRET_ACCESS_KEY does not belong to AWS_ACCESS_KEY_ID, says {place} ({code}): {KEYS}"
                 ),
             ),
             ("ExpiredToken", _) => Trouble::new(
                 Kind::Final,
-                format!("the key was lent and its time is over ({place} answered {code}): {keys}"),
+                format!("the key was lent and its time is over ({place} answered {code}): {KEYS}"),
             ),
             ("RequestTimeTooSkewed" | "RequestExpired", _) => Trouble::new(
                 Kind::Final,
@@ -118,19 +120,7 @@ impl No<'_> {
                     "{address} was replaced by another one while it was read: run the command again"
                 ),
             ),
-            ("AccessDenied" | "AllAccessDisabled" | "", 401 | 403) => {
-                let right = self.doing.right();
-                let on = match self.doing {
-                    Doing::List => format!("arn:aws:s3:::{bucket}"),
-                    _ => format!("arn:aws:s3:::{bucket}/*"),
-                };
-                Trouble::new(
-                    Kind::Forbidden,
-                    format!(
-                        "{place} does not allow this key {right} on {address} ({status} {code}): give it that right on {on}, or {keys}"
-                    ),
-                )
-            }
+            ("AccessDenied" | "AllAccessDisabled" | "", 401 | 403) => self.forbidden(&code),
             (
                 "InternalError" | "SlowDown" | "ServiceUnavailable" | "RequestTimeout"
                 | "BadDigest",
@@ -154,6 +144,24 @@ impl No<'_> {
                 )
             }
         }
+    }
+
+    fn forbidden(&self, code: &str) -> Trouble {
+        let (place, address, right) = (self.place, self.address, self.doing.right());
+        let bucket = address.bucket();
+        let on = match self.doing {
+            Doing::List => format!("arn:aws:s3:::{bucket}"),
+            Doing::Read | Doing::Write | Doing::Delete | Doing::Abort => {
+                format!("arn:aws:s3:::{bucket}/*")
+            }
+        };
+        let status = self.status.as_u16();
+        Trouble::new(
+            Kind::Forbidden,
+            format!(
+                "{place} does not allow this key {right} on {address} ({status} {code}): give it that right on {on}, or {KEYS}"
+            ),
+        )
     }
 
     /// The sentence for a bucket that is in another region.
