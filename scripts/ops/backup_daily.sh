@@ -4,6 +4,7 @@
 #
 #   BACKUP_DIR=/backups/agentrunner   where to
 #   KEEP_DAYS=30                      how long
+#   BACKUP_S3=s3://BUCKET/PREFIX      besides, one of `agentrunner backup` in this bucket, with the AWS_… of .env
 #   PROJECT_DIR=…                     the folder of docker-compose.yml, when it is not this script's
 #
 # Contains secrets' hashes and all that agents were told: the files are the owner's alone. Restoring: docs/install.md.
@@ -57,4 +58,7 @@ tar -czf "$work/configs_$date.tar.gz" config/
 mv "$work"/* "$target/"
 find "$target" -maxdepth 1 -type f \( -name 'postgres_*.sql.gz' -o -name 'redis_*.rdb' -o -name 'configs_*.tar.gz' -o -name 'env_*' \) \
   -mtime "+$keep" -delete
+if [[ -n ${BACKUP_S3:-} ]]; then
+  compose exec -T state-manager agentrunner backup --output "$BACKUP_S3" --keep-days "$keep" --json
+fi
 echo "Backup completed: $date"

@@ -15,8 +15,10 @@
 mod checked;
 mod files;
 mod keep;
+mod location;
 mod place;
 mod read;
+mod s3;
 mod seal;
 mod write;
 
@@ -26,9 +28,11 @@ use store::copying::Layout;
 pub(crate) use checked::Checked;
 pub(crate) use files::{Files, below};
 pub(crate) use keep::{Keep, forget_old};
+pub(crate) use location::{Address, Location};
 pub(crate) use place::Place;
 pub(crate) use read::{Item, Opened};
-pub(crate) use write::{Written, write};
+pub(crate) use s3::{Bucket, is_stopped};
+pub(crate) use write::{Source, Written, aside, write, write_aside};
 
 /// How files of this version are made. A reader refuses those of later ones.
 const FORMAT: u32 = 1;

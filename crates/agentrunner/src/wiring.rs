@@ -43,6 +43,7 @@ use crate::secrets;
 use crate::settings::{Instead, Models, Settings};
 use crate::telemetry::traces;
 use crate::transcript::SCRIPTED;
+pub(crate) use aws::settings as aws_settings;
 use listeners::Listeners;
 use masked_models::MaskedModels;
 use masked_tools::MaskedTools;
@@ -432,7 +433,7 @@ pub(crate) fn providers(settings: &Settings) -> Providers {
         ..
     } = &settings.models;
     let mut known = ProviderSettings {
-        bedrock: aws::settings(settings),
+        bedrock: aws_settings(settings),
         scripts_root: settings.config_dir.clone(),
         ..ProviderSettings::default()
     };

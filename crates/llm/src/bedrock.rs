@@ -11,11 +11,13 @@
 mod address;
 mod aws;
 mod error;
+mod login;
 mod request;
 mod secrets_manager;
 mod stream;
 
-pub(crate) use aws::Aws;
+pub(crate) use aws::{Aws, SERVICE};
+pub use login::{AwsKey, AwsLogin};
 pub use secrets_manager::SecretsManager;
 
 use url::Url;

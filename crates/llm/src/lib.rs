@@ -35,7 +35,7 @@ mod transcript;
 mod wire;
 
 #[cfg(feature = "bedrock")]
-pub use bedrock::SecretsManager;
+pub use bedrock::{AwsKey, AwsLogin, SecretsManager};
 pub use chunk::{Answer, ChatStream, Chunk};
 pub use error::Error;
 pub use fold::{Limits, fold};

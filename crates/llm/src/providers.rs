@@ -26,7 +26,7 @@ impl Providers {
         Self {
             http: Http::new(settings.connect_timeout),
             #[cfg(feature = "bedrock")]
-            aws: Aws::new(settings.bedrock.clone()),
+            aws: Aws::new(bedrock::SERVICE, settings.bedrock.clone()),
             scripted: Scripted::new(settings.scripts_root.clone()),
             settings,
         }

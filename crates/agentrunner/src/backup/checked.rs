@@ -27,16 +27,15 @@ impl Checked {
     /// It is no backup, is damaged, of a newer version or hostile, or has another digest than it should have.
     pub(crate) fn new(
         screen: &Screen,
-        file: &Path,
+        mut opened: Opened,
         sha256: Option<&str>,
         config: &Path,
     ) -> anyhow::Result<Self> {
-        let mut opened = Opened::open(file)?;
         if let Some(wanted) = sha256 {
             ensure!(
                 wanted.trim().eq_ignore_ascii_case(&opened.sha256),
                 "{} has the SHA-256 {}, not the one that was given; nothing of it was used",
-                file.display(),
+                opened.name,
                 opened.sha256
             );
         }
@@ -71,11 +70,10 @@ impl Checked {
             },
         );
         progress.finish_and_clear();
-        let refused =
-            |error: anyhow::Error| error.context(format!("{} is refused", file.display()));
+        let refused = |error: anyhow::Error| error.context(format!("{} is refused", opened.name));
         let (head, manifest) = read.map_err(refused)?;
         let Some(survey) = survey else {
-            anyhow::bail!("{} is refused: it has no head", file.display());
+            anyhow::bail!("{} is refused: it has no head", opened.name);
         };
         Ok(Self {
             opened,

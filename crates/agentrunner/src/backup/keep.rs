@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use domain::{Time, TimeDelta};
 
-const BEFORE: &str = "agentrunner-";
+/// What their names begin with.
+pub(super) const BEFORE: &str = "agentrunner-";
 const AFTER: &str = ".tar.zst";
 const UNFINISHED: &str = ".part";
 const MOMENT: &str = "%Y%m%dT%H%M%SZ";
@@ -46,8 +47,16 @@ fn moment(name: &str) -> Option<Time> {
     Some(moment.and_utc())
 }
 
+/// The newest of these.
+pub(super) fn newest(names: impl IntoIterator<Item = String>) -> Option<String> {
+    names
+        .into_iter()
+        .filter(|name| moment(name).is_some())
+        .max()
+}
+
 /// Those that go. The newest stays, however old it is.
-fn old(names: impl IntoIterator<Item = String>, keep: Keep, now: Time) -> Vec<String> {
+pub(super) fn old(names: impl IntoIterator<Item = String>, keep: Keep, now: Time) -> Vec<String> {
     let mut dated: Vec<(Time, String)> = names
         .into_iter()
         .filter_map(|name| Some((moment(&name)?, name)))

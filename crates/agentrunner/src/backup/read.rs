@@ -10,6 +10,8 @@ use store::copying::newest_schema;
 
 use super::{CONFIG, FORMAT, HEAD, Head, MANIFEST, Manifest, Sums, TABLES, files, seal, sha256};
 
+/// What a file of zstd begins with.
+pub(super) const MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 /// The longest head and manifest, in bytes.
 const LONGEST_NOTE: u64 = 16 << 20;
 /// The longest file of the folder of agents: more is not read there either.
@@ -23,6 +25,8 @@ const WINDOW: u32 = 27;
 
 /// A backup whose seal is whole.
 pub(crate) struct Opened {
+    /// Where it came from.
+    pub(crate) name: String,
     file: File,
     length: u64,
     /// The digest of the whole file.
@@ -45,13 +49,22 @@ impl Opened {
     /// # Errors
     /// It can't be read, is no backup, or is damaged.
     pub(crate) fn open(path: &Path) -> anyhow::Result<Self> {
-        let name = path.display();
+        let name = path.display().to_string();
+        let file = File::open(path).with_context(|| format!("{name} can't be read"))?;
+        Self::of(file, name)
+    }
+
+    /// Checks the seal of a file that is open; `name` is where it came from.
+    ///
+    /// # Errors
+    /// It can't be read, is no backup, or is damaged.
+    pub(crate) fn of(mut file: File, name: String) -> anyhow::Result<Self> {
         let read = || format!("{name} can't be read");
-        let mut file = File::open(path).with_context(read)?;
         let about = file.metadata().with_context(read)?;
         ensure!(about.is_file(), "{name} is not a file");
+        file.seek(SeekFrom::Start(0)).with_context(read)?;
         let mut magic = [0; 4];
-        let is_zstd = file.read_exact(&mut magic).is_ok() && magic == [0x28, 0xb5, 0x2f, 0xfd];
+        let is_zstd = file.read_exact(&mut magic).is_ok() && magic == MAGIC;
         ensure!(is_zstd, "{name} is not a backup of AgentRunner");
         file.seek(SeekFrom::Start(0)).with_context(read)?;
         let length = about.len();
@@ -62,6 +75,7 @@ impl Opened {
             );
         };
         Ok(Self {
+            name,
             file,
             length,
             sha256,

@@ -45,8 +45,11 @@ fn written(folder: &Path, pieces: Vec<Piece>) -> anyhow::Result<Written> {
             }
         }
     });
-    let files = [("agents/a.yml".to_owned(), b"name: a\n".to_vec())];
-    let written = write(folder, "sqlite", &files, coming, |_, _| {});
+    let source = Source {
+        store: "sqlite",
+        files: vec![("agents/a.yml".to_owned(), b"name: a\n".to_vec())],
+    };
+    let written = write(folder, &source, coming, |_, _| {});
     sending.join().unwrap();
     written
 }
@@ -67,7 +70,7 @@ fn read(path: &Path) -> anyhow::Result<Vec<String>> {
 
 fn good(folder: &Path) -> PathBuf {
     let pieces = pieces(&[(0, "[1,2]\n[3,4]\n"), (0, "[5,6]\n"), (1, "[1,\"x\"]\n")]);
-    written(folder, pieces).unwrap().path
+    folder.join(written(folder, pieces).unwrap().name)
 }
 
 /// Its name, kind and content.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 use domain::Time;
 use serde::Serialize;
-use store::copying::{Coming, Piece};
+use store::copying::{Coming, Layout, Piece};
 
 use super::keep::{file_name, is_unfinished, unfinished_name};
 use super::seal::Sealing;
@@ -19,7 +19,8 @@ const LEVEL: i32 = 3;
 /// A backup that was written.
 #[derive(Debug)]
 pub(crate) struct Written {
-    pub(crate) path: PathBuf,
+    /// What it is called.
+    pub(crate) name: String,
     pub(crate) bytes: u64,
     pub(crate) sha256: String,
     pub(crate) head: Head,
@@ -42,28 +43,27 @@ impl Drop for Unfinished {
     }
 }
 
+/// What is written, besides the rows.
+pub(crate) struct Source {
+    /// The word for the kind of database.
+    pub(crate) store: &'static str,
+    /// The files of the folder of agents.
+    pub(crate) files: Vec<(String, Vec<u8>)>,
+}
+
 /// Writes a backup into a folder. `told` hears after each piece how many rows there are. Blocks.
 ///
 /// # Errors
 /// It can't be written, or the rows do not come to their end; nothing is left under its name.
 pub(crate) fn write(
     folder: &Path,
-    store: &str,
-    files: &[(String, Vec<u8>)],
+    source: &Source,
     mut coming: Coming,
-    mut told: impl FnMut(&str, u64),
+    told: impl FnMut(&str, u64),
 ) -> anyhow::Result<Written> {
     make_folder(folder).with_context(|| format!("{} can't be made", folder.display()))?;
-    let Some(Piece::Begin(layout)) = coming.blocking_recv() else {
-        anyhow::bail!("nothing came from the database");
-    };
-    let head = Head {
-        format: FORMAT,
-        product: env!("CARGO_PKG_VERSION").to_owned(),
-        store: store.to_owned(),
-        layout,
-    };
-    let name = file_name(head.layout.taken_at);
+    let layout = begin(&mut coming)?;
+    let name = file_name(layout.taken_at);
     let path = folder.join(&name);
     anyhow::ensure!(!path.exists(), "{} is there already", path.display());
     let full = || format!("{} can't be written", path.display());
@@ -74,9 +74,74 @@ pub(crate) fn write(
         path: beside,
         is_finished: false,
     };
+    let (file, written) = pour(file, source, layout, coming, told).with_context(full)?;
+    file.sync_all().with_context(full)?;
+    fs::rename(&unfinished.path, &path).with_context(full)?;
+    unfinished.is_finished = true;
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .with_context(full)?;
+    Ok(written)
+}
+
+/// Writes a backup that goes elsewhere: into a file that has no name in this folder, so nothing of it is left whatever
+/// happens. Blocks.
+///
+/// # Errors
+/// It can't be written, or the rows do not come to their end.
+pub(crate) fn write_aside(
+    folder: &Path,
+    source: &Source,
+    mut coming: Coming,
+    told: impl FnMut(&str, u64),
+) -> anyhow::Result<(File, Written)> {
+    let layout = begin(&mut coming)?;
+    let file = aside(folder)?;
+    pour(file, source, layout, coming, told).with_context(|| {
+        let folder = folder.display();
+        format!("{folder} can't hold the backup on its way: make room, or name another one with --data-dir")
+    })
+}
+
+/// A file that has no name, in this folder: this user's alone, and gone with this process.
+///
+/// # Errors
+/// The folder can't be made or written.
+pub(crate) fn aside(folder: &Path) -> anyhow::Result<File> {
+    make_folder(folder)
+        .and_then(|()| tempfile::tempfile_in(folder))
+        .with_context(|| {
+            let folder = folder.display();
+            format!("{folder} can't be written, where a backup is kept on its way: name a folder with --data-dir")
+        })
+}
+
+fn begin(coming: &mut Coming) -> anyhow::Result<Layout> {
+    match coming.blocking_recv() {
+        Some(Piece::Begin(layout)) => Ok(layout),
+        Some(Piece::Rows { .. } | Piece::End) | None => {
+            anyhow::bail!("nothing came from the database")
+        }
+    }
+}
+
+/// Writes all of it into a file.
+fn pour(
+    file: File,
+    source: &Source,
+    layout: Layout,
+    mut coming: Coming,
+    mut told: impl FnMut(&str, u64),
+) -> anyhow::Result<(File, Written)> {
+    let head = Head {
+        format: FORMAT,
+        product: env!("CARGO_PKG_VERSION").to_owned(),
+        store: source.store.to_owned(),
+        layout,
+    };
     let sealing = Sealing::new(BufWriter::with_capacity(1 << 18, file));
-    let mut encoder = zstd::Encoder::new(sealing, LEVEL).with_context(full)?;
-    encoder.include_checksum(true).with_context(full)?;
+    let mut encoder = zstd::Encoder::new(sealing, LEVEL)?;
+    encoder.include_checksum(true)?;
     let mut archive = tar::Builder::new(encoder);
 
     let at = head.layout.taken_at;
@@ -85,36 +150,31 @@ pub(crate) fn write(
         head: sha256(&json),
         ..Manifest::default()
     };
-    add(&mut archive, HEAD, &json, at).with_context(full)?;
-    for (path, content) in files {
-        add(&mut archive, &format!("{CONFIG}{path}"), content, at).with_context(full)?;
+    add(&mut archive, HEAD, &json, at)?;
+    for (path, content) in &source.files {
+        add(&mut archive, &format!("{CONFIG}{path}"), content, at)?;
         manifest.files.push(FileSum {
             path: path.clone(),
             bytes: content.len() as u64,
             sha256: sha256(content),
         });
     }
-    let sums = rows(&mut archive, &head, &mut coming, &mut told);
-    manifest.tables = sums.with_context(full)?.finish();
-    add(&mut archive, MANIFEST, &line(&manifest)?, at).with_context(full)?;
+    manifest.tables = rows(&mut archive, &head, &mut coming, &mut told)?.finish();
+    add(&mut archive, MANIFEST, &line(&manifest)?, at)?;
 
-    let sealing = archive.into_inner().and_then(zstd::Encoder::finish);
-    let (writer, bytes, sha256) = sealing.and_then(Sealing::finish).with_context(full)?;
-    let file = writer.into_inner().map_err(io::IntoInnerError::into_error);
-    let file = file.with_context(full)?;
-    file.sync_all().with_context(full)?;
-    fs::rename(&unfinished.path, &path).with_context(full)?;
-    unfinished.is_finished = true;
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .with_context(full)?;
-    Ok(Written {
-        path,
+    let sealing = archive.into_inner().and_then(zstd::Encoder::finish)?;
+    let (writer, bytes, sha256) = sealing.finish()?;
+    let file = writer
+        .into_inner()
+        .map_err(io::IntoInnerError::into_error)?;
+    let written = Written {
+        name: file_name(at),
         bytes,
         sha256,
         head,
         manifest,
-    })
+    };
+    Ok((file, written))
 }
 
 fn rows(

@@ -1,15 +1,14 @@
 //! `restore`: makes a database of a backup.
 
-use std::path::PathBuf;
-
 use anyhow::Context as _;
 use chrono::Utc;
-use clap::Args;
+use clap::{Args, ValueHint};
 use domain::Restored;
 use serde_json::json;
 use store::copying::{self, Piece, Pieces, Wish};
 
-use crate::backup::{self, Checked, Item, Opened, Place};
+use super::backup::{location, opened};
+use crate::backup::{self, Checked, Item, Location, Opened, Place};
 use crate::cli::{Context, Exit, block_on};
 use crate::screen::Column;
 use crate::telemetry;
@@ -30,8 +29,9 @@ Examples:
 The database of the embedded store is its file: --over agentrunner.db. Files of agents that are missing are written; those
 that are there stay as they are.")]
 pub(crate) struct Restore {
-    /// The file
-    file: PathBuf,
+    /// The file, or its s3:// address
+    #[arg(value_parser = location(), value_hint = ValueHint::FilePath)]
+    file: Location,
     /// Check everything and change nothing
     #[arg(long)]
     dry_run: bool,
@@ -48,7 +48,8 @@ impl Restore {
         telemetry::start_quiet(context)?;
         let settings = &context.settings;
         let sum = self.sha256.as_deref();
-        let checked = Checked::new(&context.screen, &self.file, sum, &settings.config_dir)?;
+        let opened = opened(context, &self.file)?;
+        let checked = Checked::new(&context.screen, opened, sum, &settings.config_dir)?;
         let now = Utc::now();
         let how = checked.how_it_goes_on(now);
         let place = Place::of(settings);
@@ -78,13 +79,12 @@ impl Restore {
         head: &backup::Head,
     ) -> anyhow::Result<()> {
         let now = Utc::now();
-        let name = self.file.file_name().unwrap_or(self.file.as_os_str());
         let wish = Wish {
             restored: Some(Restored {
                 at: now,
                 backup: head.layout.taken_at,
             }),
-            source: name.to_string_lossy().into_owned(),
+            source: self.file.file_name(),
             over: self.over.clone(),
             now,
         };

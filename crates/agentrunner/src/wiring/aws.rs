@@ -5,7 +5,7 @@ use llm::AwsSettings;
 use crate::settings::Settings;
 
 /// Region, address and keys. What is not set here, AWS's own chain looks for.
-pub(super) fn settings(settings: &Settings) -> AwsSettings {
+pub(crate) fn settings(settings: &Settings) -> AwsSettings {
     let text = |name| settings.values.text(name).map(str::to_owned);
     let key = |name| super::key(settings, name);
     AwsSettings {

@@ -1,5 +1,6 @@
 //! Backups, as an operator makes and uses them: under load, at any moment, and with everything gone afterwards.
 
+mod bucket;
 mod commands;
 mod hostile;
 mod model;

@@ -31,11 +31,13 @@ const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// How long credentials without an end are kept: files change.
 const KEPT: Duration = Duration::from_secs(15 * 60);
 /// What calls of models are signed for.
-const SERVICE: &str = "bedrock";
+pub(crate) const SERVICE: &str = "bedrock";
 
 /// Who we are at AWS.
 #[derive(Debug)]
 pub(crate) struct Aws {
+    /// What it is for, as people are told.
+    purpose: &'static str,
     settings: AwsSettings,
     /// The region that the profile or the machine names.
     region: OnceCell<Option<String>>,
@@ -52,8 +54,9 @@ struct Found {
 
 impl Aws {
     /// Asks nobody yet.
-    pub(crate) fn new(settings: AwsSettings) -> Self {
+    pub(crate) fn new(purpose: &'static str, settings: AwsSettings) -> Self {
         Self {
+            purpose,
             settings,
             region: OnceCell::new(),
             chain: OnceCell::new(),
@@ -94,9 +97,13 @@ impl Aws {
         });
         let found = timeout(LOOKUP_PATIENCE, look).await.ok().cloned().flatten();
         found.ok_or_else(|| {
-            Error::invalid(
-                "there is no AWS region: set AWS_REGION, or llm_config.region of the agent, for example to eu-central-1",
-            )
+            let or = match self.purpose {
+                SERVICE => ", or llm_config.region of the agent",
+                _ => "",
+            };
+            Error::invalid(format!(
+                "there is no AWS region: set AWS_REGION{or}, for example to eu-central-1"
+            ))
         })
     }
 
@@ -150,7 +157,8 @@ impl Aws {
         *self.current.lock().await = None;
     }
 
-    async fn credentials(&self, region: &str) -> Result<Credentials, Error> {
+    /// The settings' credentials, or what the chain finds.
+    pub(super) async fn credentials(&self, region: &str) -> Result<Credentials, Error> {
         let keys = &self.settings;
         if let (Some(id), Some(key)) = (keys.access_key_id.get(), keys.secret_access_key.get()) {
             let session = keys.session_token.get();
@@ -187,7 +195,7 @@ impl Aws {
                 tracing::warn!(%error, "aws credentials could not be renewed and end soon");
                 Ok(found.credentials.clone())
             }
-            (Err(error), _) => Err(not_found(error)),
+            (Err(error), _) => Err(not_found(error, self.purpose)),
         }
     }
 
@@ -212,23 +220,28 @@ fn renewal(credentials: &Credentials, now: SystemTime) -> SystemTime {
     }
 }
 
-fn not_found(error: CredentialsError) -> Error {
+fn not_found(error: CredentialsError, purpose: &str) -> Error {
     let (class, what) = match &error {
-        CredentialsError::CredentialsNotLoaded(_) => {
-            (Class::Auth, "there are no AWS credentials for bedrock")
-        }
+        CredentialsError::CredentialsNotLoaded(_) => (
+            Class::Auth,
+            format!("there are no AWS credentials for {purpose}"),
+        ),
         CredentialsError::InvalidConfiguration(_) => (
             Class::Auth,
-            "the AWS configuration has no usable credentials for bedrock",
+            format!("the AWS configuration has no usable credentials for {purpose}"),
         ),
         CredentialsError::ProviderTimedOut(_) => (
             Class::Unavailable,
-            "AWS credentials for bedrock could not be had in time",
+            format!("AWS credentials for {purpose} could not be had in time"),
         ),
         _ => (
             Class::Unavailable,
-            "AWS credentials for bedrock could not be had",
+            format!("AWS credentials for {purpose} could not be had"),
         ),
+    };
+    let or = match purpose {
+        SERVICE => ", or AWS_BEARER_TOKEN_BEDROCK",
+        _ => "",
     };
     let mut reasons = Vec::new();
     let mut cause = std::error::Error::source(&error);
@@ -244,7 +257,7 @@ fn not_found(error: CredentialsError) -> Error {
     Error::new(
         class,
         format!(
-            "{what}{reasons}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE, or AWS_BEARER_TOKEN_BEDROCK, or give the machine or container a role"
+            "{what}{reasons}: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE{or}, or give the machine or container a role"
         ),
     )
     .because(error)

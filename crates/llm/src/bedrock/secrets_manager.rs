@@ -48,7 +48,7 @@ impl SecretsManager {
         Self {
             region: settings.region.clone(),
             endpoint: settings.endpoint.clone(),
-            aws: Aws::new(settings),
+            aws: Aws::new("Secrets Manager", settings),
         }
     }
 

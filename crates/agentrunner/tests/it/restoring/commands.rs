@@ -12,7 +12,7 @@ use crate::product::Project as Folder;
 use crate::project::{Project, Ran};
 
 /// A project in which somebody has worked, and what is in its folder of backups.
-async fn worked() -> Project {
+pub(super) async fn worked() -> Project {
     let project = Project::new();
     let ran = project.run(&["run", "greeter", "hello"]).await;
     assert_eq!(ran.code, 0, "{ran:?}");
