@@ -60,14 +60,15 @@ struct List {
 
 impl Callbacks {
     pub(crate) fn run(&self, context: &Context) -> anyhow::Result<Exit> {
-        telemetry::start_quiet(context)?;
         match &self.verb {
             Some(Verb::NewSecret) => {
+                telemetry::start_quiet(context)?;
                 let secret = services::outgoing::signature::mint()?;
                 context.screen.value(&json!({ "secret": secret }));
                 return Ok(Exit::Done);
             }
             Some(Verb::Secret) => {
+                telemetry::start_quiet(context)?;
                 let secret = signing_secret(&context.settings)?;
                 context.screen.value(&json!({ "secret": secret }));
                 return Ok(Exit::Done);

@@ -1,6 +1,7 @@
 //! Bodies, read strictly: bounded, UTF-8, of the right type, not too deep, without unknown fields.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use axum::body::{Body, HttpBody as _};
 use axum::extract::{FromRequest, Request, State};
@@ -8,7 +9,7 @@ use axum::response::{IntoResponse as _, Response};
 use domain::nearest::nearest;
 use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderName};
-use http_body_util::{BodyExt as _, LengthLimitError};
+use http_body_util::BodyExt as _;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -17,6 +18,8 @@ use crate::redact::Redactor;
 
 /// How deep JSON may be nested.
 const MAX_DEPTH: usize = 128;
+/// For how long the rest of a refused body is taken in.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// A body that a route takes.
 pub trait Payload: DeserializeOwned {
@@ -186,21 +189,36 @@ pub(crate) async fn read_bounded(request: Request, limit: usize) -> Answer<bytes
     };
     let announced = request.headers().get(CONTENT_LENGTH);
     let announced = announced.and_then(|length| length.to_str().ok()?.parse::<usize>().ok());
+    let mut body: Body = request.into_body();
     if announced.is_some_and(|length| length > limit) {
+        see_off(body);
         return Err(too_large());
     }
-    let body: Body = request.into_body();
-    axum::body::to_bytes(body, limit).await.map_err(|error| {
-        let source = std::error::Error::source(&error);
-        if source.is_some_and(|source| source.is::<LengthLimitError>()) {
-            too_large()
-        } else {
-            ApiError::new(
-                Code::InvalidRequest,
-                "the body broke off; send the request again",
-            )
+    let broken = |_| {
+        let message = "the body broke off; send the request again";
+        ApiError::new(Code::InvalidRequest, message)
+    };
+    let mut bytes = bytes::BytesMut::new();
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(broken)?.into_data() else {
+            continue;
+        };
+        if data.len() > limit.saturating_sub(bytes.len()) {
+            see_off(body);
+            return Err(too_large());
         }
-    })
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
+}
+
+/// Takes in what still comes of a body that was refused, for a while, and keeps nothing of it. A connection that is closed
+/// with bytes unread is reset, and then the answer is lost to most clients, who write to the end before they read.
+fn see_off(mut body: Body) {
+    tokio::spawn(async move {
+        let rest = async { while let Some(Ok(_)) = body.frame().await {} };
+        let _is_over = tokio::time::timeout(LINGER, rest).await;
+    });
 }
 
 fn utf8(bytes: &[u8]) -> Answer<&str> {
