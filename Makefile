@@ -24,6 +24,7 @@ scaled: ## Three processes of each part; kill some of each kind under load, and 
 
 rolling-update: ## To the next version and back under load, with two programs, and audit (OLD=revision)
 	@OLD='$(OLD)' scripts/rolling-update
+
 backup-rounds: ## Lose everything and go on from a backup, again and again (BACKUP_ROUNDS=20, BACKUP_SEED=)
 	@scripts/backup-rounds
 

@@ -56,7 +56,7 @@ impl Ending {
         conversation: &str,
         now: i64,
     ) -> Outcome<()> {
-        if self.messages.is_empty() && self.digest.is_none() {
+        if !self.changes_conversation() {
             return Ok(());
         }
         let added = limit(self.messages.len());
